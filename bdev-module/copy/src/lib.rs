@@ -1,0 +1,1 @@
+//! The remote-copy engine as state machines without I/O.

@@ -1,0 +1,1 @@
+//! The one crate with unsafe: memory, rings, clock, pinning, io_uring.

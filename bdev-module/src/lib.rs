@@ -1,0 +1,1 @@
+//! Block devices: malloc, null, uring, error, delay, and the replica device.
