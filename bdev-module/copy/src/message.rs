@@ -1,0 +1,169 @@
+//! What two systems tell each other about groups, pairs and streams. The link carries these in order and reliably
+//! within a session ([`crate::link`]); at the start of a session both sides say again what they need, so every message
+//! may be repeated and none is lost for good.
+
+use crate::types::{Epoch, Generation, GroupId, PairId, Scope, Seq, StreamId, Time};
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Primary: this stream feeds this group. Answered by [`Message::StreamOpened`] once it is durable there.
+    OpenStream(OpenStream),
+    /// Secondary: the stream is part of the group's set, durably. Records above `durable` may flow.
+    StreamOpened(StreamOpened),
+    /// Primary: this pair's records will come in this stream. Answered by [`Message::PairJoined`].
+    JoinPair(JoinPair),
+    /// Secondary: the pair is known, durably.
+    PairJoined {
+        /// Its group.
+        group: GroupId,
+        /// The pair.
+        pair: PairId,
+    },
+    /// Primary: the pair left; every record of it has a lower stamp than `at`.
+    LeavePair {
+        /// Its group.
+        group: GroupId,
+        /// The pair.
+        pair: PairId,
+        /// Above every stamp of the pair.
+        at: Time,
+    },
+    /// Primary: the stream ends with `end`; once that is durable the group's limit no longer waits for it.
+    CloseStream {
+        /// The group that it leaves.
+        group: GroupId,
+        /// The stream.
+        stream: StreamId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Its last number.
+        end: Seq,
+        /// Not earlier than the last stamp.
+        end_time: Time,
+    },
+    /// Primary: the group no longer sends; the copy stays at its last cut.
+    GroupSuspended {
+        /// The group.
+        group: GroupId,
+        /// PFUS, PSUS or PSUE, as [`crate::types::PairState::code`].
+        state: String,
+        /// For the operator.
+        reason: String,
+    },
+    /// Secondary: cannot do what was asked.
+    Refused {
+        /// The group.
+        group: GroupId,
+        /// What was asked for.
+        subject: Subject,
+        /// Why.
+        refusal: Refusal,
+        /// For the operator: what was given, what was expected, what to do.
+        text: String,
+    },
+    /// Secondary: this group has a newer generation; the primary fails its hosts' I/O from here on.
+    Fenced {
+        /// The group.
+        group: GroupId,
+        /// The newer one.
+        generation: Generation,
+    },
+}
+
+/// See [`Message::OpenStream`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenStream {
+    /// The group it feeds. A stream of scope `system` is opened once for each of its groups.
+    pub group: GroupId,
+    /// The group's name, for messages.
+    pub group_name: String,
+    /// The primary's generation; the zero generation if the primary knows none yet (a first open).
+    pub generation: Generation,
+    /// The stream.
+    pub stream: StreamId,
+    /// What it counts.
+    pub scope: Scope,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The number of the epoch's first record, at least 1.
+    pub base: Seq,
+    /// No record of the epoch has an earlier or equal time; the secondary may raise it in its answer.
+    pub base_time: Time,
+    /// The highest number that this epoch's primary was told is durable; `base - 1` if none. A secondary below it has
+    /// lost data and says so.
+    pub acknowledged: Seq,
+    /// The epoch before, if this primary knows that everything it had stamped there was durable: (epoch, last number).
+    pub drained: Option<(Epoch, Seq)>,
+}
+
+/// See [`Message::StreamOpened`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamOpened {
+    /// The group.
+    pub group: GroupId,
+    /// The generation that the group has at the secondary.
+    pub generation: Generation,
+    /// The stream.
+    pub stream: StreamId,
+    /// The epoch that was opened.
+    pub epoch: Epoch,
+    /// Everything up to this number is durable there; the primary sends from the next one on.
+    pub durable: Seq,
+    /// No stamp of the epoch may be at or before this time.
+    pub base_time: Time,
+}
+
+/// See [`Message::JoinPair`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinPair {
+    /// The group.
+    pub group: GroupId,
+    /// The pair.
+    pub pair: PairId,
+    /// The pair's name, by which the secondary's operator created it.
+    pub name: String,
+    /// The name of the volume at the secondary, empty if the operator did not say.
+    pub remote_volume: String,
+    /// The stream that its records come in.
+    pub stream: StreamId,
+    /// Logical blocks of the primary volume.
+    pub blocks: u64,
+    /// Bytes per logical block.
+    pub block_bytes: u32,
+    /// What the two volumes hold at the start.
+    pub content: Content,
+}
+
+/// Why the two volumes of a pair may be taken to be equal at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Both were read and found to be all zeroes.
+    Empty,
+    /// Both operators said so.
+    DeclaredIdentical,
+    /// The pair was established before; nothing was written while it was not.
+    Established,
+}
+
+/// What a refusal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The opening of a stream.
+    Stream(StreamId),
+    /// The joining of a pair.
+    Pair(PairId),
+}
+
+/// Kinds of refusal, as far as the primary acts on them differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not created there yet (or the check for emptiness still runs): ask again later.
+    NotYet,
+    /// Will not become possible without an operator.
+    Never,
+    /// The secondary lacks records that it had acknowledged.
+    LostData,
+    /// The epoch ended while records of it were not durable there: frozen for ever.
+    UnsentRecords,
+}

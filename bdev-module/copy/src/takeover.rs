@@ -1,0 +1,42 @@
+//! Takeover: what it leaves behind for the operator.
+
+use crate::types::{Epoch, Generation, PairId, Seq, StreamId, Time};
+use std::ops::RangeInclusive;
+
+/// What an operator can know about what a takeover lost: everything up to the recovery point is here, in order; per
+/// stream what was seen beyond it; beyond that, unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LossCertificate {
+    /// The cut: every record not later is on the volumes, none later is.
+    pub recovery_point: Time,
+    /// The new generation.
+    pub generation: Generation,
+    /// One per stream of the group.
+    pub streams: Vec<StreamLoss>,
+    /// The volumes' identities from now on.
+    pub volumes: Vec<VolumeIdentity>,
+}
+
+/// What a takeover lost of one stream, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamLoss {
+    /// The stream.
+    pub stream: StreamId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The last number that is on the volumes.
+    pub last_applied: Seq,
+    /// Numbers that had arrived (whole) and are not on the volumes.
+    pub seen_not_applied: Vec<RangeInclusive<u64>>,
+    /// The highest number that the primary was heard to have given.
+    pub highest_announced: Seq,
+}
+
+/// The identity under which a taken-over volume shows itself: never the old one, hosts must remount (design 4a).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeIdentity {
+    /// The pair.
+    pub pair: PairId,
+    /// NGUID and UUID from now on, derived from the new generation and the pair.
+    pub uuid: [u8; 16],
+}
