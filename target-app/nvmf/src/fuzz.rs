@@ -1,0 +1,1 @@
+//! Entry points for fuzzers and "any bytes never panic" tests.
