@@ -40,3 +40,21 @@ pub struct VolumeIdentity {
     /// NGUID and UUID from now on, derived from the new generation and the pair.
     pub uuid: [u8; 16],
 }
+
+/// How far a takeover is (design 4a, "Takeover in steps"). A crash in one re-enters it: until [`TakeoverStep::Seal`] is
+/// durable the takeover never was; from then on it finishes by itself after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TakeoverStep {
+    /// Nothing more is accepted; what the limit allows is being journaled.
+    Journal,
+    /// The new generation, the seal and the certificate are being made durable.
+    Seal,
+    /// Everything journaled is being put on the volumes.
+    Apply,
+    /// The volumes are being flushed.
+    Flush,
+    /// "Journal closed" is being made durable: no restart replays it over the hosts' writes.
+    Close,
+    /// The volumes serve hosts.
+    Writable,
+}

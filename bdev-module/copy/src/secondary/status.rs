@@ -1,0 +1,133 @@
+//! What `group_get` and `pair_get` show of a secondary.
+
+use crate::message::Content;
+use crate::stream::Drops;
+use crate::takeover::{LossCertificate, TakeoverStep};
+use crate::types::{
+    Epoch, Extent, Generation, Geometry, GroupId, PairId, PairState, Scope, Seq, StreamId, SystemId, Time,
+};
+
+/// Where a group stands at this system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupPhase {
+    /// The journal is being read (or formatted); nothing is accepted yet.
+    Opening,
+    /// Records flow, or may.
+    Active,
+    /// The primary said that it no longer sends; the copy stays at its last cut.
+    Suspended,
+    /// A primary restarted with unsent records: the recovery point is frozen for ever, takeover is possible.
+    Frozen,
+    /// A takeover is under way; it goes on by itself after a restart.
+    TakingOver,
+    /// The volumes serve hosts here.
+    TakenOver,
+    /// The journal cannot be used; the reason says why and what to do.
+    Failed,
+}
+
+/// One group.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// Its identifier.
+    pub id: GroupId,
+    /// Where it stands.
+    pub phase: GroupPhase,
+    /// Why it does not move, if it does not.
+    pub reason: Option<String>,
+    /// Its generation; number 0 before the first stream was opened.
+    pub generation: Generation,
+    /// Every record not later is durable here (journaled), none later will be taken for it. [`Time`] 0: nothing yet.
+    pub recovery_point: Time,
+    /// How old the recovery point is by this system's own timeline; grows while the link is down.
+    pub recovery_point_age_ns: u64,
+    /// The limit time: the least tip; every record not later has been released.
+    pub limit: Time,
+    /// The greatest stamp or beacon ever seen, discarded ones too: a timeline that starts here starts above it.
+    pub greatest_time_seen: Time,
+    /// Whether a takeover now would leave a cut (false only for a damaged journal, or before anything was established).
+    pub consistent: bool,
+    /// One per stream.
+    pub streams: Vec<StreamView>,
+    /// Its pairs.
+    pub pairs: Vec<PairId>,
+    /// Room for entries in the journal, in bytes.
+    pub journal_bytes: u64,
+    /// Journal bytes that a checkpoint has not freed yet.
+    pub journal_used_bytes: u64,
+    /// Records that are durable and not yet on the volumes, as far as they are in memory.
+    pub apply_lag_records: u64,
+    /// Their payload.
+    pub apply_lag_bytes: u64,
+    /// Records put on volumes since this process opened the group.
+    pub applied_records: u64,
+    /// Records that needed no write of their own, because later ones of the same batch covered them.
+    pub folded_records: u64,
+    /// How far a takeover is; each step is durable before the next shows.
+    pub takeover_step: Option<TakeoverStep>,
+    /// What the takeover lost; also after restarts.
+    pub certificate: Option<LossCertificate>,
+    /// Regions that discarded records would have changed, for failback; may cover more than that.
+    pub discarded: Vec<(PairId, Extent)>,
+}
+
+/// One stream as a group sees it.
+#[derive(Clone, Debug)]
+pub struct StreamView {
+    /// The stream.
+    pub stream: StreamId,
+    /// Whose it is.
+    pub owner: SystemId,
+    /// What it counts.
+    pub scope: Scope,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Complete up to this time.
+    pub tip: Time,
+    /// End of the longest received run.
+    pub run: Seq,
+    /// Durable up to this number.
+    pub durable: Seq,
+    /// On the volumes up to this number.
+    pub applied: Seq,
+    /// Highest number that the primary was heard to have given.
+    pub announced: Seq,
+    /// Bytes of received records that are held in memory.
+    pub held_bytes: u64,
+    /// Frames that were dropped, by reason.
+    pub drops: Drops,
+    /// Why the stream takes nothing more, if so.
+    pub error: Option<String>,
+}
+
+/// One pair.
+#[derive(Clone, Debug)]
+pub struct PairStatus {
+    /// Its name.
+    pub name: String,
+    /// Its identifier.
+    pub id: PairId,
+    /// Its group.
+    pub group: GroupId,
+    /// The industry's word for where it stands.
+    pub state: PairState,
+    /// Why it is not in PAIR state, if it is not.
+    pub reason: Option<String>,
+    /// Size of the volume.
+    pub geometry: Geometry,
+    /// Why the volumes were taken to be equal at the start.
+    pub content: Content,
+    /// The stream its records come in, once the primary joined it.
+    pub stream: Option<StreamId>,
+    /// As for the group.
+    pub consistent: bool,
+    /// As for the group.
+    pub recovery_point: Time,
+    /// As for the group.
+    pub recovery_point_age_ns: u64,
+    /// Its identity after takeover.
+    pub uuid: Option<[u8; 16]>,
+}
