@@ -1,0 +1,339 @@
+//! Consistency groups: the pairs whose writes keep one common order.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::pair::PairState;
+use crate::types::{Name, Nguid};
+
+/// Which side of the copy a system is on, for one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Hosts write here.
+    Primary,
+    /// The copy is here.
+    Secondary,
+}
+
+/// What a sequence number counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SequenceScope {
+    /// The packets of one pair.
+    Pair,
+    /// The packets from one system to another.
+    System,
+    /// The packets from one system to another within one group.
+    #[default]
+    Group,
+}
+
+/// `group_create`. Answers the group's name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupCreate {
+    /// Its name, the same at both systems.
+    pub name: Name,
+    /// This system's side.
+    pub role: Role,
+    /// The link to the other system; short for `links` with one entry.
+    pub link: Option<String>,
+    /// The links to the other systems.
+    pub links: Option<Vec<String>>,
+    /// Primary only; default `group`. Fixed for the group's life.
+    pub sequence_scope: Option<SequenceScope>,
+    /// Secondary only: the device that holds the journal, which the group claims.
+    pub journal: Option<String>,
+    /// Primary only: the most that a host's write is delayed while the link is behind, milliseconds, before the group
+    /// suspends; default 200.
+    pub throttle_ms_max: Option<u64>,
+    /// Memory for records in transit, bytes; default 64 MiB.
+    pub buffer_bytes: Option<u64>,
+}
+
+impl GroupCreate {
+    /// Used where `throttle_ms_max` is not given.
+    pub const THROTTLE_MS_MAX_DEFAULT: u64 = 200;
+    /// The greatest `throttle_ms_max`: well below the time after which hosts abort a command.
+    pub const THROTTLE_MS_MAX_LIMIT: u64 = 10_000;
+    /// Used where `buffer_bytes` is not given.
+    pub const BUFFER_BYTES_DEFAULT: u64 = 64 << 20;
+    /// The least `buffer_bytes`: some of the largest records.
+    pub const BUFFER_BYTES_MIN: u64 = 4 << 20;
+
+    /// The links, from whichever of the two parameters was given.
+    pub fn link_names(&self) -> Vec<&str> {
+        match (&self.link, &self.links) {
+            (Some(link), _) => vec![link],
+            (None, Some(links)) => links.iter().map(String::as_str).collect(),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// What a sequence number counts.
+    pub fn sequence_scope(&self) -> SequenceScope {
+        self.sequence_scope.unwrap_or_default()
+    }
+
+    /// The most that a host's write is delayed, milliseconds.
+    pub fn throttle_ms_max(&self) -> u64 {
+        self.throttle_ms_max.unwrap_or(Self::THROTTLE_MS_MAX_DEFAULT)
+    }
+
+    /// Memory for records in transit, bytes.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.buffer_bytes.unwrap_or(Self::BUFFER_BYTES_DEFAULT)
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.link.is_some() && self.links.is_some() {
+            return Err("give `link` or `links`, not both".to_owned());
+        }
+        let links = self.link_names();
+        if links.is_empty() {
+            return Err("`link` is missing; give the name of a link from link_create".to_owned());
+        }
+        if let Some(twice) =
+            links.iter().enumerate().find(|(i, name)| links.iter().take(*i).any(|other| other == *name))
+        {
+            return Err(format!("link {:?} is given twice", crate::error::shorten(twice.1)));
+        }
+        match self.role {
+            Role::Primary if self.journal.is_some() => {
+                return Err("`journal` belongs to the secondary; leave it out at the primary".to_owned());
+            }
+            Role::Secondary if self.journal.is_none() => {
+                return Err("`journal` is missing; give the name of a bdev for the secondary's journal".to_owned());
+            }
+            Role::Secondary if self.sequence_scope.is_some() || self.throttle_ms_max.is_some() => {
+                return Err(
+                    "`sequence_scope` and `throttle_ms_max` belong to the primary, which tells the secondary; \
+                            leave them out here"
+                        .to_owned(),
+                );
+            }
+            _ => {}
+        }
+        if self.throttle_ms_max() > Self::THROTTLE_MS_MAX_LIMIT {
+            return Err(format!(
+                "throttle_ms_max is {}, expected 0 to {} ms",
+                self.throttle_ms_max(),
+                Self::THROTTLE_MS_MAX_LIMIT
+            ));
+        }
+        if self.buffer_bytes() < Self::BUFFER_BYTES_MIN {
+            return Err(format!(
+                "buffer_bytes is {}, expected at least {} bytes",
+                self.buffer_bytes(),
+                Self::BUFFER_BYTES_MIN
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `group_delete`. -16 while it has pairs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupDelete {
+    /// Its name.
+    pub name: String,
+}
+
+/// `group_get`: all, or one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupGet {
+    /// Only this one; -19 where there is none.
+    pub name: Option<String>,
+}
+
+/// A generation of a group: a new one at each takeover. Same number with another id is split brain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Rises by one at each takeover.
+    pub number: u64,
+    /// Random, hex.
+    pub id: String,
+    /// The id it came from; none for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+}
+
+/// How far the secondary is behind. What is not known is absent, never 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Lag {
+    /// Age of the recovery point, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Payload that is not durable at the secondary, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Records that are not durable at the secondary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+}
+
+/// One stream as one end of it sees it. Times are nanoseconds on the group's timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamInfo {
+    /// The stream's id.
+    pub stream: u64,
+    /// The link it uses.
+    pub link: String,
+    /// Its epoch, raised at each start of the primary.
+    pub epoch: u64,
+    /// The time up to which it is known to be complete; at the primary, of the last record stamped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tip_ns: Option<u64>,
+    /// The last number of the run received without a gap; at the primary, the last number sent.
+    pub received: u64,
+    /// The last number durable at the secondary, as far as this end knows.
+    pub durable: u64,
+    /// The greatest number a record or a beacon has named.
+    pub announced: u64,
+    /// Why it is broken, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+}
+
+/// A group as `group_get` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupInfo {
+    /// Its name.
+    pub name: String,
+    /// This system's side.
+    pub role: Role,
+    /// The worst of its pairs' states; SMPL without pairs.
+    pub state: PairState,
+    /// Whether the secondary is a true picture of one moment of the past.
+    pub consistent: bool,
+    /// What the secondary is exact up to, nanoseconds on the group's timeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_point_ns: Option<u64>,
+    /// The recovery point's age, milliseconds; never below the true one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo_ms: Option<u64>,
+    /// The least of the streams' tips, nanoseconds on the group's timeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_time_ns: Option<u64>,
+    /// How far the secondary is behind.
+    pub lag: Lag,
+    /// Its generation.
+    pub generation: Generation,
+    /// What a sequence number counts.
+    pub sequence_scope: SequenceScope,
+    /// Its links.
+    pub links: Vec<String>,
+    /// Its pairs.
+    pub pairs: Vec<String>,
+    /// Its streams.
+    pub streams: Vec<StreamInfo>,
+    /// The journal's device, at the secondary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<String>,
+    /// The journal's fill, 0 to 1, at the secondary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal_used: Option<f64>,
+    /// The delay that is now put on host writes, milliseconds, at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_ms: Option<u64>,
+    /// Why it is in this state, where that is not PAIR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whether both sides were accepted to go on, and somebody must still choose one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub split_accepted: bool,
+}
+
+/// What the operator vouches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OldPrimary {
+    /// No host writes to the old primary any more, and none will.
+    Fenced,
+}
+
+/// `group_takeover`: makes the secondary's volumes writable at the recovery point. Needs no peer. Called again after a
+/// crash it goes on where it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupTakeover {
+    /// The group.
+    pub name: String,
+    /// The operator's word that the old primary is out.
+    pub old_primary: Option<OldPrimary>,
+    /// Or: go on even so; both sides may then be written to, and one will have to be given up.
+    pub accept_split: Option<bool>,
+}
+
+impl GroupTakeover {
+    pub(super) fn check(&self) -> Result<(), String> {
+        match (self.old_primary, self.accept_split.unwrap_or(false)) {
+            (Some(_), true) => Err("give old_primary \"fenced\" or accept_split, not both".to_owned()),
+            (None, false) => {
+                Err("a takeover while hosts can still write to the old primary makes two histories; fence it \
+                                  and give old_primary \"fenced\", or give accept_split true to go on all the same"
+                    .to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a takeover kept and what it could not: the answer of `group_takeover`.
+///
+/// What is beyond `highest_announced` is unknown: the old primary may have answered hosts for more than it could send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossCertificate {
+    /// The group.
+    pub group: String,
+    /// The volumes are exactly the old primary's history up to this time, nanoseconds on the group's timeline.
+    pub recovery_point_ns: u64,
+    /// How far the timeline may be from the old primary's clock, nanoseconds.
+    pub clock_error_ns: u64,
+    /// The new generation.
+    pub generation: Generation,
+    /// What each stream lost.
+    pub streams: Vec<StreamLoss>,
+    /// The volumes under their new identities.
+    pub volumes: Vec<TakenVolume>,
+    /// Whether the takeover was made without the old primary being fenced.
+    #[serde(default)]
+    pub split_accepted: bool,
+}
+
+/// What one stream lost in a takeover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamLoss {
+    /// The stream.
+    pub stream: u64,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The last number applied.
+    pub last_applied: u64,
+    /// Every number received but not applied.
+    pub seen_not_applied: Vec<SeqRange>,
+    /// The greatest number a record or beacon had named. Above `last_applied` and not in `seen_not_applied`: lost unseen.
+    pub highest_announced: u64,
+}
+
+/// Sequence numbers from `first` to `last`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each says itself")]
+pub struct SeqRange {
+    pub first: u64,
+    pub last: u64,
+}
+
+/// A volume after a takeover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenVolume {
+    /// The replica device's name.
+    pub name: String,
+    /// Its new UUID.
+    pub uuid: Uuid,
+    /// Its new NGUID.
+    pub nguid: Nguid,
+}

@@ -1,0 +1,205 @@
+//! Links: the encrypted datagram path from this system to another one.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Fraction, Name, PublicKey};
+
+/// `link_create`. Answers the link's name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkCreate {
+    /// Its name.
+    pub name: Name,
+    /// Where this system sends from and listens, `address:port` (UDP).
+    pub local_addr: SocketAddr,
+    /// The other system's `address:port`.
+    pub remote_addr: SocketAddr,
+    /// The file with this system's private key, from `longrun keygen`; default: the system's own key in its state
+    /// directory.
+    pub private_key_file: Option<PathBuf>,
+    /// The other system's public key, base64 or hex. Needed unless `security` is `none`.
+    pub remote_public_key: Option<PublicKey>,
+    /// Default `noise`.
+    pub security: Option<Security>,
+    /// The largest UDP payload sent, bytes; default 1400.
+    pub mtu_bytes: Option<u16>,
+    /// The share of lost packets up to which loss is not taken for congestion, 0 to 1; default 0.
+    pub loss_tolerance: Option<Fraction>,
+    /// Never send faster, bytes per second; default no limit of its own.
+    pub rate_limit_bytes_per_s: Option<NonZeroU64>,
+}
+
+impl LinkCreate {
+    /// Used where `mtu_bytes` is not given: fits Ethernet's 1500 with room for a tunnel's headers.
+    pub const MTU_BYTES_DEFAULT: u16 = 1400;
+    /// The least `mtu_bytes`: what every IPv4 network carries (RFC 791), less the headers, with room for a frame's own.
+    pub const MTU_BYTES_MIN: u16 = 512;
+    /// The greatest `mtu_bytes`: Ethernet's jumbo frame less the headers of IPv6 and UDP.
+    pub const MTU_BYTES_MAX: u16 = 8952;
+
+    /// The largest UDP payload sent, bytes.
+    pub fn mtu_bytes(&self) -> u16 {
+        self.mtu_bytes.unwrap_or(Self::MTU_BYTES_DEFAULT)
+    }
+
+    /// How frames are protected.
+    pub fn security(&self) -> Security {
+        self.security.unwrap_or_default()
+    }
+
+    /// The share of lost packets that is not taken for congestion.
+    pub fn loss_tolerance(&self) -> Fraction {
+        self.loss_tolerance.unwrap_or(Fraction::ZERO)
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        let mtu = self.mtu_bytes();
+        if !(Self::MTU_BYTES_MIN..=Self::MTU_BYTES_MAX).contains(&mtu) {
+            return Err(format!(
+                "mtu_bytes is {mtu}, expected {} to {} bytes of UDP payload",
+                Self::MTU_BYTES_MIN,
+                Self::MTU_BYTES_MAX
+            ));
+        }
+        if self.local_addr.is_ipv4() != self.remote_addr.is_ipv4() {
+            return Err(format!(
+                "local_addr {} and remote_addr {} are of different address families; give both as IPv4 or both as IPv6",
+                self.local_addr, self.remote_addr
+            ));
+        }
+        if self.remote_addr.port() == 0 || self.remote_addr.ip().is_unspecified() {
+            return Err(format!(
+                "remote_addr {} is no place to send to; give the other system's address and port",
+                self.remote_addr
+            ));
+        }
+        if self.local_addr.port() == 0 {
+            return Err(format!(
+                "local_addr {} has no port; the other system must know where to send to, so choose one",
+                self.local_addr
+            ));
+        }
+        match self.security() {
+            Security::Noise if self.remote_public_key.is_none() => {
+                Err("remote_public_key is missing; give the key that \
+                `longrun keygen` printed at the other system, or, in a closed lab only, security \"none\""
+                    .to_owned())
+            }
+            Security::None if self.remote_public_key.is_some() || self.private_key_file.is_some() => {
+                Err("security is \"none\", yet a key is given; leave out one of the two".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How a link's frames are protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Security {
+    /// Mutual authentication with static keys, every frame encrypted and authenticated.
+    #[default]
+    Noise,
+    /// A checksum only: anybody on the path can read and forge. For closed labs.
+    None,
+}
+
+/// `link_delete`. -16 while a group uses it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkDelete {
+    /// Its name.
+    pub name: String,
+}
+
+/// `link_get`: all, or one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkGet {
+    /// Only this one; -19 where there is none.
+    pub name: Option<String>,
+}
+
+/// A link as `link_get` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkInfo {
+    /// Its name.
+    pub name: String,
+    /// This system's end.
+    pub local_addr: SocketAddr,
+    /// The other system's end.
+    pub remote_addr: SocketAddr,
+    /// How frames are protected.
+    pub security: Security,
+    /// What the other system must be given as `remote_public_key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_public_key: Option<PublicKey>,
+    /// The other system's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_public_key: Option<PublicKey>,
+    /// Whether frames flow.
+    pub state: LinkState,
+    /// Why not, where they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it is in this state, milliseconds ago.
+    pub state_age_ms: u64,
+    /// The largest UDP payload sent, bytes.
+    pub mtu_bytes: u16,
+    /// Smoothed round-trip time, microseconds; 0 before the first measurement.
+    pub rtt_us: u64,
+    /// Least round-trip time, microseconds; 0 before the first measurement.
+    pub rtt_us_min: u64,
+    /// What congestion control allows in flight, bytes.
+    pub congestion_window_bytes: u64,
+    /// What is in flight, bytes.
+    pub in_flight_bytes: u64,
+    /// Counters since the link was created.
+    pub counters: LinkCounters,
+}
+
+/// Whether a link carries frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    /// No session yet; it is being tried.
+    Connecting,
+    /// Frames flow.
+    Up,
+    /// The other system has not answered for longer than the probe time-out; it is being tried.
+    Down,
+}
+
+/// A link's counters. Frames are datagrams, bytes are UDP payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LinkCounters {
+    /// Frames sent, retransmissions among them.
+    pub frames_sent: u64,
+    /// Frames that repeated content believed lost.
+    pub frames_retransmitted: u64,
+    /// Frames received and accepted.
+    pub frames_received: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Bytes received in accepted frames.
+    pub bytes_received: u64,
+    /// Frames believed lost.
+    pub frames_lost: u64,
+    /// Frames dropped because they did not authenticate.
+    pub dropped_unauthentic: u64,
+    /// Frames dropped because they had been received before.
+    pub dropped_replayed: u64,
+    /// Frames dropped because of an old epoch or generation.
+    pub dropped_stale: u64,
+    /// Frames dropped because of their form.
+    pub dropped_malformed: u64,
+    /// Frames dropped because there was no room for them.
+    pub dropped_no_room: u64,
+    /// Sessions established.
+    pub handshakes: u64,
+}
