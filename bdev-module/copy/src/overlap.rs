@@ -1,0 +1,137 @@
+//! Overlap order: of writes that share a block, one is in flight at a time, in order of arrival.
+//!
+//! Else the local device and the secondary could settle the two in different orders (design section 3, step 3).
+//!
+//! A map from blocks to the write that came last for them cuts the volume into segments. A new write waits for the
+//! owners of the segments that it touches, and becomes their owner; an older write below one of these is waited for by
+//! way of it. Each write adds at most two segments net, so arrival and release cost O((1 + k) log n) for k neighbours
+//! that they touch.
+
+use crate::types::Extent;
+use slab::Slab;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+/// A write in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place(usize);
+
+#[derive(Debug)]
+struct Entry<T> {
+    extent: Extent,
+    value: T,
+    /// How many owners of its blocks came before and are not released.
+    waits_for: usize,
+    /// Who waits for this one, in order of arrival.
+    followers: SmallVec<[usize; 2]>,
+    /// How many segments of the map it owns.
+    segments: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    end: u64,
+    owner: usize,
+}
+
+/// The writes of one volume that are in flight or wait for an overlapping one; `T` names a write for its owner.
+#[derive(Debug)]
+pub struct OverlapQueue<T> {
+    entries: Slab<Entry<T>>,
+    /// First block -> segment. Segments do not overlap.
+    segments: BTreeMap<u64, Segment>,
+}
+
+impl<T> Default for OverlapQueue<T> {
+    fn default() -> Self {
+        OverlapQueue { entries: Slab::new(), segments: BTreeMap::new() }
+    }
+}
+
+impl<T: Copy> OverlapQueue<T> {
+    /// Empty.
+    pub fn new() -> OverlapQueue<T> {
+        OverlapQueue::default()
+    }
+
+    /// A write arrives. `true`: nothing that it overlaps is before it, it may start. `false`: a later
+    /// [`OverlapQueue::release`] names it.
+    #[must_use]
+    pub fn arrive(&mut self, extent: Extent, value: T) -> (Place, bool) {
+        let (start, end) = (extent.lba, extent.end());
+        assert!(start < end, "an extent has at least one block");
+        let place = self.entries.insert(Entry {
+            extent,
+            value,
+            waits_for: 0,
+            followers: SmallVec::new(),
+            segments: 1,
+        });
+        self.cut_at(start);
+        self.cut_at(end);
+        let mut waits_for = 0;
+        while let Some((&first, &segment)) = self.segments.range(start..end).next() {
+            self.segments.remove(&first);
+            let owner = &mut self.entries[segment.owner];
+            owner.segments -= 1;
+            // One write may own several of the segments; it is waited for once. As `place` is new, it can only be the
+            // last follower.
+            if owner.followers.last() != Some(&place) {
+                owner.followers.push(place);
+                waits_for += 1;
+            }
+        }
+        self.segments.insert(start, Segment { end, owner: place });
+        self.entries[place].waits_for = waits_for;
+        (Place(place), waits_for == 0)
+    }
+
+    /// A write that had started is over. Calls `start` for each that may start now, in order of arrival.
+    pub fn release(&mut self, place: Place, mut start: impl FnMut(T)) {
+        let entry = self.entries.remove(place.0);
+        assert_eq!(entry.waits_for, 0, "released before it was allowed to start");
+        let mut left = entry.segments;
+        let mut from = entry.extent.lba;
+        while left > 0 {
+            let found = self.segments.range(from..entry.extent.end()).find(|(_, segment)| segment.owner == place.0);
+            let Some((&first, &segment)) = found else {
+                unreachable!("a write owns as many segments as it counts");
+            };
+            self.segments.remove(&first);
+            left -= 1;
+            from = segment.end;
+        }
+        for follower in entry.followers {
+            let waiting = &mut self.entries[follower];
+            waiting.waits_for -= 1;
+            if waiting.waits_for == 0 {
+                start(waiting.value);
+            }
+        }
+    }
+
+    /// How many writes are in flight or wait.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Makes `at` the border of a segment, if it lies inside one.
+    fn cut_at(&mut self, at: u64) {
+        let Some((_, segment)) = self.segments.range_mut(..at).next_back() else { return };
+        if segment.end <= at {
+            return;
+        }
+        let right = Segment { end: segment.end, owner: segment.owner };
+        segment.end = at;
+        self.entries[right.owner].segments += 1;
+        self.segments.insert(at, right);
+    }
+}
+
+#[cfg(test)]
+mod tests;

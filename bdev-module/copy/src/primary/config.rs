@@ -1,0 +1,81 @@
+//! What an operator decides about the primary roles.
+
+use crate::types::{Geometry, GroupId, LinkId, Scope, SystemId, VolumeId};
+
+const MS: u64 = 1_000_000;
+
+/// Settings of all primary roles of one engine.
+#[derive(Clone, Debug)]
+pub struct PrimaryConfig {
+    /// This system.
+    pub system: SystemId,
+    /// How long a stream of a busy group may be silent before it sends a beacon.
+    pub beacon_interval_ns: u64,
+    /// The same for a group that has been idle for long.
+    pub beacon_interval_ns_max: u64,
+    /// After how long an unanswered (or put-off) request to the secondary is repeated.
+    pub retry_ns: u64,
+    /// How long a host's write waits for its pair to be opened. Then the pair is suspended (PSUE) and the host runs on
+    /// locally.
+    pub open_wait_ns: u64,
+    /// How long an operator waits for a pair to be created, counted from the end of the local check for emptiness, or to
+    /// be deleted.
+    pub operator_wait_ns: u64,
+    /// How long a clean shutdown waits for the streams to drain.
+    pub shutdown_wait_ns: u64,
+    /// How many host requests one pair holds at a time, waiting or in flight. One more is answered
+    /// [`crate::ports::HostError::Aborted`], which a host retries.
+    pub requests_max: usize,
+}
+
+impl PrimaryConfig {
+    /// The defaults for this system.
+    pub fn new(system: SystemId) -> PrimaryConfig {
+        PrimaryConfig {
+            system,
+            beacon_interval_ns: 2 * MS,
+            beacon_interval_ns_max: 50 * MS,
+            retry_ns: 200 * MS,
+            open_wait_ns: 10_000 * MS,
+            operator_wait_ns: 30_000 * MS,
+            shutdown_wait_ns: 10_000 * MS,
+            requests_max: 16384,
+        }
+    }
+}
+
+/// A group as its operator describes it.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// Both sites use it.
+    pub name: String,
+    /// What a sequence number counts; fixed from here on.
+    pub scope: Scope,
+    /// The link towards the secondary system.
+    pub link: LinkId,
+    /// The secondary system.
+    pub remote: SystemId,
+    /// How long a host's answer is held back at most when the send buffer is nearly full.
+    pub throttle_ms_max: u32,
+    /// The send buffer: the greatest charge ([`crate::types::RecordHead::charge_bytes`]) of records that are not known
+    /// to be durable at the secondary. Groups that share a stream (scope `system`) add theirs up. When it is full, the
+    /// group is suspended (PFUS).
+    pub buffer_bytes: u64,
+}
+
+/// A pair as its operator describes it.
+#[derive(Clone, Debug)]
+pub struct PairConfig {
+    /// The group, created before.
+    pub group: GroupId,
+    /// Both sites use it.
+    pub name: String,
+    /// The local volume, which the engine holds exclusively.
+    pub volume: VolumeId,
+    /// Its size.
+    pub geometry: Geometry,
+    /// The name of the volume at the secondary; may be empty.
+    pub remote_volume: String,
+    /// The operator says that the two volumes are identical; else both are read and must be empty.
+    pub declared_identical: bool,
+}

@@ -1,0 +1,115 @@
+//! What `group_get` and `pair_get` show of the primary roles.
+
+use super::uplink::Backlog;
+use crate::blank::Progress;
+use crate::types::{Epoch, Generation, Geometry, GroupId, LinkId, Mono, PairId, PairState, Scope, Seq, Stamp, StreamId};
+use crate::types::{SystemId, Time, VolumeId};
+
+/// Why something does not go on, whom it waits for and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Who has to act: "local volume", "link", "secondary", "metadata", "timeline".
+    pub owner: &'static str,
+    /// What has to happen.
+    pub reason: String,
+    /// Since when.
+    pub since: Mono,
+    /// When the wait ends by itself, and `None` if it goes on for as long as nobody is held up by it.
+    pub timeout: Option<Mono>,
+}
+
+/// A pair at its primary.
+#[derive(Clone, Debug)]
+pub struct PairStatus {
+    /// The pair.
+    pub pair: PairId,
+    /// Its name.
+    pub name: String,
+    /// Its group.
+    pub group: GroupId,
+    /// The local volume.
+    pub volume: VolumeId,
+    /// Its size.
+    pub geometry: Geometry,
+    /// The volume at the secondary, as the operator named it.
+    pub remote_volume: String,
+    /// SMPL, COPY, PAIR, PFUL, PFUS, PSUE.
+    pub state: PairState,
+    /// Why it is in this state, if that needs a word.
+    pub reason: Option<String>,
+    /// Whether hosts' I/O fails because another site took over.
+    pub fenced: bool,
+    /// What it waits for.
+    pub waiting: Option<Waiting>,
+    /// How far the check for emptiness is.
+    pub check: Option<Progress>,
+    /// The stream of its records.
+    pub stream: StreamId,
+    /// The last stamp given to one of its writes by this process.
+    pub last_stamp: Option<Stamp>,
+    /// Host requests that are not answered yet.
+    pub requests: usize,
+    /// Of these, writes that wait to be opened, for an overlapping write or for the timeline's lease.
+    pub writes_waiting: usize,
+}
+
+/// A group at its primary.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// Its name.
+    pub name: String,
+    /// What a sequence number counts.
+    pub scope: Scope,
+    /// The link it uses.
+    pub link: LinkId,
+    /// The secondary system.
+    pub remote: SystemId,
+    /// Its generation; all zero before the secondary was first heard.
+    pub generation: Generation,
+    /// SMPL (no pair copies yet), PAIR, PFUL, PFUS, PSUE.
+    pub state: PairState,
+    /// Why, if that needs a word.
+    pub reason: Option<String>,
+    /// The newer generation that fenced this one.
+    pub fenced: Option<Generation>,
+    /// Two sites continue the same history independently: an operator must resolve it.
+    pub split_brain: bool,
+    /// What it waits for.
+    pub waiting: Option<Waiting>,
+    /// Sum over its streams.
+    pub backlog: Backlog,
+    /// Limit of the backlog (shared with other groups in scope `system`).
+    pub buffer_bytes: u64,
+    /// How long hosts' answers are being held back now.
+    pub throttle_ns: u64,
+    /// Age of the oldest record that is not known to be durable at the secondary; since a suspension, of the first
+    /// write that it may lack. `None`: unknown (restarted with unsent records).
+    pub lag_ns: Option<u64>,
+    /// Its pairs.
+    pub pairs: Vec<PairId>,
+    /// Its streams.
+    pub streams: Vec<StreamStanding>,
+}
+
+/// A stream at its sender.
+#[derive(Clone, Debug)]
+pub struct StreamStanding {
+    /// The stream.
+    pub stream: StreamId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Whether records flow in this session.
+    pub started: bool,
+    /// Broken: sends nothing more in this epoch.
+    pub broken: bool,
+    /// The last number given.
+    pub last: Seq,
+    /// The last time promised (record or beacon).
+    pub last_time: Time,
+    /// The highest number known to be durable at the secondary.
+    pub durable: Seq,
+    /// What is kept of it.
+    pub backlog: Backlog,
+}
