@@ -4,14 +4,27 @@
 //! of them, and gives the buffer back in its [`Completion`]. Nothing that is submitted returns an error at once; what is
 //! wrong with an operation comes back as its completion, so there is one path. Dropping the ring cancels and waits.
 
+mod gather;
+mod storage;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::collections::VecDeque;
 use std::io;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
+
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
+use slab::Slab;
 
 use crate::arena::{Buf, Shared};
 use crate::fd::Fd;
 use crate::wake::Sleeper;
+pub use gather::Gather;
+use storage::{Batch, Stable, Train};
 
 /// The longest train of datagrams that one send may hold.
 pub const TRAIN_DATAGRAMS_MAX: usize = 64;
@@ -113,142 +126,520 @@ pub struct Turn {
     pub woken: bool,
 }
 
-/// A list of pieces to be sent or written as one: buffers, and short headers copied in.
-#[derive(Debug, Default)]
-pub struct Gather {}
-
-impl Gather {
-    /// Appends a copy of short bytes (a header); neighbours share storage.
-    pub fn push_bytes(&mut self, bytes: &[u8]) {
-        let _ = bytes;
-    }
-
-    /// Appends a buffer by reference.
-    pub fn push(&mut self, bytes: Shared) {
-        let _ = bytes;
-    }
-
-    /// Bytes in all.
-    pub fn len(&self) -> usize {
-        0
-    }
-
-    /// Is there nothing to send?
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Pieces so far, at most [`GATHER_PIECES_MAX`].
-    pub fn pieces(&self) -> usize {
-        0
-    }
-}
-
 /// One core's ring. Not `Send`: it stays on the thread that made it.
 pub struct Uring {
-    _not_send: std::marker::PhantomData<*mut ()>,
+    /// Dropped before the storage below, but only after `Drop` has waited for the kernel to let go of it.
+    ring: IoUring,
+    mode: Mode,
+    /// Operations that the kernel has or that wait for a place in the queue, by the key that is their `user_data`.
+    slots: Slab<Slot>,
+    /// Entries that found the submission queue full, oldest first.
+    backlog: VecDeque<squeue::Entry>,
+    /// Operations refused before they reached the kernel.
+    refused: Vec<Completion>,
+    wake: Option<Wake>,
+    trains: Vec<Stable<Train>>,
+    batches: Vec<Stable<Batch>>,
+    gathers: Vec<Gather>,
+    /// Slots that owe the caller a completion.
+    owed: usize,
+    enters: u64,
+    /// `io_uring` belongs to the thread that made it (SINGLE_ISSUER).
+    _not_send: PhantomData<*mut ()>,
 }
+
+/// The read of the wake-up's event descriptor: always in flight or queued, save while the ring is dropped.
+struct Wake {
+    event: Fd,
+    count: Stable<[u8; 8]>,
+    armed: bool,
+}
+
+struct Slot {
+    token: u64,
+    /// Kept open while the operation is in flight.
+    fd: Fd,
+    op: Op,
+}
+
+/// What an operation in flight keeps alive.
+enum Op {
+    /// Nothing but the descriptor.
+    Plain,
+    Accept,
+    Buf(Buf),
+    Shared(Shared),
+    SendTrain(Stable<Train>),
+    RecvTrain(Stable<Train>),
+    Batch(Stable<Batch>),
+    /// A cancellation: no completion of its own for the caller.
+    Cancel,
+}
+
+/// How the kernel was persuaded to run completions; the first one it knows is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Completions are run by this thread's own enters only (SINGLE_ISSUER, DEFER_TASKRUN; Linux 6.1).
+    Deferred,
+    /// At the next entry into the kernel, whatever for (COOP_TASKRUN; Linux 5.19).
+    Cooperative,
+    /// Whenever the kernel likes, by interrupting this thread.
+    Plain,
+}
+
+/// `user_data` of the wake-up's read; no slot has it.
+const WAKE: u64 = u64::MAX;
+/// `user_data` of the cancellation at the end.
+const FAREWELL: u64 = u64::MAX - 1;
+/// Emptied storage that is kept for reuse, of each kind.
+const POOL_MAX: usize = 4096;
+/// The most bytes the kernel moves in one operation.
+const TRANSFER_BYTES_MAX: usize = 0x7fff_f000;
+/// How long a dropped ring waits for its operations before it rather leaks what they use.
+const FAREWELL_TIME: Duration = Duration::from_secs(30);
 
 impl Uring {
     /// Makes a ring for the calling thread; a wait then also ends when `sleeper` is woken.
     pub fn new(config: UringConfig, sleeper: Option<&Sleeper>) -> Result<Uring, UringError> {
-        let _ = (config, sleeper);
-        unimplemented!()
+        let mut refusal = None;
+        for mode in [Mode::Deferred, Mode::Cooperative, Mode::Plain] {
+            match Uring::in_mode(mode, config.entries) {
+                Ok(mut uring) => {
+                    uring.wake = sleeper.map(|sleeper| Wake {
+                        event: sleeper.event().clone(),
+                        count: Stable::new([0; 8]),
+                        armed: false,
+                    });
+                    uring.arm_wake();
+                    return Ok(uring);
+                }
+                Err(error) => refusal = Some(error),
+            }
+        }
+        let source = refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into());
+        Err(UringError::Setup { entries: config.entries, source })
     }
 
-    /// Reads into all of `buf` from `offset` of a file or device.
-    pub fn read(&mut self, token: u64, fd: &Fd, buf: Buf, offset: u64) {
-        let _ = (token, fd, buf, offset);
-        unimplemented!()
+    fn in_mode(mode: Mode, entries: u32) -> io::Result<Uring> {
+        let mut builder = IoUring::builder();
+        builder.setup_clamp().setup_submit_all().setup_cqsize(entries.saturating_mul(4).max(1));
+        match mode {
+            Mode::Deferred => _ = builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag(),
+            Mode::Cooperative => _ = builder.setup_coop_taskrun().setup_taskrun_flag(),
+            Mode::Plain => {}
+        }
+        let ring = builder.build(entries)?;
+        let entries = ring.params().sq_entries() as usize;
+        Ok(Uring {
+            ring,
+            mode,
+            slots: Slab::with_capacity(entries),
+            backlog: VecDeque::with_capacity(entries),
+            refused: Vec::new(),
+            wake: None,
+            trains: Vec::new(),
+            batches: Vec::new(),
+            gathers: Vec::new(),
+            owed: 0,
+            enters: 0,
+            _not_send: PhantomData,
+        })
+    }
+
+    /// How completions are run here.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Reads into all of `buf` from `offset` of a file or device. Fewer bytes than that: the end of the file.
+    pub fn read(&mut self, token: u64, fd: &Fd, mut buf: Buf, offset: u64) {
+        let (address, len) = (buf.as_mut_ptr(), length(buf.len()));
+        let entry = opcode::Read::new(target(fd), address, len).offset(offset).build();
+        self.start(token, fd, Op::Buf(buf), entry);
     }
 
     /// Writes all of `bytes` at `offset`.
     pub fn write(&mut self, token: u64, fd: &Fd, bytes: Shared, offset: u64, durability: Durability) {
-        let _ = (token, fd, bytes, offset, durability);
-        unimplemented!()
+        let entry = opcode::Write::new(target(fd), bytes.as_ptr(), length(bytes.len()))
+            .offset(offset)
+            .rw_flags(durability.flags())
+            .build();
+        self.start(token, fd, Op::Shared(bytes), entry);
     }
 
-    /// Writes the pieces one after the other from `offset` on.
+    /// Writes the pieces one after the other from `offset` on. The pieces are let go of when it completes.
     pub fn write_gather(&mut self, token: u64, fd: &Fd, gather: Gather, offset: u64, durability: Durability) {
-        let _ = (token, fd, gather, offset, durability);
-        unimplemented!()
+        let Some(gather) = self.fitting(token, gather) else { return };
+        let mut batch = self.batches.pop().unwrap_or_else(|| Stable::new(Batch::new()));
+        let (_, pieces, count) = batch.get().fill(gather);
+        let entry = opcode::Writev::new(target(fd), pieces, count).offset(offset).rw_flags(durability.flags()).build();
+        self.start(token, fd, Op::Batch(batch), entry);
     }
 
-    /// Makes completed writes durable (fdatasync).
+    /// Makes completed writes durable (fdatasync). Covers no write that is still in flight.
     pub fn sync(&mut self, token: u64, fd: &Fd) {
-        let _ = (token, fd);
-        unimplemented!()
+        let entry = opcode::Fsync::new(target(fd)).flags(types::FsyncFlags::DATASYNC).build();
+        self.start(token, fd, Op::Plain, entry);
     }
 
-    /// Deallocates or zeroes a range.
+    /// Deallocates or zeroes a range of a file or block device. Both keep the file's size.
     pub fn fallocate(&mut self, token: u64, fd: &Fd, how: Fallocate, offset: u64, bytes: u64) {
-        let _ = (token, fd, how, offset, bytes);
-        unimplemented!()
+        let mode = libc::FALLOC_FL_KEEP_SIZE
+            | match how {
+                Fallocate::PunchHole => libc::FALLOC_FL_PUNCH_HOLE,
+                Fallocate::ZeroRange => libc::FALLOC_FL_ZERO_RANGE,
+            };
+        let entry = opcode::Fallocate::new(target(fd), bytes).offset(offset).mode(mode).build();
+        self.start(token, fd, Op::Plain, entry);
     }
 
-    /// Accepts connections until [`cancel`](Uring::cancel)led or failed: one completion each, with `more` set while it goes on.
+    /// Accepts connections until [`cancel`](Uring::cancel)led or failed: one completion each, with `more` set while it
+    /// goes on.
     pub fn accept(&mut self, token: u64, listener: &Fd) {
-        let _ = (token, listener);
-        unimplemented!()
+        let entry = opcode::AcceptMulti::new(target(listener)).flags(libc::SOCK_CLOEXEC).build();
+        self.start(token, listener, Op::Accept, entry);
     }
 
-    /// Receives from a TCP connection into `range` of `buf`. 0 bytes: the peer has ended the stream.
-    pub fn recv(&mut self, token: u64, fd: &Fd, buf: Buf, range: Range<usize>, receive: Receive) {
-        let _ = (token, fd, buf, range, receive);
-        unimplemented!()
+    /// Receives from a TCP connection into `range` of `buf`, which must lie within the bytes in view. 0 bytes (of a range
+    /// that is not empty): the peer has ended the stream.
+    pub fn recv(&mut self, token: u64, fd: &Fd, mut buf: Buf, range: Range<usize>, receive: Receive) {
+        let len = buf.len();
+        let Some(part) = buf.get_mut(range.clone()) else {
+            let why = format!("receive into bytes {range:?} of a buffer of {len}");
+            return self.refuse(token, why, Returned::Buf(buf));
+        };
+        let (address, len) = (part.as_mut_ptr(), length(part.len()));
+        let flags = match receive {
+            Receive::Some => 0,
+            Receive::All => libc::MSG_WAITALL,
+        };
+        let entry = opcode::Recv::new(target(fd), address, len).flags(flags).build();
+        self.start(token, fd, Op::Buf(buf), entry);
     }
 
-    /// Sends all pieces on a TCP connection, in order. At most one send per connection may be in flight.
+    /// Sends all pieces on a TCP connection, in order, in one operation. At most one send per connection may be in flight
+    /// or their bytes may mix. Fewer bytes than asked for: the connection has failed meanwhile. The pieces are let go of when
+    /// it completes.
     pub fn send(&mut self, token: u64, fd: &Fd, gather: Gather) {
-        let _ = (token, fd, gather);
-        unimplemented!()
+        let Some(gather) = self.fitting(token, gather) else { return };
+        let mut batch = self.batches.pop().unwrap_or_else(|| Stable::new(Batch::new()));
+        let (header, _, _) = batch.get().fill(gather);
+        let flags = (libc::MSG_WAITALL | libc::MSG_NOSIGNAL) as u32;
+        let entry = opcode::SendMsg::new(target(fd), header).flags(flags).build();
+        self.start(token, fd, Op::Batch(batch), entry);
     }
 
-    /// Receives one train of datagrams from a UDP socket into all of `buf` (64 KiB, or trains are cut short).
+    /// Receives one train of datagrams from a UDP socket into all of `buf` (make it 64 KiB: what does not fit is lost and
+    /// the completion says EMSGSIZE).
     pub fn recv_train(&mut self, token: u64, fd: &Fd, buf: Buf) {
-        let _ = (token, fd, buf);
-        unimplemented!()
+        let mut train = self.trains.pop().unwrap_or_else(|| Stable::new(Train::new()));
+        let header = train.get().receive(buf);
+        let entry = opcode::RecvMsg::new(target(fd), header).build();
+        self.start(token, fd, Op::RecvTrain(train), entry);
     }
 
-    /// Sends `train` to `to` as datagrams of `segment_bytes` each, the last may be shorter.
+    /// Sends all of `train` to `to` as datagrams of `segment_bytes` each, the last may be shorter. At most
+    /// [`TRAIN_DATAGRAMS_MAX`] datagrams and [`TRAIN_BYTES_MAX`] bytes.
     pub fn send_train(&mut self, token: u64, fd: &Fd, train: Buf, segment_bytes: usize, to: SocketAddr) {
-        let _ = (token, fd, train, segment_bytes, to);
-        unimplemented!()
+        let bytes = train.len();
+        let datagrams = bytes.checked_div(segment_bytes).map_or(usize::MAX, |_| bytes.div_ceil(segment_bytes));
+        if bytes == 0 || bytes > TRAIN_BYTES_MAX || datagrams > TRAIN_DATAGRAMS_MAX {
+            let why = format!(
+                "train of {bytes} bytes in datagrams of {segment_bytes}: give 1 to {TRAIN_BYTES_MAX} bytes in at most \
+                 {TRAIN_DATAGRAMS_MAX} datagrams"
+            );
+            return self.refuse(token, why, Returned::Buf(train));
+        }
+        // A train longer than one datagram has segments below 64 KiB, so the length fits.
+        let segment = if datagrams > 1 { u16::try_from(segment_bytes).ok() } else { None };
+        let mut storage = self.trains.pop().unwrap_or_else(|| Stable::new(Train::new()));
+        let header = storage.get().send(train, segment, to);
+        let entry = opcode::SendMsg::new(target(fd), header).flags(libc::MSG_NOSIGNAL as u32).build();
+        self.start(token, fd, Op::SendTrain(storage), entry);
     }
 
     /// Ends one or both directions of a TCP connection; receives in flight complete with 0 bytes.
     pub fn shutdown(&mut self, token: u64, fd: &Fd, how: Shutdown) {
-        let _ = (token, fd, how);
-        unimplemented!()
+        let how = match how {
+            Shutdown::Read => libc::SHUT_RD,
+            Shutdown::Write => libc::SHUT_WR,
+            Shutdown::Both => libc::SHUT_RDWR,
+        };
+        let entry = opcode::Shutdown::new(target(fd), how).build();
+        self.start(token, fd, Op::Plain, entry);
     }
 
-    /// Asks the kernel to end every operation in flight on `fd` early; each still completes, most with `ECANCELED`.
+    /// Asks the kernel to end every operation in flight on `fd` early. Each still completes, most with `ECANCELED`; the
+    /// request itself has no completion.
     pub fn cancel(&mut self, fd: &Fd) {
-        let _ = fd;
-        unimplemented!()
+        let which = types::CancelBuilder::fd(target(fd)).all();
+        let entry = opcode::AsyncCancel2::new(which).build();
+        self.start(0, fd, Op::Cancel, entry);
     }
 
-    /// A gather list from the pool of those sent before.
+    /// An empty list with the storage of one sent before.
     pub fn gather(&mut self) -> Gather {
-        Gather::default()
+        self.gathers.pop().unwrap_or_default()
     }
 
     /// Submits what was queued and appends completions to `out`, with at most one `io_uring_enter`.
     ///
     /// `wait: None` never blocks, and calls the kernel only if there is something to submit or the kernel asks for it.
     /// `Some(time)` blocks until a completion, a wake-up or the end of that time, unless there are completions already.
+    /// Read the clock after this, not before.
+    ///
+    /// # Errors
+    /// Only if the ring itself is broken; an operation's error is in its completion.
     pub fn submit_and_reap(&mut self, wait: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<Turn> {
-        let _ = (wait, out);
-        unimplemented!()
+        let before = out.len();
+        out.append(&mut self.refused);
+        let mut turn = Turn { woken: self.reap(out), ..Turn::default() };
+        self.queue_backlog();
+        let queue = self.ring.submission();
+        let (queued, asked) = (queue.len(), queue.taskrun() || queue.cq_overflow());
+        drop(queue);
+        let wait = wait.filter(|time| !time.is_zero() && out.len() == before && !turn.woken);
+        if queued > 0 || asked || wait.is_some() {
+            self.enter(queued as u32, wait)?;
+            turn.entered = true;
+            turn.woken |= self.reap(out);
+        }
+        turn.completions = out.len() - before;
+        Ok(turn)
     }
 
-    /// Operations that have not completed.
+    /// Operations that owe a completion (an `accept` counts as long as it goes on).
     pub fn in_flight(&self) -> usize {
-        0
+        self.owed
     }
 
     /// `io_uring_enter` calls since the start.
     pub fn enters(&self) -> u64 {
-        0
+        self.enters
+    }
+
+    /// Hands an operation over: the slot first, so that what `entry` points at is kept until its last completion.
+    fn start(&mut self, token: u64, fd: &Fd, op: Op, entry: squeue::Entry) {
+        self.owed += usize::from(!matches!(op, Op::Cancel));
+        let key = self.slots.insert(Slot { token, fd: fd.clone(), op });
+        self.queue(entry.user_data(key as u64));
+    }
+
+    /// Every entry that gets here points only at what its slot, or `wake`, keeps.
+    fn queue(&mut self, entry: squeue::Entry) {
+        if self.backlog.is_empty() {
+            // SAFETY: what the entry points at is kept at its address by its slot (or by `wake`) until the kernel's last
+            // completion for it: buffers by `Buf` and `Shared`, all else by `Stable`; `Drop` waits for that or leaks.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+        }
+        self.backlog.push_back(entry);
+    }
+
+    fn queue_backlog(&mut self) {
+        let mut queue = self.ring.submission();
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: as in `queue`.
+            if unsafe { queue.push(entry) }.is_err() {
+                break;
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    fn refuse(&mut self, token: u64, why: String, returned: Returned) {
+        let result = Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        self.refused.push(Completion { token, result, returned, from: None, segment_bytes: 0, more: false });
+    }
+
+    fn fitting(&mut self, token: u64, gather: Gather) -> Option<Gather> {
+        let (pieces, bytes) = (gather.pieces(), gather.len());
+        if pieces <= GATHER_PIECES_MAX && bytes <= TRANSFER_BYTES_MAX {
+            return Some(gather);
+        }
+        let why = format!("{bytes} bytes in {pieces} pieces: give at most {TRANSFER_BYTES_MAX} in {GATHER_PIECES_MAX}");
+        self.refuse(token, why, Returned::Nothing);
+        None
+    }
+
+    /// The one system call of a turn.
+    fn enter(&mut self, submit: u32, wait: Option<Duration>) -> io::Result<()> {
+        self.enters += 1;
+        let submitter = self.ring.submitter();
+        let done = match wait {
+            // SAFETY: no argument is passed; the entries up to `submit` were pushed under the promise in `queue`.
+            None => unsafe { submitter.enter::<libc::sigset_t>(submit, 0, EnterFlags::GETEVENTS.bits(), None) },
+            Some(time) => {
+                let time = types::Timespec::from(time);
+                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
+            }
+        };
+        match done {
+            Ok(_) => Ok(()),
+            // Out of time, interrupted by a signal, or short of memory for now: the next turn goes on.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Moves completions from the kernel's queue to `out`; says whether a wake-up was among them.
+    fn reap(&mut self, out: &mut Vec<Completion>) -> bool {
+        let mut woken = false;
+        loop {
+            // One at a time: handling may queue entries. The queue's head is stored at each drop of the borrow.
+            let Some(entry) = self.ring.completion().next() else { break };
+            let (answer, flags) = (entry.result(), entry.flags());
+            match entry.user_data() {
+                WAKE => {
+                    woken = true;
+                    if let Some(wake) = &mut self.wake {
+                        wake.armed = false;
+                    }
+                }
+                FAREWELL => {}
+                key => out.extend(self.complete(key as usize, answer, cqueue::more(flags))),
+            }
+        }
+        if woken {
+            self.arm_wake();
+        }
+        woken
+    }
+
+    fn complete(&mut self, key: usize, answer: i32, more: bool) -> Option<Completion> {
+        let mut result = storage::outcome(answer);
+        if more {
+            // Only accepts are asked for more than one completion.
+            let token = self.slots.get(key)?.token;
+            return Some(accepted(token, result, true));
+        }
+        let Slot { token, fd, op } = self.slots.try_remove(key)?;
+        drop(fd);
+        self.owed -= usize::from(!matches!(op, Op::Cancel));
+        let (mut from, mut segment_bytes) = (None, 0);
+        let returned = match op {
+            Op::Plain => Returned::Nothing,
+            Op::Accept => return Some(accepted(token, result, false)),
+            Op::Buf(buf) => Returned::Buf(buf),
+            Op::Shared(shared) => Returned::Shared(shared),
+            Op::SendTrain(mut train) => {
+                let buf = train.get().buf.take();
+                keep(&mut self.trains, train);
+                buf.map_or(Returned::Nothing, Returned::Buf)
+            }
+            Op::RecvTrain(mut train) => {
+                if let Ok(bytes) = result {
+                    let received = train.get().received();
+                    from = received.from;
+                    segment_bytes = match received.segment_bytes {
+                        0 => bytes as usize,
+                        bytes => bytes,
+                    };
+                    if received.truncated {
+                        result = Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+                    }
+                }
+                let buf = train.get().buf.take();
+                keep(&mut self.trains, train);
+                buf.map_or(Returned::Nothing, Returned::Buf)
+            }
+            Op::Batch(mut batch) => {
+                keep(&mut self.gathers, batch.get().empty());
+                keep(&mut self.batches, batch);
+                Returned::Nothing
+            }
+            Op::Cancel => return None,
+        };
+        Some(Completion { token, result, returned, from, segment_bytes, more: false })
+    }
+
+    fn arm_wake(&mut self) {
+        let Some(wake) = &mut self.wake else { return };
+        let entry = opcode::Read::new(target(&wake.event), wake.count.as_ptr().cast(), 8).build().user_data(WAKE);
+        wake.armed = true;
+        self.queue(entry);
+    }
+}
+
+impl Drop for Uring {
+    /// Cancels and waits. A device that never answers must not hold the process for ever: after some time what its
+    /// operations use is leaked instead.
+    fn drop(&mut self) {
+        for entry in std::mem::take(&mut self.backlog) {
+            // Never seen by the kernel.
+            match entry.get_user_data() {
+                WAKE => self.wake = None,
+                key => drop(self.slots.try_remove(key as usize)),
+            }
+        }
+        let deadline = std::time::Instant::now() + FAREWELL_TIME;
+        let farewell = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build().user_data(FAREWELL);
+        self.queue(farewell);
+        let mut out = Vec::new();
+        // Not `reap`: it would arm the wake-up anew.
+        while !self.slots.is_empty() || self.wake.as_ref().is_some_and(|wake| wake.armed) {
+            self.queue_backlog();
+            let queued = self.ring.submission().len() as u32;
+            let broken = self.enter(queued, Some(Duration::from_millis(100))).is_err();
+            loop {
+                let Some(entry) = self.ring.completion().next() else { break };
+                match entry.user_data() {
+                    WAKE => self.wake = None,
+                    FAREWELL => {}
+                    key => out.extend(self.complete(key as usize, entry.result(), cqueue::more(entry.flags()))),
+                }
+            }
+            out.clear();
+            if broken || std::time::Instant::now() > deadline {
+                std::mem::forget(std::mem::take(&mut self.slots));
+                std::mem::forget(self.wake.take());
+                return;
+            }
+        }
+    }
+}
+
+impl Durability {
+    fn flags(self) -> i32 {
+        match self {
+            Durability::Cached => 0,
+            Durability::Durable => libc::RWF_DSYNC,
+        }
+    }
+}
+
+fn target(fd: &Fd) -> types::Fd {
+    types::Fd(fd.raw())
+}
+
+/// A length as the kernel takes it; it moves no more than this at once, and the completion says how much it moved.
+fn length(bytes: usize) -> u32 {
+    bytes.min(TRANSFER_BYTES_MAX) as u32
+}
+
+fn accepted(token: u64, result: io::Result<u32>, more: bool) -> Completion {
+    let (result, returned) = match result {
+        Ok(raw) => {
+            // SAFETY: the kernel has just made this descriptor for us and told nobody else.
+            let fd = unsafe { OwnedFd::from_raw_fd(raw as RawFd) };
+            (Ok(0), Returned::Accepted(Fd::from(fd)))
+        }
+        Err(error) => (Err(error), Returned::Nothing),
+    };
+    Completion { token, result, returned, from: None, segment_bytes: 0, more }
+}
+
+fn keep<T>(pool: &mut Vec<T>, item: T) {
+    if pool.len() < POOL_MAX {
+        pool.push(item);
+    }
+}
+
+impl std::fmt::Debug for Uring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uring").field("mode", &self.mode).field("in_flight", &self.owed).finish()
     }
 }
