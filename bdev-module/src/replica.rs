@@ -1,0 +1,42 @@
+//! Remote copy on top of a bdev: the glue between the copy engine and this core's devices, memory and sockets.
+//!
+//! A host's request on a replica device takes this way: [`ReplicaBdev`] -> [`Event::Host`] -> the engine stamps it and
+//! submits it to the base ([`Ports::local`]) and to its streams in one step -> the base's end comes back as
+//! [`Event::LocalDone`] -> the engine answers ([`Ports::complete_host`]) -> the request ends. The payload is one buffer all
+//! the way.
+//!
+//! [`Event::Host`]: longrun_copy::ports::Event::Host
+//! [`Event::LocalDone`]: longrun_copy::ports::Event::LocalDone
+//! [`Ports::local`]: longrun_copy::ports::Ports::local
+//! [`Ports::complete_host`]: longrun_copy::ports::Ports::complete_host
+
+use longrun_copy::types::PairId;
+
+use crate::device::{Bdev, Env, RequestKey};
+use crate::io::Io;
+
+mod sockets;
+mod world;
+
+pub use sockets::SocketStats;
+pub(crate) use sockets::{Received, Sockets};
+pub(crate) use world::World;
+pub use world::{Outbox, Persist};
+
+/// The device that hosts see of a pair. It has no state: the engine knows the pair's role, order and volume.
+pub struct ReplicaBdev {
+    pair: PairId,
+}
+
+impl ReplicaBdev {
+    /// The face of this pair.
+    pub fn new(pair: PairId) -> ReplicaBdev {
+        ReplicaBdev { pair }
+    }
+}
+
+impl Bdev for ReplicaBdev {
+    fn submit(&mut self, env: &mut Env<'_>, request: RequestKey, io: Io) {
+        env.hand_to_copy(self.pair, request, io);
+    }
+}

@@ -1,0 +1,211 @@
+//! The links' UDP sockets on this core's ring.
+
+use std::net::SocketAddr;
+
+use longrun_copy::types::{LinkId, Mono};
+use longrun_hal::net::UdpEndpoint;
+use longrun_hal::uring::TRAIN_BYTES_MAX;
+use longrun_hal::{Arena, Buf, Completion, Fd, Returned, Uring};
+use slab::Slab;
+
+use crate::percore::token;
+
+/// Receives armed per socket. While one train is worked on, others arrive.
+const RECEIVES_ARMED: u32 = 8;
+/// A received train's buffer: the most that the kernel joins.
+const TRAIN_BUFFER_BYTES: usize = 64 << 10;
+/// How long a receive waits after an error (or without memory) until it is armed again.
+const REARM_NS: u64 = 10_000_000;
+
+/// Memory that one link's receives take from the core's arena.
+pub const RECEIVE_BYTES_PER_LINK: usize = RECEIVES_ARMED as usize * TRAIN_BUFFER_BYTES;
+
+/// What a link's socket counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketStats {
+    /// Trains received.
+    pub trains_received: u64,
+    /// Datagrams in them.
+    pub datagrams_received: u64,
+    /// Trains sent.
+    pub trains_sent: u64,
+    /// Datagrams in them.
+    pub datagrams_sent: u64,
+    /// Receives that failed; a peer that is not there makes some.
+    pub receive_errors: u64,
+    /// Sends that failed; what they held is lost as on the wire.
+    pub send_errors: u64,
+}
+
+/// One train, to be worked on and given back ([`Sockets::rearm`]).
+pub(crate) struct Received {
+    pub(crate) socket: usize,
+    pub(crate) link: LinkId,
+    pub(crate) from: SocketAddr,
+    pub(crate) buf: Buf,
+    pub(crate) bytes: usize,
+    pub(crate) segment_bytes: usize,
+}
+
+struct Socket {
+    link: LinkId,
+    fd: Fd,
+    stats: SocketStats,
+    /// Receives on the ring.
+    armed: u32,
+    /// Trains being worked on.
+    lent: u32,
+    sending: u32,
+    /// Not before this are failed receives armed again.
+    rearm_at: Option<Mono>,
+    closing: bool,
+}
+
+/// All sockets of this core.
+#[derive(Default)]
+pub(crate) struct Sockets {
+    /// Tokens carry the key, so that a link that is made again never meets completions of its former socket.
+    sockets: Slab<Socket>,
+}
+
+impl Sockets {
+    /// Takes a link's socket and starts to receive.
+    pub(crate) fn open(&mut self, uring: &mut Uring, arena: &Arena, link: LinkId, endpoint: UdpEndpoint) {
+        assert!(self.key(link).is_none(), "link {} has a socket", link.0);
+        let key = self.sockets.insert(Socket {
+            link,
+            fd: endpoint.fd,
+            stats: SocketStats::default(),
+            armed: 0,
+            lent: 0,
+            sending: 0,
+            rearm_at: None,
+            closing: false,
+        });
+        self.fill(uring, arena, key, Mono(0));
+    }
+
+    /// Stops a link's socket; the descriptor closes when the ring has let go of it.
+    pub(crate) fn close(&mut self, uring: &mut Uring, link: LinkId) {
+        let Some(key) = self.key(link) else { return };
+        let socket = &mut self.sockets[key];
+        socket.closing = true;
+        uring.cancel(&socket.fd);
+        self.reap(key);
+    }
+
+    /// What a link's socket counted.
+    pub(crate) fn stats(&self, link: LinkId) -> Option<SocketStats> {
+        Some(self.sockets[self.key(link)?].stats)
+    }
+
+    /// Sends a train. Whatever goes wrong is loss.
+    pub(crate) fn transmit(
+        &mut self,
+        uring: &mut Uring,
+        link: LinkId,
+        to: SocketAddr,
+        mut train: Buf,
+        bytes: usize,
+        segment_bytes: usize,
+    ) {
+        let Some(key) = self.key(link) else { return };
+        let socket = &mut self.sockets[key];
+        debug_assert!(bytes > 0 && bytes <= TRAIN_BYTES_MAX && segment_bytes > 0, "{bytes} by {segment_bytes}");
+        train.truncate(bytes);
+        socket.sending += 1;
+        socket.stats.trains_sent += 1;
+        socket.stats.datagrams_sent += bytes.div_ceil(segment_bytes) as u64;
+        uring.send_train(token::link_send(key), &socket.fd, train, segment_bytes, to);
+    }
+
+    /// A send ended.
+    pub(crate) fn sent(&mut self, completion: &Completion) {
+        let key = token::socket(completion.token);
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.sending -= 1;
+        if completion.result.is_err() {
+            socket.stats.send_errors += 1;
+        }
+        self.reap(key);
+    }
+
+    /// A receive ended; with a train to be worked on, if it brought one.
+    pub(crate) fn received(&mut self, completion: Completion, now: Mono) -> Option<Received> {
+        let key = token::socket(completion.token);
+        let socket = self.sockets.get_mut(key)?;
+        socket.armed -= 1;
+        match completion {
+            _ if socket.closing => {}
+            Completion { result: Ok(bytes), returned: Returned::Buf(buf), from: Some(from), segment_bytes, .. }
+                if bytes > 0 =>
+            {
+                let bytes = (bytes as usize).min(buf.len());
+                let segment_bytes = if segment_bytes == 0 { bytes } else { segment_bytes };
+                socket.stats.trains_received += 1;
+                socket.stats.datagrams_received += bytes.div_ceil(segment_bytes) as u64;
+                socket.lent += 1;
+                return Some(Received { socket: key, link: socket.link, from, buf, bytes, segment_bytes });
+            }
+            _ => {
+                socket.stats.receive_errors += 1;
+                socket.rearm_at = Some(now.after_ns(REARM_NS));
+            }
+        }
+        self.reap(key);
+        None
+    }
+
+    /// Gives a train's buffer back to the kernel.
+    pub(crate) fn rearm(&mut self, uring: &mut Uring, received: Received) {
+        let Received { socket: key, mut buf, .. } = received;
+        let socket = &mut self.sockets[key];
+        socket.lent -= 1;
+        if !socket.closing {
+            socket.armed += 1;
+            buf.set_len(TRAIN_BUFFER_BYTES);
+            uring.recv_train(token::link_receive(key), &socket.fd, buf);
+        }
+        self.reap(key);
+    }
+
+    /// Arms the receives that failed a while ago.
+    pub(crate) fn tick(&mut self, uring: &mut Uring, arena: &Arena, now: Mono) {
+        for key in 0..self.sockets.capacity() {
+            if self.sockets.get(key).is_some_and(|socket| socket.rearm_at.is_some_and(|at| at <= now)) {
+                self.fill(uring, arena, key, now);
+            }
+        }
+    }
+
+    /// When [`Sockets::tick`] has something to do next.
+    pub(crate) fn next_timeout(&self) -> Option<Mono> {
+        self.sockets.iter().filter_map(|(_, socket)| socket.rearm_at).min()
+    }
+
+    fn fill(&mut self, uring: &mut Uring, arena: &Arena, key: usize, now: Mono) {
+        let socket = &mut self.sockets[key];
+        socket.rearm_at = None;
+        while !socket.closing && socket.armed + socket.lent < RECEIVES_ARMED {
+            let Some(buf) = arena.alloc(TRAIN_BUFFER_BYTES) else {
+                // Fewer receives do; none would make the link deaf until memory is free again.
+                socket.rearm_at = Some(now.after_ns(REARM_NS));
+                return;
+            };
+            socket.armed += 1;
+            uring.recv_train(token::link_receive(key), &socket.fd, buf);
+        }
+    }
+
+    fn key(&self, link: LinkId) -> Option<usize> {
+        self.sockets.iter().find(|(_, socket)| socket.link == link && !socket.closing).map(|(key, _)| key)
+    }
+
+    /// Forgets a closed socket when the ring has nothing of it any more.
+    fn reap(&mut self, key: usize) {
+        let socket = &self.sockets[key];
+        if socket.closing && socket.armed + socket.lent + socket.sending == 0 {
+            self.sockets.remove(key);
+        }
+    }
+}

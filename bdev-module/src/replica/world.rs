@@ -1,0 +1,157 @@
+//! What the copy engine may ask of this core.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use longrun_copy::engine::OperatorError;
+use longrun_copy::ports::{
+    DeviceError, HostError, HostIo, HostToken, LocalIo, LocalToken, Memory, MetaToken, OperatorAnswer, Ports, Ticket,
+};
+use longrun_copy::types::{LinkId, VolumeId};
+use longrun_hal::{Buf, Shared};
+
+use super::Sockets;
+use crate::device::{Hardware, RequestKey};
+use crate::io::{BdevId, Io, IoError, Origin};
+use crate::layer::BlockLayer;
+
+/// A metadata write on its way to the control plane. When it is durable (in the order of the outbox), the reactor calls
+/// [`Core::persisted`](crate::Core::persisted).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persist {
+    /// Under which key.
+    pub key: String,
+    /// The whole value.
+    pub value: Vec<u8>,
+    /// To be handed back.
+    pub token: MetaToken,
+}
+
+/// What the engine has for the control plane; the reactor carries it there at the end of a turn.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Metadata to be made durable, oldest first.
+    pub persists: Vec<Persist>,
+    /// Operators' requests that ended.
+    pub answers: Vec<(Ticket, Result<OperatorAnswer, OperatorError>)>,
+    /// Lines for the log.
+    pub lines: Vec<String>,
+}
+
+impl Outbox {
+    /// Whether there is nothing to carry.
+    pub fn is_empty(&self) -> bool {
+        self.persists.is_empty() && self.answers.is_empty() && self.lines.is_empty()
+    }
+}
+
+/// This core, as the engine sees it during one call.
+pub(crate) struct World<'a> {
+    pub(crate) hardware: Hardware<'a>,
+    pub(crate) layer: &'a mut BlockLayer,
+    pub(crate) sockets: &'a mut Sockets,
+    pub(crate) outbox: &'a mut Outbox,
+    /// What is, or is about to be, durable.
+    pub(crate) metadata: &'a mut BTreeMap<String, Vec<u8>>,
+}
+
+impl Memory for World<'_> {
+    type Buf = Buf;
+    type Shared = Shared;
+
+    fn alloc(&mut self, bytes: usize) -> Option<Buf> {
+        self.hardware.arena.alloc(bytes)
+    }
+
+    fn freeze(&mut self, mut buf: Buf, bytes: usize) -> Shared {
+        buf.truncate(bytes);
+        buf.freeze()
+    }
+}
+
+impl Ports for World<'_> {
+    fn local(&mut self, volume: VolumeId, io: LocalIo<Buf, Shared>, token: LocalToken) {
+        self.layer.submit(&mut self.hardware, bdev_of(volume), io_of_local(io), Origin::Copy(token));
+    }
+
+    fn complete_host(&mut self, token: HostToken, outcome: Result<(), HostError>, buf: Option<Buf>) {
+        let result = outcome.map_err(io_error);
+        self.layer.answer(&mut self.hardware, request_of(token), result, buf);
+    }
+
+    fn transmit(&mut self, link: LinkId, to: SocketAddr, train: Buf, bytes: usize, segment_bytes: usize) {
+        self.sockets.transmit(self.hardware.uring, link, to, train, bytes, segment_bytes);
+    }
+
+    fn persist(&mut self, key: &str, value: &[u8], token: MetaToken) {
+        self.metadata.insert(key.to_owned(), value.to_owned());
+        self.outbox.persists.push(Persist { key: key.to_owned(), value: value.to_owned(), token });
+    }
+
+    fn recall(&self, key: &str) -> Option<Vec<u8>> {
+        self.metadata.get(key).cloned()
+    }
+
+    fn answer_operator(&mut self, ticket: Ticket, answer: Result<OperatorAnswer, OperatorError>) {
+        self.outbox.answers.push((ticket, answer));
+    }
+
+    fn log(&mut self, line: fmt::Arguments<'_>) {
+        self.outbox.lines.push(line.to_string());
+    }
+}
+
+/// A volume that the engine holds is the bdev of the same number.
+pub(crate) fn volume_of(bdev: BdevId) -> VolumeId {
+    VolumeId(bdev.0)
+}
+
+fn bdev_of(volume: VolumeId) -> BdevId {
+    BdevId(volume.0)
+}
+
+/// A host's request keeps its number through the engine.
+pub(crate) fn host_token(request: RequestKey) -> HostToken {
+    HostToken(u64::from(request.0))
+}
+
+fn request_of(token: HostToken) -> RequestKey {
+    RequestKey(u32::try_from(token.0).expect("made by host_token"))
+}
+
+/// A request in the engine's words.
+pub(crate) fn host_io(io: Io) -> HostIo<Buf, Shared> {
+    match io {
+        Io::Read { extent, buf } => HostIo::Read { extent, buf },
+        Io::Write { extent, data, fua } => HostIo::Write { extent, data, fua },
+        Io::WriteZeroes { extent, fua } => HostIo::WriteZeroes { extent, fua },
+        Io::Unmap { extent } => HostIo::Unmap { extent },
+        Io::Flush => HostIo::Flush,
+    }
+}
+
+fn io_of_local(io: LocalIo<Buf, Shared>) -> Io {
+    match io {
+        LocalIo::Read { extent, buf } => Io::Read { extent, buf },
+        LocalIo::Write { extent, data, fua } => Io::Write { extent, data, fua },
+        LocalIo::WriteZeroes { extent, fua } => Io::WriteZeroes { extent, fua },
+        LocalIo::Unmap { extent } => Io::Unmap { extent },
+        LocalIo::Flush => Io::Flush,
+    }
+}
+
+/// A local request's end in the engine's words.
+pub(crate) fn local_result(result: Result<(), IoError>) -> Result<(), DeviceError> {
+    result.map_err(|error| DeviceError { errno: error.errno() })
+}
+
+fn io_error(error: HostError) -> IoError {
+    match error {
+        HostError::Device => IoError::Device { errno: libc::EIO },
+        HostError::Secondary => IoError::Secondary,
+        HostError::Fenced => IoError::Fenced,
+        // An error that is new to us: the host may try again, which is what an abandoned request allows.
+        _ => IoError::Aborted,
+    }
+}
