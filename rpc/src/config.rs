@@ -116,3 +116,49 @@ impl Config {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_was_written_reads_back_as_the_same_calls() {
+        let call = Call::parse("bdev_null_create", json!({"name": "n", "num_blocks": 1, "block_size": 512})).unwrap();
+        let part = |subsystem: &str, config| ConfigSubsystem { subsystem: subsystem.to_owned(), config };
+        let config = Config { subsystems: vec![part("bdev", Some(vec![ConfigCall::from(&call)])), part("nvmf", None)] };
+        let (read, calls) = Config::parse(config.to_text().as_bytes()).unwrap();
+        assert_eq!((read, calls), (config, vec![call]));
+    }
+
+    #[test]
+    fn a_call_that_cannot_be_made_is_found_before_any_is() {
+        let text = r#"{"subsystems":[{"subsystem":"bdev","config":[
+            {"method":"bdev_null_create","params":{"name":"n","num_blocks":1,"block_size":512}},
+            {"method":"bdev_null_create","params":{"name":"n"}}]}]}"#;
+        let error = Config::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("call 2 of subsystem \"bdev\"") && error.contains("num_blocks"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_refused_with_the_form_it_should_have() {
+        for text in ["", "{}", "[]", "{\"subsystems\":5}", "{\"subsystems\":[],\"x\":1}", "\u{0}"] {
+            let error = Config::parse(text.as_bytes()).unwrap_err();
+            assert!(matches!(&error, ConfigError::Form(_)), "{text}: {error}");
+            assert!(error.to_string().contains("expected {\"subsystems\""), "{error}");
+        }
+        let error = Config::parse(br#"{"subsystems":[{"subsystem":"iscsi"}]}"#).unwrap_err().to_string();
+        assert!(error.contains("\"iscsi\"") && error.contains("known: log, bdev"), "{error}");
+    }
+
+    #[test]
+    fn every_part_comes_after_those_it_needs() {
+        for (index, (name, needs)) in SUBSYSTEMS.iter().enumerate() {
+            for need in *needs {
+                let at = SUBSYSTEMS.iter().position(|(other, _)| other == need);
+                assert!(at.is_some_and(|at| at < index), "{name} needs {need}");
+            }
+        }
+    }
+}

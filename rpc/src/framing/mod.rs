@@ -20,8 +20,10 @@ pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Cuts a stream of bytes into JSON texts.
 #[derive(Debug)]
 pub struct Splitter {
-    /// Bytes that have arrived and are not part of a text handed out. Never longer than `bytes_max` plus one read.
+    /// Bytes that have arrived. Never longer than `bytes_max` plus one push, as long as texts are taken out.
     buffer: Vec<u8>,
+    /// Where in `buffer` the next text begins; what is before has been handed out.
+    start: usize,
     /// How much of `buffer` has been looked at.
     scanned: usize,
     /// Brackets open at `scanned`.
@@ -48,11 +50,14 @@ impl Default for Splitter {
 impl Splitter {
     /// A splitter of texts of at most `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
-        Self { buffer: Vec::new(), scanned: 0, depth: 0, string: StringState::Outside, bytes_max }
+        Self { buffer: Vec::new(), start: 0, scanned: 0, depth: 0, string: StringState::Outside, bytes_max }
     }
 
     /// Takes bytes as they came. Take all texts out by [`Self::next_text`] before the next call: that bounds the memory.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.start);
+        self.scanned -= self.start;
+        self.start = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
@@ -63,10 +68,10 @@ impl Splitter {
     /// JSON without lengths has no place to start again from, so the connection must then be closed.
     pub fn next_text(&mut self) -> Result<Option<Vec<u8>>, RpcError> {
         if self.depth == 0 {
-            let blank = self.buffer.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count();
-            self.buffer.drain(..blank);
-            self.scanned = 0;
-            match self.buffer.first() {
+            let fresh = self.buffer.get(self.start..).unwrap_or_default();
+            self.start += fresh.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count();
+            self.scanned = self.start;
+            match self.buffer.get(self.start) {
                 None => return Ok(None),
                 Some(b'{' | b'[') => {}
                 Some(other) => {
@@ -89,17 +94,18 @@ impl Splitter {
                 _ => {}
             }
             if self.depth == 0 {
-                let length = self.scanned + at + 1;
-                if length > self.bytes_max {
+                let end = self.scanned + at + 1;
+                if end - self.start > self.bytes_max {
                     return Err(self.too_long());
                 }
-                self.scanned = 0;
-                let rest = self.buffer.split_off(length);
-                return Ok(Some(std::mem::replace(&mut self.buffer, rest)));
+                let text = self.buffer.get(self.start..end).unwrap_or_default().to_vec();
+                self.start = end;
+                self.scanned = end;
+                return Ok(Some(text));
             }
         }
         self.scanned = self.buffer.len();
-        if self.buffer.len() > self.bytes_max { Err(self.too_long()) } else { Ok(None) }
+        if self.buffer.len() - self.start > self.bytes_max { Err(self.too_long()) } else { Ok(None) }
     }
 
     /// Call when the peer has ended its side.
@@ -112,7 +118,7 @@ impl Splitter {
         } else {
             Err(RpcError::parse_error(format!(
                 "the request ends after {} bytes with {} brackets open; close them, and check the quotes",
-                self.buffer.len(),
+                self.buffer.len() - self.start,
                 self.depth
             )))
         }
@@ -126,13 +132,14 @@ impl Splitter {
     }
 }
 
-/// What one JSON text on the socket asks for.
+/// What one JSON text on the socket holds. Its entries are read one by one, by [`parse_request`]: a batch of a hundred
+/// thousand zeroes fits the limit, and a hundred thousand refusals at a time would be a way to use up memory.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Incoming {
-    /// One request.
-    Single(Item),
+    /// One entry.
+    Single(Value),
     /// Several, to be answered together; never empty.
-    Batch(Vec<Item>),
+    Batch(Vec<Value>),
 }
 
 /// One entry of what came: a request, or the answer to something that is none.
@@ -163,19 +170,18 @@ pub fn parse_incoming(text: &[u8]) -> Result<Incoming, RpcError> {
     let value: Value =
         serde_json::from_slice(text).map_err(|error| RpcError::parse_error(format!("not JSON: {error}")))?;
     Ok(match value {
-        Value::Array(list) if list.is_empty() => Incoming::Single(Item::Refused(
-            Value::Null,
-            RpcError::invalid_request("the batch is empty; put at least one request into it"),
-        )),
-        Value::Array(list) => Incoming::Batch(list.into_iter().map(parse_request).collect()),
-        other => Incoming::Single(parse_request(other)),
+        Value::Array(list) if !list.is_empty() => Incoming::Batch(list),
+        other => Incoming::Single(other),
     })
 }
 
 /// Reads one request (JSON-RPC 2.0, section 4).
-fn parse_request(value: Value) -> Item {
+pub fn parse_request(value: Value) -> Item {
     let Value::Object(mut map) = value else {
-        return Item::Refused(Value::Null, RpcError::invalid_request("a request is an object with a \"method\""));
+        return Item::Refused(
+            Value::Null,
+            RpcError::invalid_request("a request is an object with a \"method\", a batch a list of at least one"),
+        );
     };
     let id = map.remove("id");
     let shown_id = match &id {
@@ -250,16 +256,16 @@ pub fn exercise(bytes: &[u8]) {
     assert_eq!(whole, split_all(bytes, cut), "the texts found depend on how the socket cut them");
     for text in whole.0 {
         assert!(text.len() <= REQUEST_BYTES_MAX, "a text of {} bytes passed", text.len());
-        let items = match parse_incoming(&text) {
-            Ok(Incoming::Single(item)) => vec![item],
-            Ok(Incoming::Batch(items)) => items,
+        let entries = match parse_incoming(&text) {
+            Ok(Incoming::Single(entry)) => vec![entry],
+            Ok(Incoming::Batch(entries)) => entries,
             Err(error) => {
                 assert_eq!(error.code, crate::error::code::PARSE_ERROR);
                 continue;
             }
         };
-        for item in items {
-            if let Item::Request(request) = item
+        for entry in entries {
+            if let Item::Request(request) = parse_request(entry)
                 && let Err(error) = crate::methods::Call::parse(&request.method, request.params)
             {
                 assert!(error.message.len() < 4096, "a message of {} bytes", error.message.len());

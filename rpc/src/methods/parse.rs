@@ -53,11 +53,21 @@ pub(super) fn params<M: Method>(method: &str, given: Value) -> Result<M, RpcErro
     }
     let parsed: M = serde_path_to_error::deserialize(given).map_err(|error| {
         let path = error.path().to_string();
-        let place = if path == "." { String::new() } else { format!("{path}: ") };
-        RpcError::invalid_params(format!("{method}: {place}{}", in_our_words(&error.into_inner().to_string())))
+        let message = error.into_inner().to_string();
+        RpcError::invalid_params(format!("{method}: {}{}", place(&path, &message), in_our_words(&message)))
     })?;
     parsed.check().map_err(|sentence| RpcError::invalid_params(format!("{method}: {sentence}")))?;
     Ok(parsed)
+}
+
+/// The parameter that an error is about, with a colon; nothing where it is the parameters as a whole.
+fn place(path: &str, message: &str) -> String {
+    // An unknown parameter is named by the message itself; what is of use here is the object it was found in.
+    let outer = path.rsplit_once('.').map_or("", |(outer, _)| outer);
+    match if message.starts_with(UNKNOWN) { outer } else { path } {
+        "" | "." => String::new(),
+        path => format!("{}: ", shorten(path)),
+    }
 }
 
 /// Removes a tolerated parameter, or refuses its value.
@@ -101,20 +111,22 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
+/// How the deserialiser begins its sentence about a member that it does not know.
+const UNKNOWN: &str = "unknown field";
+
 /// The deserialiser speaks of fields; users know parameters. Values that it quotes are cut to a bounded length.
 fn in_our_words(message: &str) -> String {
     let message = message
-        .replace("unknown field", "unknown parameter")
+        .replace(UNKNOWN, "unknown parameter")
         .replace("missing field", "missing parameter")
-        .replace("duplicate field", "parameter given twice:")
         .replace(", there are no fields", "; this method takes none");
     const BYTES_MAX: usize = 1024;
     if message.len() <= BYTES_MAX {
         return message;
     }
     // The end is what says what was expected: cut the middle.
-    let head: String = message.chars().take(200).collect();
-    let tail_start = message.char_indices().rev().nth(699).map_or(0, |(at, _)| at);
+    let head: String = message.chars().take(150).collect();
+    let tail_start = message.char_indices().rev().nth(499).map_or(0, |(at, _)| at);
     format!("{head} ... {}", message.get(tail_start..).unwrap_or_default())
 }
 

@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 
 use super::{CONNECTIONS_MAX, Handler};
 use crate::error::{RpcError, code};
-use crate::framing::{Incoming, Item, Request, Splitter, parse_incoming, response};
+use crate::framing::{Incoming, Item, Request, Splitter, parse_incoming, parse_request, response};
 
 /// Bytes taken from the socket at a time.
 const READ_BYTES: usize = 16 * 1024;
@@ -55,15 +55,15 @@ async fn serve_until_closed<H: Handler>(stream: &mut UnixStream, handler: &Arc<H
 /// answer does.
 async fn answer<H: Handler>(stream: &mut UnixStream, handler: &Arc<H>, incoming: Incoming) -> std::io::Result<()> {
     match incoming {
-        Incoming::Single(item) => {
-            if let Some(answer) = perform(handler, item).await {
+        Incoming::Single(entry) => {
+            if let Some(answer) = perform(handler, entry).await {
                 send(stream, "", &answer, "\n").await?;
             }
         }
-        Incoming::Batch(items) => {
+        Incoming::Batch(entries) => {
             let mut before = "[";
-            for item in items {
-                if let Some(answer) = perform(handler, item).await {
+            for entry in entries {
+                if let Some(answer) = perform(handler, entry).await {
                     send(stream, before, &answer, "").await?;
                     before = ",";
                 }
@@ -78,8 +78,8 @@ async fn answer<H: Handler>(stream: &mut UnixStream, handler: &Arc<H>, incoming:
 }
 
 /// The answer to one request; none to a notification.
-async fn perform<H: Handler>(handler: &Arc<H>, item: Item) -> Option<Value> {
-    match item {
+async fn perform<H: Handler>(handler: &Arc<H>, entry: Value) -> Option<Value> {
+    match parse_request(entry) {
         Item::Refused(id, error) => Some(response(id, Err(error))),
         Item::Request(Request { id, method, params }) => {
             let outcome = guarded_call(handler, method, params).await;

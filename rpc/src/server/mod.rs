@@ -3,7 +3,7 @@
 mod connection;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
