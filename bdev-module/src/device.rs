@@ -138,7 +138,7 @@ pub(crate) enum Work {
 
 /// A host's request on a replica device, on its way to the copy engine.
 #[derive(Debug)]
-pub struct CopyRequest {
+pub(crate) struct CopyRequest {
     /// The pair.
     pub pair: PairId,
     /// To be answered with.

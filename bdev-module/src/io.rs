@@ -134,15 +134,15 @@ impl Io {
 pub enum Origin {
     /// The reactor; the number is its own.
     Host(u64),
-    /// The copy engine of this core ([`crate::percore`] handles these itself).
+    /// The copy engine of this core.
     Copy(LocalToken),
 }
 
-/// A request's end.
+/// The end of a host's request.
 #[derive(Debug)]
 pub struct IoDone {
-    /// As submitted.
-    pub origin: Origin,
+    /// The reactor's number, as submitted.
+    pub origin: u64,
     /// How it ended.
     pub result: Result<(), IoError>,
     /// A read's buffer, whatever the result.

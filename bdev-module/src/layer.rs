@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use longrun_copy::ports::LocalToken;
 use longrun_copy::types::{Geometry, Mono};
 use longrun_hal::{Buf, Completion};
 use slab::Slab;
@@ -13,6 +14,13 @@ use crate::stats::{BdevStats, ResetMode};
 
 #[cfg(test)]
 mod tests;
+
+/// The end of a request that the copy engine had made.
+pub(crate) struct CopyDone {
+    pub(crate) token: LocalToken,
+    pub(crate) result: Result<(), IoError>,
+    pub(crate) buf: Option<Buf>,
+}
 
 /// A request that has not ended.
 struct Request {
@@ -54,6 +62,7 @@ pub struct BlockLayer {
     requests: Slab<Request>,
     work: VecDeque<Work>,
     done: VecDeque<IoDone>,
+    copy_done: VecDeque<CopyDone>,
     copy: VecDeque<CopyRequest>,
     timers: Vec<BdevId>,
     /// Completions of the ring for devices that are gone: a fault of ours, counted rather than trusted.
@@ -166,13 +175,23 @@ impl BlockLayer {
         self.timers.iter().filter_map(|id| self.device(*id)?.bdev.next_timeout()).min()
     }
 
-    /// The next request that ended.
+    /// The next request of a host that ended.
     pub fn pop_done(&mut self) -> Option<IoDone> {
         self.done.pop_front()
     }
 
+    /// The next request of the copy engine that ended.
+    pub(crate) fn pop_copy_done(&mut self) -> Option<CopyDone> {
+        self.copy_done.pop_front()
+    }
+
+    /// Whether anything waits for the copy engine.
+    pub(crate) fn has_copy_work(&self) -> bool {
+        !self.copy_done.is_empty() || !self.copy.is_empty()
+    }
+
     /// The next host request for the copy engine.
-    pub fn pop_copy_request(&mut self) -> Option<CopyRequest> {
+    pub(crate) fn pop_copy_request(&mut self) -> Option<CopyRequest> {
         self.copy.pop_front()
     }
 
@@ -261,7 +280,8 @@ impl BlockLayer {
 
     fn deliver(&mut self, hardware: &mut Hardware<'_>, parent: Parent, result: Result<(), IoError>, buf: Option<Buf>) {
         match parent {
-            Parent::Outside(origin) => self.done.push_back(IoDone { origin, result, buf }),
+            Parent::Outside(Origin::Host(origin)) => self.done.push_back(IoDone { origin, result, buf }),
+            Parent::Outside(Origin::Copy(token)) => self.copy_done.push_back(CopyDone { token, result, buf }),
             Parent::Device { id, tag } => {
                 // It can't have been taken: this request is one of those that `take` waits for.
                 let Some(device) = self.devices.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };

@@ -4,32 +4,58 @@ pub mod token;
 
 use std::collections::BTreeMap;
 
-use longrun_copy::types::{Mono, Now};
+use longrun_copy::engine::{Engine, EngineConfig};
+use longrun_copy::link::{LinkConfig, LinkConfigError};
+use longrun_copy::ports::{Event, MetaToken};
+use longrun_copy::types::{Geometry, LinkId, Mono, Now, VolumeId};
+use longrun_hal::net::UdpEndpoint;
 use longrun_hal::{Arena, Completion, Uring};
 
 use crate::device::{Control, ControlError, Device, Hardware};
 use crate::io::{BdevId, Io, IoDone, Origin};
 use crate::layer::{BlockLayer, TakeError};
-use crate::replica::{Outbox, Sockets};
+use crate::replica::{self, ArenaMemory, Outbox, SocketStats, Sockets, World};
 use crate::stats::{BdevStats, ResetMode};
+
+#[cfg(test)]
+mod tests;
+
+/// Events that the engine gets per turn at most, beside received trains: a device in memory ends at once what the engine
+/// asks of it, so that without a bound a scan of one would be one turn.
+const EVENTS_PER_TURN: u32 = 1024;
 
 /// One core's bdevs, copy engine and links.
 ///
 /// The reactor calls, each turn: [`Core::on_completion`] for what its ring brought ([`token::is_ours`]), [`Core::submit`] for
 /// hosts' requests, [`Core::turn`] once at the end, [`Core::drain`] for requests that ended, [`Core::outbox`] for the control
-/// plane; and sleeps no longer than to [`Core::next_timeout`].
+/// plane; and sleeps no longer than to [`Core::next_timeout`]. `now` is read once per turn, after the turn's batch was
+/// taken.
 pub struct Core {
     arena: Arena,
     layer: BlockLayer,
+    engine: Engine<ArenaMemory>,
     sockets: Sockets,
     outbox: Outbox,
     metadata: BTreeMap<String, Vec<u8>>,
+    /// What is left of [`EVENTS_PER_TURN`].
+    events_left: u32,
+    /// The engine heard something since its last end of a turn, so it may have something to send.
+    unfinished: bool,
 }
 
 impl Core {
-    /// A core without bdevs. `metadata` is what was made durable by this core before ([`Outbox::persists`]).
-    pub fn new(arena: Arena, metadata: BTreeMap<String, Vec<u8>>) -> Core {
-        Core { arena, layer: BlockLayer::new(), sockets: Sockets::default(), outbox: Outbox::default(), metadata }
+    /// A core without bdevs. `metadata` is what this core had made durable before ([`Outbox::persists`]).
+    pub fn new(arena: Arena, engine: EngineConfig, metadata: BTreeMap<String, Vec<u8>>) -> Core {
+        Core {
+            arena,
+            layer: BlockLayer::new(),
+            engine: Engine::new(engine),
+            sockets: Sockets::default(),
+            outbox: Outbox::default(),
+            metadata,
+            events_left: EVENTS_PER_TURN,
+            unfinished: false,
+        }
     }
 
     /// The core's memory.
@@ -47,6 +73,11 @@ impl Core {
         self.layer.take(bdev)
     }
 
+    /// Takes a device and all below it, to be installed on another core.
+    pub fn take_stack(&mut self, top: BdevId) -> Result<Vec<Device>, TakeError> {
+        self.layer.take_stack(top)
+    }
+
     /// A bdev's counters; what `reset` says is set to zero afterwards.
     pub fn stats(&mut self, bdev: BdevId, reset: ResetMode) -> Option<BdevStats> {
         let stats = self.layer.stats(bdev);
@@ -54,36 +85,82 @@ impl Core {
         stats
     }
 
+    /// Requests of a bdev that have not ended.
+    pub fn in_flight(&self, bdev: BdevId) -> u32 {
+        self.layer.in_flight(bdev)
+    }
+
+    /// A bdev as the engine's volume: its number there, and its size. `None` if it is not on this core. The caller has
+    /// claimed it in the catalog.
+    pub fn volume(&self, bdev: BdevId) -> Option<(VolumeId, Geometry)> {
+        Some((replica::volume_of(bdev), self.layer.geometry(bdev)?))
+    }
+
     /// Changes a device's behaviour.
     pub fn control(&mut self, now: Now, uring: &mut Uring, bdev: BdevId, control: Control) -> Result<(), ControlError> {
         let mut hardware = Hardware { now: now.mono, uring, arena: &self.arena };
-        self.layer.control(&mut hardware, bdev, control)
+        let answer = self.layer.control(&mut hardware, bdev, control);
+        self.pump(now, uring);
+        answer
     }
 
-    /// Starts a host's request; it ends in [`Core::drain`] with `Origin::Host(origin)`.
+    /// Starts a host's request; its end comes by [`Core::drain`], with `origin`.
     pub fn submit(&mut self, now: Now, uring: &mut Uring, bdev: BdevId, io: Io, origin: u64) {
         let mut hardware = Hardware { now: now.mono, uring, arena: &self.arena };
         self.layer.submit(&mut hardware, bdev, io, Origin::Host(origin));
+        self.pump(now, uring);
     }
 
     /// Something on the ring ended whose token [`token::is_ours`].
     pub fn on_completion(&mut self, now: Now, uring: &mut Uring, completion: Completion) {
-        let mut hardware = Hardware { now: now.mono, uring, arena: &self.arena };
-        if token::class(completion.token) == token::CLASS_BDEV {
-            self.layer.on_completion(&mut hardware, completion);
+        match token::class(completion.token) {
+            token::CLASS_BDEV => {
+                let mut hardware = Hardware { now: now.mono, uring, arena: &self.arena };
+                self.layer.on_completion(&mut hardware, completion);
+            }
+            token::CLASS_LINK_RECEIVE => {
+                if let Some(mut train) = self.sockets.received(completion, now.mono) {
+                    let (link, from, segment_bytes) = (train.link, train.from, train.segment_bytes);
+                    let bytes = &mut train.buf[..train.bytes];
+                    self.with_engine(now, uring, |engine, world| {
+                        engine.handle(now, Event::Datagrams { link, from, train: bytes, segment_bytes }, world);
+                    });
+                    self.sockets.rearm(uring, train);
+                }
+            }
+            token::CLASS_LINK_SEND => self.sockets.sent(&completion),
+            class => debug_assert!(false, "token of class {class} is not of this crate"),
         }
+        self.pump(now, uring);
+    }
+
+    /// A metadata write of [`Outbox::persists`] is durable, and so are all before it.
+    pub fn persisted(&mut self, now: Now, uring: &mut Uring, token: MetaToken) {
+        self.with_engine(now, uring, |engine, world| engine.handle(now, Event::Persisted { token }, world));
+        self.pump(now, uring);
     }
 
     /// The end of a turn: timers, and what the engine has to send.
     pub fn turn(&mut self, now: Now, uring: &mut Uring) {
+        self.events_left = EVENTS_PER_TURN;
         let mut hardware = Hardware { now: now.mono, uring, arena: &self.arena };
         self.layer.tick(&mut hardware);
         self.sockets.tick(uring, &self.arena, now.mono);
+        self.pump(now, uring);
+        self.with_engine(now, uring, |engine, world| engine.handle(now, Event::Turn, world));
+        self.unfinished = false;
+        self.pump(now, uring);
     }
 
-    /// When [`Core::turn`] has something to do next, even if nothing else happens.
-    pub fn next_timeout(&self) -> Option<Mono> {
-        [self.layer.next_timeout(), self.sockets.next_timeout()].into_iter().flatten().min()
+    /// When [`Core::turn`] has something to do next, even if nothing else happens: a time that has passed if at once.
+    pub fn next_timeout(&self, now: Now) -> Option<Mono> {
+        if self.unfinished || self.layer.has_copy_work() {
+            return Some(now.mono);
+        }
+        [self.layer.next_timeout(), self.sockets.next_timeout(), self.engine.next_timeout(now)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Hosts' requests that ended.
@@ -96,5 +173,83 @@ impl Core {
     /// What the engine has for the control plane; take it all.
     pub fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox
+    }
+
+    /// The engine, for the operator's calls on groups and pairs, and the world that they want:
+    /// `core.operate(now, uring, |engine, world| { let (primary, mut world) = engine.primary(world); .. })`.
+    pub fn operate<R>(
+        &mut self,
+        now: Now,
+        uring: &mut Uring,
+        call: impl FnOnce(&mut Engine<ArenaMemory>, &mut World<'_>) -> R,
+    ) -> R {
+        let answer = self.with_engine(now, uring, call);
+        self.pump(now, uring);
+        answer
+    }
+
+    /// The engine, to look at.
+    pub fn engine(&self) -> &Engine<ArenaMemory> {
+        &self.engine
+    }
+
+    /// Makes a link that uses this socket, which the control plane has bound.
+    pub fn link_create(
+        &mut self,
+        uring: &mut Uring,
+        config: LinkConfig,
+        endpoint: UdpEndpoint,
+    ) -> Result<LinkId, LinkConfigError> {
+        let link = self.engine.link_create(config)?;
+        self.sockets.open(uring, &self.arena, link, endpoint);
+        self.unfinished = true;
+        Ok(link)
+    }
+
+    /// Ends a link that no group uses, and closes its socket.
+    pub fn link_delete(&mut self, uring: &mut Uring, link: LinkId) {
+        self.engine.link_delete(link);
+        self.sockets.close(uring, link);
+    }
+
+    /// What a link's socket counted.
+    pub fn socket_stats(&self, link: LinkId) -> Option<SocketStats> {
+        self.sockets.stats(link)
+    }
+
+    fn with_engine<R>(
+        &mut self,
+        now: Now,
+        uring: &mut Uring,
+        call: impl FnOnce(&mut Engine<ArenaMemory>, &mut World<'_>) -> R,
+    ) -> R {
+        self.unfinished = true;
+        let mut world = World {
+            hardware: Hardware { now: now.mono, uring, arena: &self.arena },
+            layer: &mut self.layer,
+            sockets: &mut self.sockets,
+            outbox: &mut self.outbox,
+            metadata: &mut self.metadata,
+        };
+        call(&mut self.engine, &mut world)
+    }
+
+    /// Carries events between layer and engine until there are none, or the turn has had enough.
+    fn pump(&mut self, now: Now, uring: &mut Uring) {
+        while self.events_left > 0 {
+            // Ends first: they free what requests wait for.
+            if let Some(done) = self.layer.pop_copy_done() {
+                let result = replica::local_result(done.result);
+                let event = Event::LocalDone { token: done.token, result, buf: done.buf };
+                self.with_engine(now, uring, |engine, world| engine.handle(now, event, world));
+            } else if let Some(asked) = self.layer.pop_copy_request() {
+                let (pair, token) = (asked.pair, replica::host_token(asked.request));
+                let event = Event::Host { pair, io: replica::host_io(asked.io), token };
+                self.with_engine(now, uring, |engine, world| engine.handle(now, event, world));
+            } else {
+                return;
+            }
+            self.events_left -= 1;
+        }
     }
 }

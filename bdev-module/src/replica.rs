@@ -18,10 +18,11 @@ use crate::io::Io;
 mod sockets;
 mod world;
 
-pub use sockets::SocketStats;
-pub(crate) use sockets::{Received, Sockets};
-pub(crate) use world::World;
-pub use world::{Outbox, Persist};
+pub use sockets::{RECEIVE_BYTES_PER_LINK, SocketStats};
+pub use world::{ArenaMemory, Outbox, Persist, World};
+
+pub(crate) use sockets::Sockets;
+pub(crate) use world::{host_io, host_token, local_result, volume_of};
 
 /// The device that hosts see of a pair. It has no state: the engine knows the pair's role, order and volume.
 pub struct ReplicaBdev {

@@ -47,13 +47,30 @@ impl Outbox {
 }
 
 /// This core, as the engine sees it during one call.
-pub(crate) struct World<'a> {
+pub struct World<'a> {
     pub(crate) hardware: Hardware<'a>,
     pub(crate) layer: &'a mut BlockLayer,
     pub(crate) sockets: &'a mut Sockets,
     pub(crate) outbox: &'a mut Outbox,
     /// What is, or is about to be, durable.
     pub(crate) metadata: &'a mut BTreeMap<String, Vec<u8>>,
+}
+
+/// The kind of memory that engines of this crate work with: names the types, is never made.
+#[derive(Debug)]
+pub enum ArenaMemory {}
+
+impl Memory for ArenaMemory {
+    type Buf = Buf;
+    type Shared = Shared;
+
+    fn alloc(&mut self, _bytes: usize) -> Option<Buf> {
+        match *self {}
+    }
+
+    fn freeze(&mut self, _buf: Buf, _bytes: usize) -> Shared {
+        match *self {}
+    }
 }
 
 impl Memory for World<'_> {
