@@ -1,93 +1,40 @@
 //! The only module that reads a clock: fenced counter reads, and the timeline that stamps come from.
+//!
+//! All cores evaluate one function of the counter: a chain of straight [`Segment`](segment::Segment)s, each beginning where
+//! the one before ends. The next segment is decided once, by a compare-and-swap on the one before, and only ever for
+//! counter values at which no reader has had an answer: a reader that comes to the end of the chain before the control
+//! plane has steered appends the continuation itself (at the counter's own rate). So the function is continuous, a change lies in the
+//! future for whoever has not passed it, nobody waits for anybody, and no timing assumption is made.
+//!
+//! Its time starts at the greatest of the wall clock and the floor (lease and stamps seen), then runs at the counter's
+//! rate, slewed towards the wall clock by a bounded rate. It never steps and never runs backwards.
+
+mod chain;
+mod counter;
+mod segment;
+mod skew;
+#[cfg(all(test, not(loom)))]
+mod tests;
+mod timeline;
+
+pub use skew::measure_skew_ns;
+pub use timeline::{Discipline, Timeline, TimelineConfig, TimelineReader};
 
 /// Nanoseconds of the machine's monotonic clock, for timers and time-outs. 31 ns, no system call.
 pub fn mono_ns() -> u64 {
-    unimplemented!()
+    kernel_ns(libc::CLOCK_MONOTONIC)
 }
 
-/// Nanoseconds since 1970 of the wall clock. Steps and runs backwards as operators please: only to discipline a timeline.
+/// Nanoseconds since 1970 of the wall clock. Steps and runs backwards as operators please: only to steer a timeline by.
 pub fn wall_ns() -> u64 {
-    unimplemented!()
+    kernel_ns(libc::CLOCK_REALTIME)
 }
 
-/// What a timeline starts from.
-#[derive(Clone, Copy, Debug)]
-pub struct TimelineConfig {
-    /// The greatest of the leased high-water mark and every stamp ever seen, discarded ones too. 0 on a new system.
-    pub floor_ns: u64,
-    /// The measured bound of the difference between two cores' counters, from [`measure_skew_ns`].
-    pub error_bound_ns: u64,
-    /// How much faster or slower than real time it may run to come back to the wall clock, in parts per million.
-    pub slew_ppm_max: u32,
-}
-
-/// The system's time, one function of the counter for all cores. The control plane holds it.
-#[derive(Clone, Debug)]
-pub struct Timeline {}
-
-impl Timeline {
-    /// Starts at the greater of the wall clock and the floor.
-    pub fn start(config: TimelineConfig) -> Timeline {
-        let _ = config;
-        unimplemented!()
-    }
-
-    /// A core's own reader.
-    pub fn reader(&self) -> TimelineReader {
-        unimplemented!()
-    }
-
-    /// Steers towards the wall clock and looks for drift. Call every 100 ms or so from the control plane.
-    pub fn discipline(&self) -> Discipline {
-        unimplemented!()
-    }
-
-    /// Allows stamps up to and including `up_to_ns`, after that high-water mark was made durable. Never lowers.
-    pub fn extend_lease(&self, up_to_ns: u64) {
-        let _ = up_to_ns;
-    }
-}
-
-/// What one steering step found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Discipline {
-    /// The timeline now.
-    pub now_ns: u64,
-    /// Wall clock minus timeline.
-    pub behind_ns: i64,
-    /// The lease in force; extend it well before the timeline gets there.
-    pub lease_ns: u64,
-    pub single_stamper_only: bool,
-}
-
-/// A core's view of the timeline. Each reader's times never fall; two readers' differ by at most the error bound.
-#[derive(Debug)]
-pub struct TimelineReader {}
-
-impl TimelineReader {
-    /// The time now: a fenced counter read, so it is after everything this core has done or seen before the call.
-    pub fn now_ns(&mut self) -> u64 {
-        unimplemented!()
-    }
-
-    /// Times up to and including this one may be used as stamps.
-    pub fn lease_ns(&self) -> u64 {
-        unimplemented!()
-    }
-
-    /// Wait until the timeline is past stamp + this before answering a host.
-    pub fn error_bound_ns(&self) -> u64 {
-        unimplemented!()
-    }
-
-    /// Must all stamping be done on one core?
-    pub fn single_stamper_only(&self) -> bool {
-        unimplemented!()
-    }
-}
-
-/// Measures how far the counters of two cores can differ, in ns; blocks for some ms.
-pub fn measure_skew_ns(cores: &[usize]) -> Result<u64, crate::affinity::AffinityError> {
-    let _ = cores;
-    unimplemented!()
+fn kernel_ns(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec of ours.
+    let failed = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    assert_eq!(failed, 0, "the kernel lacks clock {clock}");
+    // Before 1970 is as good as 1970: the timeline's floor is above it.
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
