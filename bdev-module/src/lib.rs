@@ -34,6 +34,8 @@ pub mod null;
 pub mod percore;
 pub mod replica;
 pub mod stats;
+#[cfg(test)]
+mod testing;
 pub mod uring;
 
 pub use catalog::Catalog;

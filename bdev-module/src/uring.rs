@@ -128,7 +128,7 @@ impl UringBdev {
         let file = open_direct(path)?;
         lock(path, &file.fd)?;
         let least = file.logical_block_bytes;
-        let block_bytes = block_size.unwrap_or(least);
+        let block_bytes = block_size.unwrap_or(if least <= 512 { 512 } else { 4096 });
         if block_bytes < least || !block_bytes.is_multiple_of(least) {
             return Err(OpenError::BlockSize { path: path.to_owned(), given: block_bytes, least });
         }
