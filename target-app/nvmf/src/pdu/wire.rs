@@ -162,3 +162,22 @@ pub struct R2t {
     pub reserved: [u8; 4],
 }
 const _: () = assert!(size_of::<R2t>() == 24);
+
+impl CommonHeader {
+    /// A header of this type; length fields are set when it is written.
+    pub const fn of(kind: u8) -> Self {
+        Self { kind, flags: 0, hlen: 0, pdo: 0, plen: U32::ZERO }
+    }
+}
+
+macro_rules! has_common_header {
+    ($($pdu:ty),*) => {
+        $(impl AsMut<CommonHeader> for $pdu {
+            fn as_mut(&mut self) -> &mut CommonHeader {
+                &mut self.common
+            }
+        })*
+    };
+}
+
+has_common_header!(IcReq, IcResp, TermReq, CapsuleCmd, CapsuleResp, Data, R2t);

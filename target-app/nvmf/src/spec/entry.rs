@@ -100,3 +100,15 @@ impl Cqe {
         Status::from_bits(self.status.get() >> 1)
     }
 }
+
+impl Sqe {
+    /// One of command dwords 10 to 15.
+    pub fn dword(&self, number: usize) -> u32 {
+        number.checked_sub(10).and_then(|i| self.cdw10.get(i)).map_or(0, |d| d.get())
+    }
+
+    /// Command dwords 10 and 11 as one number: an LBA.
+    pub fn slba(&self) -> u64 {
+        u64::from(self.dword(10)) | u64::from(self.dword(11)) << 32
+    }
+}

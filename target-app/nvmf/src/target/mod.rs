@@ -32,6 +32,7 @@
 mod config;
 mod connect;
 mod connection;
+mod controller;
 mod core;
 mod ports;
 mod stats;
@@ -56,9 +57,6 @@ pub const IN_CAPSULE_BYTES_IO: u32 = 16 << 10;
 
 /// In-capsule data of admin and Fabrics commands (TCP 3.2: always 8192).
 pub const IN_CAPSULE_BYTES_ADMIN: u32 = 8 << 10;
-
-/// Entries of the admin queue at most.
-pub const ADMIN_QUEUE_ENTRIES_MAX: u16 = 64;
 
 /// How long a command waits for payload memory before it fails with a status that hosts retry.
 pub const MEMORY_WAIT_NS_MAX: u64 = 10_000_000_000;
