@@ -108,9 +108,9 @@ impl Initiation {
         Ok((Initiation(state), message))
     }
 
-    /// Reads the answer; gives its payload and the keys. On an error (a forged or foreign answer) the initiation is
-    /// worn out: snow may have mixed parts of it in.
-    pub(crate) fn finish(mut self, message: &[u8]) -> Result<(Vec<u8>, SplitKeys), snow::Error> {
+    /// Reads the answer; gives its payload and the keys. After an error (a forged or foreign answer) the true answer can
+    /// still be read: snow puts its state back.
+    pub(crate) fn finish(&mut self, message: &[u8]) -> Result<(Vec<u8>, SplitKeys), snow::Error> {
         let mut payload = vec![0; message.len()];
         let bytes = self.0.read_message(message, &mut payload)?;
         payload.truncate(bytes);
@@ -162,11 +162,16 @@ mod tests {
     fn both_sides_of_a_handshake_get_the_same_keys_crosswise() {
         let (a_private, a_public) = generate_keypair([1; 32]);
         let (b_private, b_public) = generate_keypair([2; 32]);
-        let (initiation, first) = Initiation::begin(&a_private, &b_public, [3; 32], b"hello").unwrap();
+        let (mut initiation, first) = Initiation::begin(&a_private, &b_public, [3; 32], b"hello").unwrap();
         let received = Received::read(&b_private, &a_public, [4; 32], &first).unwrap();
         assert_eq!(received.payload, b"hello");
         let (second, b_keys) = received.answer(b"well").unwrap();
         assert!(second.len() <= first.len());
+        let mut forged = second.clone();
+        forged[40] ^= 1;
+        assert!(initiation.finish(&forged).is_err());
+        forged[0] ^= 1;
+        assert!(initiation.finish(&forged).is_err());
         let (payload, a_keys) = initiation.finish(&second).unwrap();
         assert_eq!(payload, b"well");
         assert_eq!(a_keys.send, b_keys.receive);

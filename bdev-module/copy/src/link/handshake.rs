@@ -1,0 +1,445 @@
+//! Agreeing on keys: who begins, who gives way, what is answered.
+//!
+//! ```text
+//! initiation body = Noise message 1 (time, session, continues, security) | mac (16 bytes)
+//! answer body     = Noise message 2 (time, session, continued)
+//! ```
+//!
+//! The mac is keyed with the responder's public key: who does not even know that costs no curve arithmetic. An
+//! initiation is longer than its answer, so nothing is amplified; the same initiation is sent again until it is answered
+//! (a path may be slower than any retry interval), and the same answer again to the same initiation. An older
+//! initiation is refused by its time. Both at once: the one of the system with the greater public key stands, unless
+//! it had no answer for so long that its path seems to work in one direction only.
+//!
+//! Without security the same exchange runs in the clear, with the CRC of every datagram.
+
+use super::config::{LinkConfig, Security};
+use super::header::{HEADER_BYTES, Header, Kind};
+use super::noise::{Initiation, Received, SplitKeys, public_of};
+use super::seal::Seal;
+use crate::types::{Mono, Now};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use ring::hmac;
+use std::net::SocketAddr;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+const MAC_BYTES: usize = 16;
+
+/// First wait for an answer; doubled up to the next.
+const RESEND_NS_MIN: u64 = 100_000_000;
+const RESEND_NS_MAX: u64 = 500_000_000;
+/// An initiation is given up and begun anew after this.
+const OUTSTANDING_NS_MAX: u64 = 3_000_000_000;
+/// For so long our own initiation may stand against the peer's.
+const INSIST_NS: u64 = 500_000_000;
+/// An answered handshake waits so long for its first datagram.
+const PENDING_NS_MAX: u64 = 1_500_000_000;
+/// Curve arithmetic for strangers: so many at once, and one more per interval.
+const BUDGET_MAX: u64 = 20;
+const BUDGET_INTERVAL_NS: u64 = 20_000_000;
+
+/// What an initiation says.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Call {
+    /// The sender's timeline, strictly rising from one initiation to the next.
+    time: U64,
+    /// The sender's number for the session.
+    session: U32,
+    /// The receiver's number of the session that gets new keys, or 0 for a new session.
+    continues: U32,
+    /// 1 with Noise, 0 without.
+    secure: u8,
+    reserved: [u8; 7],
+    /// Without security: who calls whom. A slip in a configuration shows, no more.
+    from_key: [u8; 32],
+    to_key: [u8; 32],
+}
+
+const CALL_BYTES: usize = 88;
+const _: () = assert!(size_of::<Call>() == CALL_BYTES);
+
+/// What an answer says.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Reply {
+    /// Of the initiation.
+    time: U64,
+    /// The sender's number for the session.
+    session: U32,
+    /// 1 if the session goes on under new keys.
+    continued: U32,
+}
+
+const _: () = assert!(size_of::<Reply>() < CALL_BYTES);
+
+/// Keys and numbers of one finished handshake.
+pub(crate) struct Keys {
+    /// The number that the peer puts into datagrams to us.
+    pub(crate) local: u32,
+    /// The number that we put into datagrams to the peer.
+    pub(crate) remote: u32,
+    pub(crate) seal: Seal,
+    pub(crate) made_at: Mono,
+    /// Datagrams sealed.
+    pub(crate) sent: u64,
+}
+
+struct Outstanding {
+    session: u32,
+    continues: u32,
+    time: u64,
+    /// None without security.
+    noise: Option<Box<Initiation>>,
+    datagram: Vec<u8>,
+    begun: Mono,
+    resend_at: Mono,
+    interval_ns: u64,
+    times_sent: u32,
+}
+
+/// Keys that wait for the first datagram under them.
+pub(crate) struct Pending {
+    pub(crate) keys: Keys,
+    /// The present session gets new keys; otherwise it is replaced.
+    pub(crate) continues: bool,
+    expires: Mono,
+}
+
+/// What an answer leads to.
+pub(crate) struct Finished {
+    pub(crate) keys: Keys,
+    /// The number (at the peer) of the session that goes on; `None` for a new one.
+    pub(crate) continues: Option<u32>,
+    /// If it is known which sending was answered.
+    pub(crate) rtt_ns: Option<u64>,
+}
+
+/// Why a handshake datagram was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Malformed,
+    Unauthentic,
+    /// Old, superfluous, or one too many.
+    Unwanted,
+}
+
+/// The handshakes of one link.
+pub(crate) struct Handshake {
+    local_private: [u8; 32],
+    local_public: [u8; 32],
+    remote_public: [u8; 32],
+    security: Security,
+    rng: ChaCha20Rng,
+    /// Over initiations to the peer, and to us.
+    mac_out: hmac::Key,
+    mac_in: hmac::Key,
+    outstanding: Option<Outstanding>,
+    pub(crate) pending: Option<Pending>,
+    /// Body of the last initiation that was answered, and the answer.
+    answered: Option<(Vec<u8>, Vec<u8>)>,
+    answer_waits: Option<SocketAddr>,
+    /// Of the peer's initiations.
+    time_seen: u64,
+    /// Of our own.
+    time_used: u64,
+    next_attempt: Mono,
+    budget: u64,
+    budget_at: Mono,
+}
+
+fn mac_key(public: &[u8; 32]) -> hmac::Key {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    context.update(b"longrun initiation");
+    context.update(public);
+    hmac::Key::new(hmac::HMAC_SHA256, context.finish().as_ref())
+}
+
+impl Handshake {
+    pub(crate) fn new(config: &LinkConfig, seed: [u8; 32]) -> Handshake {
+        let local_public = public_of(&config.local_private_key);
+        Handshake {
+            local_private: config.local_private_key,
+            local_public,
+            remote_public: config.remote_public_key,
+            security: config.security,
+            rng: ChaCha20Rng::from_seed(seed),
+            mac_out: mac_key(&config.remote_public_key),
+            mac_in: mac_key(&local_public),
+            outstanding: None,
+            pending: None,
+            answered: None,
+            answer_waits: None,
+            time_seen: 0,
+            time_used: 0,
+            next_attempt: Mono(0),
+            budget: BUDGET_MAX,
+            budget_at: Mono(0),
+        }
+    }
+
+    /// Whose initiation stands if there are two.
+    pub(crate) fn insists(&self) -> bool {
+        self.local_public > self.remote_public
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.outstanding.is_none() && self.pending.is_none()
+    }
+
+    pub(crate) fn next_attempt(&self) -> Mono {
+        self.next_attempt
+    }
+
+    /// Nothing is begun before this time.
+    pub(crate) fn wait_until(&mut self, at: Mono) {
+        self.next_attempt = self.next_attempt.max(at);
+    }
+
+    /// When the initiation is sent (again).
+    pub(crate) fn resend_at(&self) -> Option<Mono> {
+        self.outstanding.as_ref().map(|outstanding| outstanding.resend_at)
+    }
+
+    pub(crate) fn pending_expires(&self) -> Option<Mono> {
+        self.pending.as_ref().map(|pending| pending.expires)
+    }
+
+    /// The present session ended: what would have continued it is void.
+    pub(crate) fn session_ended(&mut self) {
+        self.pending.take_if(|pending| pending.continues);
+        self.outstanding.take_if(|outstanding| outstanding.continues != 0);
+    }
+
+    /// Drops what waited too long.
+    pub(crate) fn expire(&mut self, now: Mono) {
+        self.pending.take_if(|pending| pending.expires <= now);
+        if self.outstanding.take_if(|own| now.since_ns(own.begun) >= OUTSTANDING_NS_MAX).is_some() {
+            self.next_attempt = self.next_attempt.max(now);
+        }
+    }
+
+    fn session_number(&mut self) -> u32 {
+        loop {
+            let number = self.rng.next_u32();
+            let taken = self.pending.as_ref().is_some_and(|pending| pending.keys.local == number);
+            if number != 0 && !taken {
+                return number;
+            }
+        }
+    }
+
+    fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        seed
+    }
+
+    fn datagram(&self, kind: Kind, session: u32, body: &[u8]) -> Vec<u8> {
+        let mut header = Header::new(kind, session, 0);
+        header.body_bytes = U16::new(body.len() as u16);
+        let mut datagram = header.as_bytes().to_vec();
+        datagram.extend_from_slice(body);
+        match (self.security, kind) {
+            (Security::None, _) => {
+                datagram.extend_from_slice(&[0; 4]);
+                Seal::Crc.seal(&header, &mut datagram);
+            }
+            (Security::Noise, Kind::Initiation) => {
+                let mac = hmac::sign(&self.mac_out, &datagram);
+                datagram.extend(mac.as_ref().iter().take(MAC_BYTES));
+            }
+            (Security::Noise, _) => {}
+        }
+        datagram
+    }
+
+    /// Begins a handshake; it goes out with the next [`Handshake::poll`]. `continues` is the peer's number of the session
+    /// that wants new keys, or 0.
+    pub(crate) fn begin(&mut self, now: Now, continues: u32) {
+        let session = self.session_number();
+        let time = now.time.0.max(self.time_used + 1);
+        self.time_used = time;
+        let mut call = Call {
+            time: U64::new(time),
+            session: U32::new(session),
+            continues: U32::new(continues),
+            secure: 0,
+            reserved: [0; 7],
+            from_key: [0; 32],
+            to_key: [0; 32],
+        };
+        let (noise, body) = match self.security {
+            Security::None => {
+                call.from_key = self.local_public;
+                call.to_key = self.remote_public;
+                (None, call.as_bytes().to_vec())
+            }
+            Security::Noise => {
+                call.secure = 1;
+                let seed = self.seed();
+                match Initiation::begin(&self.local_private, &self.remote_public, seed, call.as_bytes()) {
+                    Ok((noise, body)) => (Some(Box::new(noise)), body),
+                    Err(_) => {
+                        // A key of the peer's that is no point worth multiplying: nothing will ever work.
+                        self.next_attempt = now.mono.after_ns(OUTSTANDING_NS_MAX);
+                        return;
+                    }
+                }
+            }
+        };
+        let datagram = self.datagram(Kind::Initiation, session, &body);
+        self.outstanding = Some(Outstanding {
+            session,
+            continues,
+            time,
+            noise,
+            datagram,
+            begun: now.mono,
+            resend_at: now.mono,
+            interval_ns: RESEND_NS_MIN,
+            times_sent: 0,
+        });
+    }
+
+    /// A handshake datagram to send: bytes, and where to if not to the usual address.
+    pub(crate) fn poll(&mut self, now: Mono) -> Option<(&[u8], Option<SocketAddr>)> {
+        if let Some(to) = self.answer_waits.take() {
+            return self.answered.as_ref().map(|(_, answer)| (answer.as_slice(), Some(to)));
+        }
+        let jitter = u64::from(self.rng.next_u32() % 16);
+        let outstanding = self.outstanding.as_mut().filter(|outstanding| outstanding.resend_at <= now)?;
+        outstanding.resend_at = now.after_ns(outstanding.interval_ns - outstanding.interval_ns / 128 * jitter);
+        outstanding.interval_ns = (outstanding.interval_ns * 2).min(RESEND_NS_MAX);
+        outstanding.times_sent += 1;
+        Some((&outstanding.datagram, None))
+    }
+
+    /// Whether curve arithmetic may be done for someone who is not known yet.
+    fn afford(&mut self, now: Mono) -> bool {
+        let earned = now.since_ns(self.budget_at) / BUDGET_INTERVAL_NS;
+        if earned > 0 {
+            self.budget = self.budget.saturating_add(earned).min(BUDGET_MAX);
+            self.budget_at = now;
+        }
+        let affordable = self.budget > 0;
+        self.budget = self.budget.saturating_sub(1);
+        affordable
+    }
+
+    /// The peer's initiation. `present` is our number of the present session, 0 if there is none.
+    pub(crate) fn on_initiation(
+        &mut self,
+        now: Mono,
+        from: SocketAddr,
+        header: &Header,
+        datagram: &mut [u8],
+        present: u32,
+    ) -> Result<(), Refused> {
+        let insisting = self.insists()
+            && self.outstanding.as_ref().is_some_and(|outstanding| now.since_ns(outstanding.begun) < INSIST_NS);
+        let body = match self.security {
+            Security::Noise => {
+                let (signed, mac) = datagram.split_at_checked(datagram.len() - MAC_BYTES).ok_or(Refused::Malformed)?;
+                let expected = hmac::sign(&self.mac_in, signed);
+                if expected.as_ref().get(..MAC_BYTES) != Some(mac) {
+                    return Err(Refused::Unauthentic);
+                }
+                signed.get(HEADER_BYTES..).ok_or(Refused::Malformed)?
+            }
+            Security::None => &*Seal::Crc.open(header, datagram).ok_or(Refused::Unauthentic)?,
+        };
+        if usize::from(header.body_bytes.get()) != body.len() {
+            return Err(Refused::Malformed);
+        }
+        if self.answered.as_ref().is_some_and(|(answered, _)| answered == body) {
+            // Its answer was lost, or this is a replay, to which it is useless. Nothing changes here.
+            self.answer_waits = Some(from);
+            return Ok(());
+        }
+        if insisting || !self.afford(now) {
+            return Err(Refused::Unwanted);
+        }
+        let body = body.to_vec();
+        let (call, received) = match self.security {
+            Security::Noise => {
+                let seed = self.seed();
+                let received = Received::read(&self.local_private, &self.remote_public, seed, &body)
+                    .map_err(|_| Refused::Unauthentic)?;
+                let call = Call::read_from_bytes(&received.payload).map_err(|_| Refused::Malformed)?;
+                (call, Some(received))
+            }
+            Security::None => {
+                let call = Call::read_from_bytes(&body).map_err(|_| Refused::Malformed)?;
+                if call.from_key != self.remote_public || call.to_key != self.local_public {
+                    return Err(Refused::Unauthentic);
+                }
+                (call, None)
+            }
+        };
+        if call.session != header.session || call.session.get() == 0 || call.secure != u8::from(received.is_some()) {
+            return Err(Refused::Malformed);
+        }
+        if call.time.get() <= self.time_seen {
+            return Err(Refused::Unwanted);
+        }
+        self.time_seen = call.time.get();
+        self.outstanding = None;
+        let local = self.session_number();
+        let continues = present != 0 && call.continues.get() == present;
+        let reply = Reply { time: call.time, session: U32::new(local), continued: U32::new(u32::from(continues)) };
+        let (answer, seal) = match received {
+            Some(received) => {
+                let (answer, keys) = received.answer(reply.as_bytes()).map_err(|_| Refused::Unauthentic)?;
+                (answer, Seal::aead(&keys).ok_or(Refused::Unauthentic)?)
+            }
+            None => (reply.as_bytes().to_vec(), Seal::Crc),
+        };
+        let answer = self.datagram(Kind::Answer, call.session.get(), &answer);
+        self.answered = Some((body, answer));
+        self.answer_waits = Some(from);
+        let keys = Keys { local, remote: call.session.get(), seal, made_at: now, sent: 0 };
+        let expires = now.after_ns(PENDING_NS_MAX);
+        self.pending = Some(Pending { keys, continues, expires });
+        self.next_attempt = self.next_attempt.max(expires);
+        Ok(())
+    }
+
+    /// The peer's answer.
+    pub(crate) fn on_answer(&mut self, now: Mono, header: &Header, datagram: &mut [u8]) -> Result<Finished, Refused> {
+        let outstanding = self
+            .outstanding
+            .as_mut()
+            .filter(|outstanding| outstanding.session == header.session.get())
+            .ok_or(Refused::Unwanted)?;
+        let (reply, keys): (Reply, Option<SplitKeys>) = match &mut outstanding.noise {
+            Some(noise) => {
+                let body = datagram.get(HEADER_BYTES..).ok_or(Refused::Malformed)?;
+                let (payload, keys) = noise.finish(body).map_err(|_| Refused::Unauthentic)?;
+                (Reply::read_from_bytes(&payload).map_err(|_| Refused::Malformed)?, Some(keys))
+            }
+            None => {
+                let body = Seal::Crc.open(header, datagram).ok_or(Refused::Unauthentic)?;
+                (Reply::read_from_bytes(body).map_err(|_| Refused::Malformed)?, None)
+            }
+        };
+        if reply.time.get() != outstanding.time || reply.session.get() == 0 {
+            return Err(Refused::Malformed);
+        }
+        let seal = match keys {
+            Some(keys) => Seal::aead(&keys).ok_or(Refused::Unauthentic)?,
+            None => Seal::Crc,
+        };
+        let finished = Finished {
+            keys: Keys { local: outstanding.session, remote: reply.session.get(), seal, made_at: now, sent: 0 },
+            continues: (reply.continued.get() != 0).then_some(outstanding.continues),
+            rtt_ns: (outstanding.times_sent == 1).then(|| now.since_ns(outstanding.begun)),
+        };
+        self.outstanding = None;
+        // Whatever the peer had begun before is overtaken by this.
+        self.pending = None;
+        Ok(finished)
+    }
+}

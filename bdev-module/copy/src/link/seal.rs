@@ -1,0 +1,114 @@
+//! Protection of single datagrams under the keys of one handshake.
+
+use super::header::{HEADER_BYTES, Header};
+use super::noise::SplitKeys;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use zerocopy::IntoBytes;
+
+/// Bytes that the longest tag takes.
+pub(crate) const TAG_BYTES_MAX: usize = 16;
+
+/// How the datagrams of one handshake are protected.
+pub(crate) enum Seal {
+    /// AES-256-GCM, a key for each direction.
+    Aead {
+        /// For what we send.
+        send: Box<LessSafeKey>,
+        /// For what the peer sends.
+        receive: Box<LessSafeKey>,
+    },
+    /// CRC32C only.
+    Crc,
+}
+
+/// 96 bits: the packet number, which is never used twice under one key.
+fn nonce(packet: u64) -> Nonce {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&packet.to_le_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}
+
+impl Seal {
+    /// With the keys of a handshake.
+    pub(crate) fn aead(keys: &SplitKeys) -> Option<Seal> {
+        let key =
+            |bytes: &[u8; 32]| UnboundKey::new(&AES_256_GCM, bytes).ok().map(|key| Box::new(LessSafeKey::new(key)));
+        Some(Seal::Aead { send: key(&keys.send)?, receive: key(&keys.receive)? })
+    }
+
+    /// Bytes that the tag takes.
+    pub(crate) fn tag_bytes(&self) -> usize {
+        match self {
+            Seal::Aead { .. } => 16,
+            Seal::Crc => 4,
+        }
+    }
+
+    /// Protects a datagram in place: `datagram` holds room for the header, the plain body, and room for the tag.
+    pub(crate) fn seal(&self, header: &Header, datagram: &mut [u8]) {
+        let tag_at = datagram.len() - self.tag_bytes();
+        let (front, tag) = datagram.split_at_mut(tag_at);
+        let (head, body) = front.split_at_mut(HEADER_BYTES);
+        head.copy_from_slice(header.as_bytes());
+        match self {
+            Seal::Aead { send, .. } => {
+                let sealed = send.seal_in_place_separate_tag(nonce(header.packet.get()), Aad::from(head), body);
+                match sealed {
+                    Ok(bytes) => tag.copy_from_slice(bytes.as_ref()),
+                    // Only for bodies of 64 GiB and more. All zeroes: the peer drops it.
+                    Err(ring::error::Unspecified) => tag.fill(0),
+                }
+            }
+            Seal::Crc => tag.copy_from_slice(&crc32c::crc32c_append(crc32c::crc32c(head), body).to_le_bytes()),
+        }
+    }
+
+    /// Checks a datagram and decrypts it in place; gives body and padding, or `None` for a forged or damaged one. The
+    /// caller has checked that it holds a header and a tag.
+    pub(crate) fn open<'a>(&self, header: &Header, datagram: &'a mut [u8]) -> Option<&'a mut [u8]> {
+        if datagram.len() < HEADER_BYTES + self.tag_bytes() {
+            return None;
+        }
+        let (head, sealed) = datagram.split_at_mut(HEADER_BYTES);
+        match self {
+            Seal::Aead { receive, .. } => {
+                receive.open_in_place(nonce(header.packet.get()), Aad::from(head), sealed).ok()
+            }
+            Seal::Crc => {
+                let (body, tag) = sealed.split_at_mut(sealed.len() - 4);
+                let crc = crc32c::crc32c_append(crc32c::crc32c(head), body);
+                (crc.to_le_bytes() == *tag).then_some(body)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::header::Kind;
+    use super::*;
+
+    fn pair() -> [(Seal, Seal); 2] {
+        let (one, two) = ([1; 32], [2; 32]);
+        let ours = Seal::aead(&SplitKeys { send: one, receive: two }).unwrap();
+        let theirs = Seal::aead(&SplitKeys { send: two, receive: one }).unwrap();
+        [(ours, theirs), (Seal::Crc, Seal::Crc)]
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_in_a_datagram_is_noticed() {
+        for (ours, theirs) in pair() {
+            let header = Header::new(Kind::Ping, 5, 77);
+            let mut datagram = vec![0; HEADER_BYTES + 20 + ours.tag_bytes()];
+            datagram[HEADER_BYTES..HEADER_BYTES + 20].copy_from_slice(b"twenty bytes of body");
+            ours.seal(&header, &mut datagram);
+            for bit in 0..datagram.len() * 8 {
+                let mut damaged = datagram.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                let Some((header, _)) = Header::read(&damaged) else { continue };
+                assert!(theirs.open(&header, &mut damaged).is_none(), "bit {bit}");
+            }
+            assert_eq!(theirs.open(&header, &mut datagram).unwrap(), b"twenty bytes of body");
+        }
+    }
+}
