@@ -21,13 +21,19 @@ pub struct Nqn(Arc<str>);
 pub enum NqnError {
     /// Empty or longer than [`NQN_BYTES_MAX`].
     #[error("an NQN has 1 to {NQN_BYTES_MAX} bytes, this one has {got}")]
-    Length { got: usize },
+    Length {
+        /// Its length in bytes.
+        got: usize,
+    },
     /// Not UTF-8, or with control characters in it.
     #[error("an NQN is UTF-8 text without control characters")]
     NotText,
     /// Without the prefix.
     #[error("an NQN begins with \"nqn.\", as in nqn.2026-11.example:disk1; this one is {got:?}")]
-    Prefix { got: String },
+    Prefix {
+        /// The text given.
+        got: String,
+    },
     /// A 256-byte field of a Connect command without a terminating zero.
     #[error("the name is not ended by a zero byte")]
     Unterminated,

@@ -41,11 +41,11 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault of the PDU whose header is `header`.
-    pub fn new(status: FatalStatus, information: u32, header: &[u8]) -> Self {
+    /// A fault of the PDU whose header is `header`. Boxed: it is rare, and large beside what it is an alternative to.
+    pub fn new(status: FatalStatus, information: u32, header: &[u8]) -> Box<Self> {
         let mut copy = Inline::new();
         copy.push(header.get(..128).unwrap_or(header));
-        Self { kind: header.first().copied().unwrap_or_default(), status, information, header: copy }
+        Box::new(Self { kind: header.first().copied().unwrap_or_default(), status, information, header: copy })
     }
 }
 
@@ -154,7 +154,7 @@ impl Layout {
             }
             return Ok(Self { data_bytes, ..bare });
         }
-        if usize::from(common.pdo) < end || common.pdo % 4 != 0 {
+        if usize::from(common.pdo) < end || !common.pdo.is_multiple_of(4) {
             return Err(invalid(offset::PDO));
         }
         if digests.data != (common.flags & flag::DDGST != 0) {
@@ -163,9 +163,7 @@ impl Layout {
         let digest_bytes = if digests.data { DIGEST_BYTES as u32 } else { 0 };
         match plen.checked_sub(u32::from(common.pdo) + digest_bytes) {
             None | Some(0) => Err(invalid(offset::PLEN)),
-            Some(data_bytes) => {
-                Ok(Self { data_offset: common.pdo, data_bytes, data_digest: digests.data, ..bare })
-            }
+            Some(data_bytes) => Ok(Self { data_offset: common.pdo, data_bytes, data_digest: digests.data, ..bare }),
         }
     }
 }
@@ -198,6 +196,9 @@ impl Pdu {
     }
 }
 
+/// A complete header: what it is, or what is wrong with it.
+pub type Verdict = Result<(Layout, Pdu), Box<Fault>>;
+
 /// Collects headers from a byte stream cut anywhere. A header that lies whole in the bytes given is parsed where it lies;
 /// only a cut one is gathered here.
 #[derive(Debug)]
@@ -215,12 +216,7 @@ impl Reader {
 
     /// Takes bytes up to the end of one header (and of the padding before its data). Returns how many were used and, once
     /// the header is complete, what it is; `None` means that all bytes were used and more are needed.
-    pub fn feed(
-        &mut self,
-        bytes: &[u8],
-        digests: Digests,
-        established: bool,
-    ) -> (usize, Option<Result<(Layout, Pdu), Fault>>) {
+    pub fn feed(&mut self, bytes: &[u8], digests: Digests, established: bool) -> (usize, Option<Verdict>) {
         const COMMON: usize = size_of::<CommonHeader>();
         if self.have == 0
             && let Ok((common, _)) = CommonHeader::read_from_prefix(bytes)
@@ -271,7 +267,7 @@ impl Reader {
     }
 
     /// Checks the digest and types the header; `area` reaches to the data's offset.
-    fn parse(layout: Layout, area: &[u8]) -> Result<(Layout, Pdu), Fault> {
+    fn parse(layout: Layout, area: &[u8]) -> Verdict {
         let (header, rest) = area.split_at_checked(usize::from(layout.header_bytes)).unwrap_or((area, &[]));
         if layout.header_digest {
             let got = rest.first_chunk::<DIGEST_BYTES>().copied().map(u32::from_le_bytes).unwrap_or_default();

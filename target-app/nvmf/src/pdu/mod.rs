@@ -5,7 +5,7 @@ mod frame;
 mod tests;
 mod wire;
 
-pub use frame::{Fault, FatalStatus, Layout, Pdu, Reader, Sender};
+pub use frame::{FatalStatus, Fault, Layout, Pdu, Reader, Sender, Verdict};
 pub use wire::*;
 
 use crate::inline::Inline;

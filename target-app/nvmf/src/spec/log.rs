@@ -128,4 +128,3 @@ fn text(field: &[u8]) -> &str {
     let end = field.iter().position(|&b| b == 0).unwrap_or(field.len());
     field.get(..end).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default().trim_end()
 }
-

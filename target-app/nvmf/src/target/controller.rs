@@ -4,12 +4,7 @@ use std::collections::BTreeSet;
 
 use smallvec::SmallVec;
 
-use super::{
-    ConnectionId, ControllerId, Subsystem,
-    config::TransportLimits,
-    connect::ConnectRefusal,
-    core::Join,
-};
+use super::{ConnectionId, ControllerId, Subsystem, config::TransportLimits, connect::ConnectRefusal, core::Join};
 use crate::{
     nqn::Nqn,
     spec::{cap, cc, csts, lid, offset},
@@ -116,7 +111,13 @@ pub(super) enum Joined {
 }
 
 impl Controller {
-    pub(super) fn new(id: ControllerId, host: Nqn, host_id: [u8; 16], discovery: bool, limits: TransportLimits) -> Self {
+    pub(super) fn new(
+        id: ControllerId,
+        host: Nqn,
+        host_id: [u8; 16],
+        discovery: bool,
+        limits: TransportLimits,
+    ) -> Self {
         Self {
             id,
             host,
@@ -179,6 +180,9 @@ impl Controller {
         if value & cc::EN == 0 && old & cc::EN != 0 {
             self.life = Life::Resetting;
             self.features = Features::DEFAULT;
+            // A host looks at everything again after a reset.
+            self.changed.clear();
+            (self.changed_masked, self.discovery_changed, self.discovery_masked) = (false, false, false);
             self.queues_granted = self.limits.io_queues_max;
             return Action::EndQueues;
         }

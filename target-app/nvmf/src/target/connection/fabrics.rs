@@ -9,7 +9,8 @@ use crate::{
     nqn::Nqn,
     spec::{ConnectCommand, ConnectData, Sqe, Status, offset, opcode},
     target::{
-        CNTLID_MAX, CloseReason, ConnectRefusal, ControllerId, ModelNumber, Peer, PeerMessage, Ports, SerialNumber, Subsystem,
+        CNTLID_MAX, CloseReason, ConnectRefusal, ControllerId, ModelNumber, Peer, PeerMessage, Ports, SerialNumber,
+        Subsystem,
         controller::{Action, Controller},
         core::{Join, Message},
     },
@@ -106,10 +107,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             if cntlid != DYNAMIC {
                 return Err(ConnectRefusal::UnknownController);
             }
-            let id = ports
-                .core()
-                .allocate(subsystem.cntlid_min, subsystem.cntlid_max, from)
-                .ok_or(ConnectRefusal::Busy)?;
+            let id =
+                ports.core().allocate(subsystem.cntlid_min, subsystem.cntlid_max, from).ok_or(ConnectRefusal::Busy)?;
             let discovery = subsystem.nqn.is_discovery();
             let mut controller = Controller::new(id, host.clone(), data.host_id, discovery, config.limits);
             controller.set_keep_alive(now_ns, command.keep_alive_ms);

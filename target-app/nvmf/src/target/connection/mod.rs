@@ -17,8 +17,8 @@ use self::{
     slots::{Slots, State},
 };
 use super::{
-    CloseReason, ConnectionId, ConnectionInfo, ControllerId, ControllerInfo, Event, ListenAddress, MEMORY_WAIT_NS_MAX, Peer,
-    PeerMessage, Ports, QueueInfo, SETUP_NS_MAX, Subsystem, TargetConfig,
+    CloseReason, ConnectionId, ConnectionInfo, ControllerId, ControllerInfo, Event, ListenAddress, MEMORY_WAIT_NS_MAX,
+    Peer, PeerMessage, Ports, QueueInfo, SETUP_NS_MAX, Subsystem, TargetConfig,
     config::advertised,
     controller::{Controller, Joined},
     core::{Join, Message},
@@ -181,7 +181,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             Role::None | Role::Joining { .. } | Role::Io => None,
         };
         let closed = self.closed;
-        ConnectionInfo { id, peer, local, listener, digests: self.digests, queue, controller, closed, stats: *self.stats() }
+        ConnectionInfo {
+            id,
+            peer,
+            local,
+            listener,
+            digests: self.digests,
+            queue,
+            controller,
+            closed,
+            stats: *self.stats(),
+        }
     }
 
     /// The counters, without an allocation.
@@ -362,12 +372,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
 }
 
 /// The queue a Connect asks for.
-fn queue_of(
-    command: &ConnectCommand,
-    subsystem: Arc<Subsystem>,
-    host: Nqn,
-    controller: ControllerId,
-) -> Queue {
+fn queue_of(command: &ConnectCommand, subsystem: Arc<Subsystem>, host: Nqn, controller: ControllerId) -> Queue {
     Queue {
         subsystem,
         host,
@@ -385,11 +390,7 @@ fn discoverable<'c>(
     host: &'c Nqn,
     reached: SocketAddr,
 ) -> impl Iterator<Item = (&'c Nqn, SocketAddr)> + 'c {
-    config
-        .subsystems
-        .values()
-        .filter(move |subsystem| subsystem.admits(host))
-        .flat_map(move |subsystem| {
-            subsystem.listeners.iter().map(move |listener| (&subsystem.nqn, advertised(listener, reached.ip())))
-        })
+    config.subsystems.values().filter(move |subsystem| subsystem.admits(host)).flat_map(move |subsystem| {
+        subsystem.listeners.iter().map(move |listener| (&subsystem.nqn, advertised(listener, reached.ip())))
+    })
 }

@@ -4,12 +4,16 @@ use std::ops::Range;
 
 use zerocopy::IntoBytes;
 
-use super::{Connection, Role, plan::{Plan, plan}, slots::State};
+use super::{
+    Connection, Role,
+    plan::{Plan, plan},
+    slots::State,
+};
 use crate::{
     inline::Inline,
     pdu::{
-        CapsuleCmd, CommonHeader, DIGEST_BYTES, Data, Digests, FatalStatus, Fault, IcReq, IcResp, Layout, Pdu, flag, kind,
-        put_header,
+        CapsuleCmd, CommonHeader, DIGEST_BYTES, Data, Digests, FatalStatus, Fault, IcReq, IcResp, Layout, Pdu, flag,
+        kind, put_header,
     },
     spec::{Status, opcode},
     target::{
@@ -27,7 +31,12 @@ const INTO_BYTES_MIN: u32 = 8 << 10;
 pub(super) enum Receiving<B> {
     Header,
     /// A capsule's data follows and there is no memory for it.
-    Stalled { slot: u16, bytes: u32, digest: bool, since_ns: u64 },
+    Stalled {
+        slot: u16,
+        bytes: u32,
+        digest: bool,
+        since_ns: u64,
+    },
     Payload(Payload<B>),
     Closed,
 }
@@ -207,7 +216,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
     }
 
     /// ICReq (TCP 3.3.1).
-    fn initialize<P: Ports<Buf = B>>(&mut self, request: &IcReq, ports: &mut P) -> Result<(), Fault> {
+    fn initialize<P: Ports<Buf = B>>(&mut self, request: &IcReq, ports: &mut P) -> Result<(), Box<Fault>> {
         let fault = |status, offset| Fault::new(status, offset, request.as_bytes());
         if request.pfv.get() != 0 {
             return Err(fault(FatalStatus::UnsupportedParameter, 8));
@@ -241,7 +250,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         layout: &Layout,
         capsule: &CapsuleCmd,
         ports: &mut P,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Box<Fault>> {
         let fault = |status, offset| Fault::new(status, offset, capsule.as_bytes());
         let limit = if self.is_admin() { IN_CAPSULE_BYTES_ADMIN } else { IN_CAPSULE_BYTES_IO };
         if layout.data_bytes > limit {
@@ -264,8 +273,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         });
         match plan {
             Ok(Plan::InCapsule { bytes }) => {
-                self.receiving =
-                    Receiving::Stalled { slot, bytes, digest: layout.data_digest, since_ns: now_ns };
+                self.receiving = Receiving::Stalled { slot, bytes, digest: layout.data_digest, since_ns: now_ns };
                 self.unstall(now_ns, ports);
                 if self.receiving.stalled_since_ns().is_some() {
                     self.stats.memory_waits += 1;
@@ -306,7 +314,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
     }
 
     /// H2CData: everything is checked before memory is touched (TCP 3.6.2.8).
-    fn transfer(&mut self, layout: &Layout, data: &Data) -> Result<(), Fault> {
+    fn transfer(&mut self, layout: &Layout, data: &Data) -> Result<(), Box<Fault>> {
         let fault = |status, offset| Fault::new(status, offset, data.as_bytes());
         let slot = data.ttag.get();
         let Some(entry) = self.slots.get(slot) else {

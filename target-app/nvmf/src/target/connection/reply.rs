@@ -5,7 +5,9 @@ use zerocopy::{IntoBytes, little_endian::U32};
 use super::{Connection, Role, io::status_of, slots::State};
 use crate::{
     inline::Inline,
-    pdu::{CapsuleResp, CommonHeader, Data, Fault, R2t, TermReq, data_digest, flag, kind, put_header, put_header_with_data},
+    pdu::{
+        CapsuleResp, CommonHeader, Data, Fault, R2t, TermReq, data_digest, flag, kind, put_header, put_header_with_data,
+    },
     spec::{Cqe, Status, opcode},
     target::{BlockStatus, CloseReason, Outgoing, Payload, Ports},
 };

@@ -1,9 +1,6 @@
 //! The commands of a queue: as many places as the queue has entries.
 
-use crate::{
-    spec::Sqe,
-    target::Tag,
-};
+use crate::{spec::Sqe, target::Tag};
 
 /// What a command is at.
 #[derive(Debug)]
@@ -12,11 +9,20 @@ pub(super) enum State<B> {
     /// Its capsule is being received, or it is an Asynchronous Event Request that is being held.
     Held,
     /// Waits for payload memory.
-    Parked { since_ns: u64 },
+    Parked {
+        since_ns: u64,
+    },
     /// An R2T was sent; the data arrives. `buf` is away while a piece is being received into it.
-    Collecting { buf: Option<B>, arrived: u32, total: u32, damaged: bool },
+    Collecting {
+        buf: Option<B>,
+        arrived: u32,
+        total: u32,
+        damaged: bool,
+    },
     /// With a block device; for a read, so many bytes are to be sent.
-    Submitted { read_bytes: Option<u32> },
+    Submitted {
+        read_bytes: Option<u32>,
+    },
 }
 
 #[derive(Debug)]
