@@ -10,6 +10,9 @@ use slab::Slab;
 
 use crate::percore::token;
 
+#[cfg(test)]
+mod tests;
+
 /// Receives armed per socket. While one train is worked on, others arrive.
 const RECEIVES_ARMED: u32 = 8;
 /// A received train's buffer: the most that the kernel joins.

@@ -1,0 +1,145 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use longrun_hal::net::{UdpConfig, udp_bind};
+use longrun_hal::{ArenaConfig, UringConfig};
+
+use super::*;
+
+struct Rig {
+    sockets: Sockets,
+    uring: Uring,
+    arena: Arena,
+    now: Mono,
+    received: VecDeque<Received>,
+}
+
+impl Rig {
+    fn new(arena_bytes: usize) -> Rig {
+        Rig {
+            sockets: Sockets::default(),
+            uring: Uring::new(UringConfig { entries: 64 }, None).unwrap(),
+            arena: Arena::new(ArenaConfig::new(arena_bytes)).unwrap(),
+            now: Mono(1),
+            received: VecDeque::new(),
+        }
+    }
+
+    fn open(&mut self, link: u32) -> SocketAddr {
+        let config = UdpConfig { receive_buffer_bytes: 1 << 20, send_buffer_bytes: 1 << 20, dont_fragment: false };
+        let endpoint = udp_bind("127.0.0.1:0".parse().unwrap(), &config).unwrap();
+        let address = endpoint.local;
+        self.sockets.open(&mut self.uring, &self.arena, LinkId(link), endpoint);
+        address
+    }
+
+    fn reap(&mut self, wait: Duration) {
+        let mut completions = Vec::new();
+        self.uring.submit_and_reap(Some(wait), &mut completions).unwrap();
+        for completion in completions {
+            match token::class(completion.token) {
+                token::CLASS_LINK_SEND => self.sockets.sent(&completion),
+                _ => self.received.extend(self.sockets.received(completion, self.now)),
+            }
+        }
+    }
+
+    fn next(&mut self) -> Received {
+        for _ in 0..100 {
+            if let Some(received) = self.received.pop_front() {
+                return received;
+            }
+            self.reap(Duration::from_secs(1));
+        }
+        panic!("no train came");
+    }
+
+    fn send(&mut self, link: u32, to: SocketAddr, bytes: usize, segment_bytes: usize, byte: u8) {
+        let mut train = self.arena.alloc(60 << 10).unwrap();
+        train[..bytes].fill(byte);
+        self.sockets.transmit(&mut self.uring, LinkId(link), to, train, bytes, segment_bytes);
+    }
+}
+
+#[test]
+fn trains_go_from_socket_to_socket_again_and_again() {
+    let mut rig = Rig::new(8 << 20);
+    let one = rig.open(1);
+    let two = rig.open(2);
+    // More than are armed at once, so that each buffer is used again.
+    for round in 0..3 * RECEIVES_ARMED {
+        rig.send(1, two, 2500, 1000, round as u8);
+        let mut bytes = 0;
+        while bytes < 2500 {
+            let train = rig.next();
+            assert_eq!((train.link, train.from), (LinkId(2), one));
+            assert!(train.bytes <= train.segment_bytes || train.segment_bytes == 1000);
+            assert!(train.buf[..train.bytes].iter().all(|byte| *byte == round as u8));
+            bytes += train.bytes;
+            rig.sockets.rearm(&mut rig.uring, train);
+        }
+        assert_eq!(bytes, 2500);
+    }
+    rig.reap(Duration::from_millis(1));
+    let sent = rig.sockets.stats(LinkId(1)).unwrap();
+    assert_eq!((sent.trains_sent, sent.datagrams_sent, sent.send_errors), (24, 72, 0));
+    let received = rig.sockets.stats(LinkId(2)).unwrap();
+    assert_eq!((received.datagrams_received, received.receive_errors), (72, 0));
+}
+
+#[test]
+fn a_closed_links_socket_goes_and_its_successor_hears_only_its_own() {
+    let mut rig = Rig::new(8 << 20);
+    let one = rig.open(1);
+    let old = rig.open(2);
+    rig.send(1, old, 100, 100, 7);
+    let lent = rig.next();
+    rig.sockets.close(&mut rig.uring, LinkId(2));
+    // The link is made again while the ring still holds the old socket, and a train of it is being worked on.
+    let new = rig.open(2);
+    assert_ne!(old, new);
+    rig.sockets.rearm(&mut rig.uring, lent);
+    rig.send(1, old, 100, 100, 8);
+    rig.send(1, new, 100, 100, 9);
+    let train = rig.next();
+    assert_eq!((train.from, train.buf[0]), (one, 9));
+    rig.sockets.rearm(&mut rig.uring, train);
+    for _ in 0..100 {
+        if rig.sockets.sockets.len() == 2 {
+            break;
+        }
+        rig.reap(Duration::from_millis(10));
+    }
+    assert_eq!(rig.sockets.sockets.len(), 2, "the closed socket is still there");
+    assert_eq!(rig.sockets.stats(LinkId(2)).unwrap().datagrams_received, 1);
+}
+
+#[test]
+fn a_link_without_memory_to_receive_into_hears_again_when_there_is_some() {
+    let mut rig = Rig::new(8 << 20);
+    rig.open(1);
+    let hoard: Vec<Buf> = std::iter::from_fn(|| rig.arena.alloc(4096)).collect();
+    let deaf = rig.open(2);
+    assert_eq!(rig.sockets.next_timeout(), Some(Mono(REARM_NS)));
+    drop(hoard);
+    rig.sockets.tick(&mut rig.uring, &rig.arena, Mono(REARM_NS - 1));
+    assert_eq!(rig.sockets.next_timeout(), Some(Mono(REARM_NS)));
+    rig.sockets.tick(&mut rig.uring, &rig.arena, Mono(REARM_NS));
+    assert_eq!(rig.sockets.next_timeout(), None);
+    rig.send(1, deaf, 100, 100, 1);
+    assert_eq!(rig.next().bytes, 100);
+}
+
+#[test]
+fn a_train_that_the_kernel_refuses_is_counted_as_lost() {
+    let mut rig = Rig::new(8 << 20);
+    rig.open(1);
+    rig.send(1, "[::1]:9".parse().unwrap(), 100, 100, 1);
+    for _ in 0..100 {
+        if rig.sockets.stats(LinkId(1)).unwrap().send_errors == 1 {
+            return;
+        }
+        rig.reap(Duration::from_secs(1));
+    }
+    panic!("the error was not counted");
+}
