@@ -60,13 +60,7 @@ impl<T: Copy> OverlapQueue<T> {
     pub fn arrive(&mut self, extent: Extent, value: T) -> (Place, bool) {
         let (start, end) = (extent.lba, extent.end());
         assert!(start < end, "an extent has at least one block");
-        let place = self.entries.insert(Entry {
-            extent,
-            value,
-            waits_for: 0,
-            followers: SmallVec::new(),
-            segments: 1,
-        });
+        let place = self.entries.insert(Entry { extent, value, waits_for: 0, followers: SmallVec::new(), segments: 1 });
         self.cut_at(start);
         self.cut_at(end);
         let mut waits_for = 0;

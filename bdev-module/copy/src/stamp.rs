@@ -91,7 +91,12 @@ impl Stamper {
         let mut stamps = Stamps::new();
         for numbering in streams {
             let count = &mut self.counts[numbering.0];
-            assert!(time > count.floor, "stamp {time} of stream {} is not above its floor {}", count.stream, count.floor);
+            assert!(
+                time > count.floor,
+                "stamp {time} of stream {} is not above its floor {}",
+                count.stream,
+                count.floor
+            );
             count.last = count.last.next();
             count.floor = time;
             stamps.push(Stamp { time, stream: count.stream, seq: count.last });

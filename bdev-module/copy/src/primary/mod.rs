@@ -1,11 +1,36 @@
 //! The primary roles of an engine: stamping, and everything that waits for it.
 //!
-//! [`Primary`] holds all primary groups of one engine, hence of one core: one [`crate::stamp::Stamper`] gives the
-//! stamps of all of them.
+//! [`Primary`] holds all primary groups of one engine, hence of one core: one [`crate::stamp::Stamper`] gives the stamps
+//! of all of them. Where to find what:
+//!
+//! - a write's life, design section 3: `host`; after a local failure: `repair`
+//! - how pairs and streams come to be, and what restarts find: `create`, `open`; how they end: `delete`
+//! - why a group stops copying, and how that becomes durable before a host runs on: `suspend`
+//! - time: `turn`; the send buffer and the ramp: `budget`; what is kept across restarts: `meta`
+//!
+//! Bounds, each with its next step: host requests per pair ([`PrimaryConfig::requests_max`]; the next is answered
+//! `Aborted`, which hosts retry), the send buffer ([`GroupConfig::buffer_bytes`]; hosts are slowed, then the group
+//! suspends), memory for reading back after a failure (waits, then the group suspends), the check for emptiness (waits).
 
+mod budget;
 mod config;
+mod create;
+mod delete;
+mod group;
+mod host;
+mod meta;
+mod open;
+mod pair;
+mod repair;
+mod request;
 mod status;
+mod stream;
+mod suspend;
+#[cfg(test)]
+mod tests;
+mod turn;
 mod uplink;
+mod view;
 
 pub use config::{GroupConfig, PairConfig, PrimaryConfig};
 pub use status::{GroupStatus, PairStatus, StreamStanding, Waiting};
@@ -13,13 +38,85 @@ pub use uplink::{Backlog, Beacon, Uplink};
 
 use crate::engine::OperatorError;
 use crate::message::Message;
-use crate::ports::{DeviceError, HostIo, HostToken, LocalToken, Memory, MetaToken, Ticket};
-use crate::types::{Epoch, GroupId, LinkId, Mono, Now, PairId, Seq, StreamId};
+use crate::ports::{DeviceError, HostIo, HostToken, LocalToken, Memory, MetaToken, Owner, Ticket};
+use crate::stamp::Stamper;
+use crate::types::{Epoch, GroupId, LinkId, Mono, Now, PairId, Seq, StreamId, Time};
+use budget::{Budget, BudgetKey};
+use group::Group;
+use pair::Pair;
+use request::Request;
+use slab::Slab;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use stream::Stream;
+
+/// The ports of this engine: those with its kind of memory.
+pub(crate) trait Up<M: Memory>: Uplink<Buf = M::Buf, Shared = M::Shared> {}
+impl<M: Memory, U: Uplink<Buf = M::Buf, Shared = M::Shared>> Up<M> for U {}
 
 /// All primary roles of one engine. A state machine without I/O: every call submits to `ports` and returns.
 pub struct Primary<M: Memory> {
     config: PrimaryConfig,
-    memory: std::marker::PhantomData<M>,
+    stamper: Stamper,
+    groups: BTreeMap<GroupId, Group>,
+    pairs: BTreeMap<PairId, Pair>,
+    streams: BTreeMap<StreamId, Stream>,
+    budgets: BTreeMap<BudgetKey, Budget>,
+    requests: Slab<Request<M>>,
+    /// What the tokens that are out stand for.
+    waits: Slab<Wait>,
+    /// Writes whose turn has come; worked off before a call returns, so that long chains need no deep stack.
+    ready: VecDeque<usize>,
+    /// Answers that wait for the timeline to pass a stamp: the stamp, which request, its serial.
+    committing: BinaryHeap<Reverse<(Time, usize, u64)>>,
+    /// Writes and repairs that wait for the timeline's lease to move.
+    out_of_lease: VecDeque<usize>,
+    /// Repairs that wait for memory.
+    out_of_memory: VecDeque<usize>,
+    /// The last serial given to a request, pair or group.
+    serial: u64,
+    /// When [`Primary::turn`] has to look at more than the queues.
+    due: Mono,
+    shutdown: Stopping,
+    /// What peers said that cannot be.
+    misdeeds: u64,
+}
+
+/// What a token stands for.
+#[derive(Clone, Copy, Debug)]
+enum Wait {
+    /// The local I/O of a request: its key.
+    Request(usize),
+    /// The read-back of a failed write: its key.
+    Repair(usize),
+    /// A read of the check for emptiness.
+    Check(PairId, u64),
+    /// A stream's epoch is becoming durable.
+    Epoch(StreamId, Epoch),
+    /// That a pair may stamp is becoming durable.
+    PairRecorded(PairId, u64),
+    /// A pair's own suspension is becoming durable.
+    PairHalted(PairId, u64),
+    /// A group's suspension is becoming durable.
+    GroupSuspended(GroupId, u64),
+    /// That a stream was drained is becoming durable.
+    Drained,
+    /// A metadata write that nothing waits for.
+    Note,
+}
+
+/// How far the clean shutdown is.
+#[derive(Clone, Debug)]
+enum Stopping {
+    No,
+    Draining {
+        deadline: Mono,
+        /// "Drained" marks that are not durable yet.
+        marks: usize,
+    },
+    Done {
+        undrained: Vec<StreamId>,
+    },
 }
 
 /// How a clean shutdown stands.
@@ -36,11 +133,27 @@ pub enum Shutdown {
     },
 }
 
-#[allow(unused_variables)]
 impl<M: Memory> Primary<M> {
     /// No groups yet.
     pub fn new(config: PrimaryConfig) -> Primary<M> {
-        Primary { config, memory: std::marker::PhantomData }
+        Primary {
+            config,
+            stamper: Stamper::new(),
+            groups: BTreeMap::new(),
+            pairs: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+            requests: Slab::new(),
+            waits: Slab::new(),
+            ready: VecDeque::new(),
+            committing: BinaryHeap::new(),
+            out_of_lease: VecDeque::new(),
+            out_of_memory: VecDeque::new(),
+            serial: 0,
+            due: Mono(0),
+            shutdown: Stopping::No,
+            misdeeds: 0,
+        }
     }
 
     /// Creates a group, or takes up one that metadata knows from before. It has no stream before its first pair.
@@ -48,16 +161,12 @@ impl<M: Memory> Primary<M> {
     /// # Errors
     /// [`OperatorError::Exists`], or [`OperatorError::Invalid`] when metadata knows it with another scope or the
     /// configuration makes no sense.
-    pub fn group_create<U>(
-        &mut self,
-        now: Now,
-        config: GroupConfig,
-        ports: &mut U,
-    ) -> Result<GroupId, OperatorError>
+    pub fn group_create<U>(&mut self, now: Now, config: GroupConfig, ports: &mut U) -> Result<GroupId, OperatorError>
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
-        Ok(GroupId(0))
+        let _ = now;
+        self.create_group(config, ports)
     }
 
     /// Deletes a group without pairs and forgets what metadata knows of it.
@@ -68,7 +177,8 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
-        Ok(())
+        self.settle(now, ports);
+        self.delete_group(group, ports)
     }
 
     /// Creates a pair, or takes up one that metadata knows from before (which is answered at once, whatever its state).
@@ -89,7 +199,9 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
-        Ok(PairId(0))
+        let created = self.create_pair(now, config, ticket, ports);
+        self.settle(now, ports);
+        created
     }
 
     /// Ends a pair. Hosts' requests are answered [`crate::ports::HostError::Aborted`] from here on. A copying pair first
@@ -98,17 +210,13 @@ impl<M: Memory> Primary<M> {
     ///
     /// # Errors
     /// [`OperatorError::NotFound`], [`OperatorError::WrongState`]; the ticket is not answered then.
-    pub fn pair_delete<U>(
-        &mut self,
-        now: Now,
-        pair: PairId,
-        ticket: Ticket,
-        ports: &mut U,
-    ) -> Result<(), OperatorError>
+    pub fn pair_delete<U>(&mut self, now: Now, pair: PairId, ticket: Ticket, ports: &mut U) -> Result<(), OperatorError>
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
-        Ok(())
+        let deleted = self.delete_pair(now, pair, ticket, ports);
+        self.settle(now, ports);
+        deleted
     }
 
     /// Takes a host's request on a pair's replica device. Answered by `complete_host`, also when there is no such pair.
@@ -116,6 +224,8 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
+        self.take_host_io(now, pair, io, token, ports);
+        self.settle(now, ports);
     }
 
     /// A local I/O of [`crate::ports::Owner::Primary`] ended.
@@ -129,6 +239,14 @@ impl<M: Memory> Primary<M> {
     ) where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
+        let key = usize::try_from(token.id).ok();
+        match key.and_then(|key| self.waits.try_remove(key)) {
+            Some(Wait::Request(request)) => self.request_done(now, request, result, buf, ports),
+            Some(Wait::Repair(request)) => self.repair_read(now, request, result, buf, ports),
+            Some(Wait::Check(pair, serial)) => self.check_read(now, pair, serial, token, result, buf, ports),
+            _ => debug_assert!(false, "no local I/O has the token {token:?}"),
+        }
+        self.settle(now, ports);
     }
 
     /// A metadata write of [`crate::ports::Owner::Primary`] is durable.
@@ -136,6 +254,17 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
+        let key = usize::try_from(token.id).ok();
+        match key.and_then(|key| self.waits.try_remove(key)) {
+            Some(Wait::Epoch(stream, epoch)) => self.epoch_durable(now, stream, epoch, ports),
+            Some(Wait::PairRecorded(pair, serial)) => self.pair_recorded(now, pair, serial, ports),
+            Some(Wait::PairHalted(pair, serial)) => self.pair_halted(now, pair, serial),
+            Some(Wait::GroupSuspended(group, serial)) => self.group_suspended(group, serial),
+            Some(Wait::Drained) => self.drained_durable(),
+            Some(Wait::Note) => {}
+            _ => debug_assert!(false, "no metadata write has the token {token:?}"),
+        }
+        self.settle(now, ports);
     }
 
     /// A session with the peer of this link came up. Calls [`Uplink::send_message`] for all that has to be said again.
@@ -143,6 +272,8 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
+        self.session_up(now, link, ports);
+        self.settle(now, ports);
     }
 
     /// The session went away.
@@ -150,6 +281,8 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
+        self.session_down(now, link);
+        self.settle(now, ports);
     }
 
     /// A message from the peer of the link. Those that are not for a primary, or not about a group on this link, are
@@ -158,6 +291,8 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
+        self.take_message(now, link, message, ports);
+        self.settle(now, ports);
     }
 
     /// The secondary reports everything of the stream up to `seq` durable. The link has freed it already.
@@ -165,6 +300,8 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
+        self.take_durable(link, stream, epoch, seq, ports);
+        self.settle(now, ports);
     }
 
     /// The end of a turn: answers whose wait is over, beacons, repetitions, time-outs.
@@ -172,11 +309,13 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
+        self.take_turn(now, ports);
+        self.settle(now, ports);
     }
 
     /// When [`Primary::turn`] has to be called at the latest if nothing happens.
     pub fn next_timeout(&self, now: Now) -> Option<Mono> {
-        None
+        self.timeout(now)
     }
 
     /// Begins a clean shutdown: hosts' requests are answered [`crate::ports::HostError::Aborted`] from here on, those in
@@ -185,31 +324,37 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
+        self.begin_shutdown(now, ports);
+        self.settle(now, ports);
     }
 
     /// How the clean shutdown stands.
     pub fn shutdown_state(&self) -> Shutdown {
-        Shutdown::Serving
+        match &self.shutdown {
+            Stopping::No => Shutdown::Serving,
+            Stopping::Draining { .. } => Shutdown::Draining,
+            Stopping::Done { undrained } => Shutdown::Done { undrained: undrained.clone() },
+        }
     }
 
     /// Whether this engine is the primary of the pair.
     pub fn has_pair(&self, pair: PairId) -> bool {
-        false
+        self.pairs.contains_key(&pair)
     }
 
     /// Whether this engine is the primary of the group.
     pub fn has_group(&self, group: GroupId) -> bool {
-        false
+        self.groups.contains_key(&group)
     }
 
     /// All groups, by id.
     pub fn groups(&self) -> Vec<GroupId> {
-        Vec::new()
+        self.groups.keys().copied().collect()
     }
 
     /// All pairs, by id.
     pub fn pairs(&self) -> Vec<PairId> {
-        Vec::new()
+        self.pairs.keys().copied().collect()
     }
 
     /// A group for `group_get`. Not for the data path: allocates.
@@ -217,11 +362,38 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
-        None
+        self.show_group(now, group, ports)
     }
 
     /// A pair for `pair_get`. Not for the data path: allocates.
     pub fn pair_status(&self, now: Now, pair: PairId) -> Option<PairStatus> {
-        None
+        self.show_pair(now, pair)
     }
+
+    /// What peers said that cannot be, for the metrics: counted, otherwise passed over.
+    pub fn misdeeds(&self) -> u64 {
+        self.misdeeds
+    }
+
+    /// A number that was not given before.
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// A token for what the engine will wait for.
+    fn token(&mut self, wait: Wait) -> LocalToken {
+        token(&mut self.waits, wait)
+    }
+
+    /// Makes a value durable; `wait` says what follows.
+    fn keep(&mut self, key: &str, value: &[u8], wait: Wait, ports: &mut impl Up<M>) {
+        let token = self.token(wait);
+        ports.persist(key, value, token);
+    }
+}
+
+/// As [`Primary::token`], where the rest of the machine is borrowed.
+fn token(waits: &mut Slab<Wait>, wait: Wait) -> LocalToken {
+    LocalToken { owner: Owner::Primary, id: waits.insert(wait) as u64 }
 }

@@ -2,7 +2,9 @@
 
 use super::uplink::Backlog;
 use crate::blank::Progress;
-use crate::types::{Epoch, Generation, Geometry, GroupId, LinkId, Mono, PairId, PairState, Scope, Seq, Stamp, StreamId};
+use crate::types::{
+    Epoch, Generation, Geometry, GroupId, LinkId, Mono, PairId, PairState, Scope, Seq, Stamp, StreamId,
+};
 use crate::types::{SystemId, Time, VolumeId};
 
 /// Why something does not go on, whom it waits for and until when.
@@ -51,6 +53,8 @@ pub struct PairStatus {
     pub requests: usize,
     /// Of these, writes that wait to be opened, for an overlapping write or for the timeline's lease.
     pub writes_waiting: usize,
+    /// Local writes that failed after they were stamped, by this process.
+    pub repairs: u64,
 }
 
 /// A group at its primary.

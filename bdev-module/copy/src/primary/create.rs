@@ -1,0 +1,388 @@
+//! Groups and pairs come to be, anew or taken up from metadata after a restart.
+
+use super::budget::{Budget, BudgetKey};
+use super::group::{Group, Life};
+use super::meta::{GroupRecord, PairRecord, StreamMark, group_key, pair_key, stream_key};
+use super::pair::{Pair, Phase};
+use super::stream::{Membership, Numbers, Stream};
+use super::suspend::FirstMissed;
+use super::{GroupConfig, PairConfig, Primary, Stopping, Up, Wait};
+use crate::blank::{BlankCheck, Verdict};
+use crate::engine::OperatorError;
+use crate::message::Content;
+use crate::overlap::OverlapQueue;
+use crate::ports::{DeviceError, LocalToken, Memory, OperatorAnswer, Ticket};
+use crate::scope::stream_of;
+use crate::types::{Epoch, Generation, GroupId, Mono, Now, PairId, PairState, Scope, Seq, StreamId};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+
+/// Why a pair cannot have its stream.
+enum StreamFault {
+    /// An epoch stamped records of which it is not known that the secondary has them.
+    Unclean(Option<Epoch>),
+    /// The stream is broken in this epoch, by a group that shares it.
+    Broken,
+    /// Metadata cannot be read.
+    Damaged(String),
+}
+
+impl<M: Memory> Primary<M> {
+    pub(super) fn create_group(
+        &mut self,
+        config: GroupConfig,
+        ports: &mut impl Up<M>,
+    ) -> Result<GroupId, OperatorError> {
+        let id = GroupId::of_name(&config.name);
+        if self.groups.contains_key(&id) {
+            return Err(OperatorError::Exists(format!("group {} exists already; choose another name", config.name)));
+        }
+        if config.name.is_empty() || config.buffer_bytes == 0 {
+            return Err(OperatorError::Invalid(format!(
+                "group '{}' with buffer_bytes {}: give a name and a send buffer, of some MiB at least",
+                config.name, config.buffer_bytes
+            )));
+        }
+        self.serving()?;
+        let known = recalled(&group_key(id), GroupRecord::decode, ports)?;
+        if let Some(known) = &known
+            && (known.scope != config.scope || known.remote != config.remote)
+        {
+            return Err(OperatorError::Invalid(format!(
+                "group {} was created with scope {:?} towards system {:016x}, and these stay; given are {:?} and \
+                 {:016x}. Delete the group first to change them",
+                config.name, known.scope, known.remote.0, config.scope, config.remote.0
+            )));
+        }
+        let budget = match config.scope {
+            Scope::System => BudgetKey::Shared(self.stream_id(&config, id, PairId(0))),
+            Scope::Group | Scope::Pair => BudgetKey::Group(id),
+        };
+        let buffer_bytes = config.buffer_bytes;
+        let serial = self.next_serial();
+        let is_new = known.is_none();
+        let mut group = Group {
+            config,
+            serial,
+            generation: Generation::default(),
+            life: Life::Running,
+            fenced: None,
+            split_brain: false,
+            pairs: BTreeSet::new(),
+            budget,
+            closed: Vec::new(),
+            last_write: Mono(0),
+            delayed: BinaryHeap::new(),
+        };
+        if let Some(known) = known {
+            group.generation = known.generation;
+            group.life = known.suspension.map_or(Life::Running, Life::Suspended);
+            (group.fenced, group.split_brain) = (known.fenced, known.split_brain);
+            group.closed = known.closed;
+        }
+        self.groups.insert(id, group);
+        self.budgets.entry(budget).or_insert_with(Budget::default).limit_bytes += buffer_bytes;
+        self.tell_suspended(id, ports);
+        if is_new {
+            self.keep_group(id, ports);
+        }
+        Ok(id)
+    }
+
+    pub(super) fn create_pair(
+        &mut self,
+        now: Now,
+        config: PairConfig,
+        ticket: Ticket,
+        ports: &mut impl Up<M>,
+    ) -> Result<PairId, OperatorError> {
+        self.serving()?;
+        let Some(group) = self.groups.get(&config.group) else {
+            return Err(OperatorError::NotFound(format!(
+                "there is no group for pair {}; create the group first",
+                config.name
+            )));
+        };
+        let id = PairId::of_name(config.group, &config.name);
+        if self.pairs.contains_key(&id) {
+            return Err(OperatorError::Exists(format!(
+                "group {} has a pair {} already; choose another name",
+                group.config.name, config.name
+            )));
+        }
+        let geometry = config.geometry;
+        if config.name.is_empty() || geometry.blocks == 0 || ![512, 4096].contains(&geometry.block_bytes) {
+            return Err(OperatorError::Invalid(format!(
+                "pair '{}' on a volume of {} blocks of {} bytes: give a name and a volume with blocks of 512 or 4096",
+                config.name, geometry.blocks, geometry.block_bytes
+            )));
+        }
+        if let Some(owner) = self.pairs.values().find(|pair| pair.config.volume == config.volume) {
+            return Err(OperatorError::WrongState(format!(
+                "the volume belongs to pair {} already; a volume has one owner",
+                owner.config.name
+            )));
+        }
+        let known = recalled(&pair_key(id), PairRecord::decode, ports)?;
+        if let Some(known) = &known
+            && known.geometry != geometry
+        {
+            return Err(OperatorError::Invalid(format!(
+                "pair {} was established on a volume of {} blocks of {} bytes, this one has {} of {}; give the volume \
+                 of before, or delete the pair at both sites",
+                config.name, known.geometry.blocks, known.geometry.block_bytes, geometry.blocks, geometry.block_bytes
+            )));
+        }
+        match known {
+            Some(PairRecord { suspended, .. }) => {
+                self.take_up(now, id, config, suspended, ports)?;
+                ports.answer_operator(ticket, Ok(OperatorAnswer::PairCreated(id)));
+            }
+            None => self.begin_pair(now, id, config, ticket, ports)?,
+        }
+        self.due = Mono(0);
+        Ok(id)
+    }
+
+    /// A pair that was established before.
+    fn take_up(
+        &mut self,
+        now: Now,
+        id: PairId,
+        config: PairConfig,
+        suspended: Option<String>,
+        ports: &mut impl Up<M>,
+    ) -> Result<(), OperatorError> {
+        let group_id = config.group;
+        let group = &self.groups[&group_id];
+        let goes_on = suspended.is_none() && group.is_running() && group.fenced.is_none();
+        let stream = self.stream_id(&group.config, group_id, id);
+        let fault = match goes_on {
+            true => self.join_stream(now, stream, group_id, true, ports).err(),
+            false => None,
+        };
+        if let Some(StreamFault::Damaged(text)) = fault {
+            return Err(OperatorError::Invalid(text));
+        }
+        let phase = match suspended {
+            Some(reason) => Phase::Halted(reason),
+            None if goes_on => Phase::Opening,
+            None => Phase::Member,
+        };
+        let name = config.name.clone();
+        self.insert_pair(now, id, config, stream, Content::Established, phase, None);
+        let reason = match fault {
+            None | Some(StreamFault::Damaged(_)) => return Ok(()),
+            Some(StreamFault::Unclean(epoch)) => format!(
+                "restarted with unsent records: the process before ended without draining pair {name} (epoch {}), so \
+                 the secondary may lack writes that hosts were told are done. Its last cut stays and can be taken over; \
+                 else delete the pairs at both sites and create them again",
+                epoch.map_or("unknown".to_string(), |epoch| epoch.to_string())
+            ),
+            Some(StreamFault::Broken) => format!(
+                "pair {name} shares its stream with suspended groups; delete the pairs of all of them at both sites, \
+                 then create them again"
+            ),
+        };
+        self.suspend(now, group_id, PairState::SuspendedError, reason, FirstMissed::Unknown, ports);
+        Ok(())
+    }
+
+    /// A new pair.
+    fn begin_pair(
+        &mut self,
+        now: Now,
+        id: PairId,
+        config: PairConfig,
+        ticket: Ticket,
+        ports: &mut impl Up<M>,
+    ) -> Result<(), OperatorError> {
+        let group_id = config.group;
+        let group = &self.groups[&group_id];
+        if let Some(obstacle) = group.obstacle() {
+            return Err(OperatorError::WrongState(obstacle));
+        }
+        let stream = self.stream_id(&group.config, group_id, id);
+        let group_name = group.config.name.clone();
+        self.join_stream(now, stream, group_id, false, ports).map_err(|fault| match fault {
+            StreamFault::Damaged(text) => OperatorError::Invalid(text),
+            StreamFault::Broken | StreamFault::Unclean(_) => OperatorError::WrongState(format!(
+                "pair {} would use a stream whose last records the secondary may lack: it is shared with pairs that are \
+                 suspended or were not created again since the start; delete those (or create them) first. Group {group_name}",
+                config.name
+            )),
+        })?;
+        let deadline = now.mono.after_ns(self.config.operator_wait_ns);
+        let (content, phase, until) = match config.declared_identical {
+            true => (Content::DeclaredIdentical, Phase::Opening, Some(deadline)),
+            false => (Content::Empty, Phase::Checking(BlankCheck::new(config.volume, config.geometry)), None),
+        };
+        self.insert_pair(now, id, config, stream, content, phase, Some((ticket, until)));
+        self.poll_check(id, ports);
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a pair, named where they are made")]
+    fn insert_pair(
+        &mut self,
+        now: Now,
+        id: PairId,
+        config: PairConfig,
+        stream: StreamId,
+        content: Content,
+        phase: Phase,
+        ticket: Option<(Ticket, Option<Mono>)>,
+    ) {
+        let serial = self.next_serial();
+        let group = self.groups.get_mut(&config.group).expect("looked up by the caller");
+        group.pairs.insert(id);
+        let pair = Pair {
+            config,
+            serial,
+            stream,
+            content,
+            phase,
+            phase_since: now.mono,
+            ticket,
+            leaving: None,
+            overlap: OverlapQueue::new(),
+            parked: VecDeque::new(),
+            parked_since: None,
+            requests: 0,
+            last_stamp: None,
+            repairs: 0,
+        };
+        self.pairs.insert(id, pair);
+    }
+
+    fn serving(&self) -> Result<(), OperatorError> {
+        match self.shutdown {
+            Stopping::No => Ok(()),
+            _ => Err(OperatorError::WrongState("the system is shutting down; try again after its start".to_string())),
+        }
+    }
+
+    pub(super) fn stream_id(&self, group: &GroupConfig, group_id: GroupId, pair: PairId) -> StreamId {
+        stream_of(group.scope, self.config.system, group.remote, group_id, pair)
+    }
+
+    /// Makes the group a member of the stream; begins the stream's next epoch if this process has none.
+    ///
+    /// A pair that was established before may only go on in an epoch that follows a drained one.
+    fn join_stream(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        group_id: GroupId,
+        is_established: bool,
+        ports: &mut impl Up<M>,
+    ) -> Result<(), StreamFault> {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            if stream.live().is_none() {
+                return Err(StreamFault::Broken);
+            }
+            if is_established && stream.drained.is_none() {
+                return Err(StreamFault::Unclean(None));
+            }
+            stream.members.entry(group_id).or_default();
+            return Ok(());
+        }
+        let key = stream_key(id);
+        let mark =
+            recalled(&key, StreamMark::decode, ports).map_err(|error| StreamFault::Damaged(error.to_string()))?;
+        let (epoch, base, drained) = match mark {
+            Some(StreamMark::Stamping { epoch }) => return Err(StreamFault::Unclean(Some(epoch))),
+            Some(StreamMark::Drained { epoch, last }) => (Epoch(epoch.0 + 1), last.next(), Some((epoch, last))),
+            None | Some(StreamMark::Forgotten { .. }) if is_established => return Err(StreamFault::Unclean(None)),
+            Some(StreamMark::Forgotten { epoch }) => (Epoch(epoch.0 + 1), Seq(1), None),
+            None => (Epoch(1), Seq(1), None),
+        };
+        // No record has this time or an earlier one: whatever the secondary released of other streams up to now stays
+        // before this one's records.
+        self.stamper.raise(now.time);
+        let config = &self.groups[&group_id].config;
+        let stream = Stream {
+            link: config.link,
+            scope: config.scope,
+            epoch,
+            base,
+            base_time: self.stamper.floor(),
+            drained,
+            numbers: Numbers::Live(self.stamper.open(id, epoch, base)),
+            durable: base.previous(),
+            epoch_is_durable: false,
+            is_marked: false,
+            members: BTreeMap::from([(group_id, Membership::default())]),
+            started: false,
+            last_sent: now.mono,
+        };
+        self.streams.insert(id, stream);
+        // A crash before the first stamp leaves nothing unsent, so the new epoch is "drained" until it stamps.
+        let mark = StreamMark::Drained { epoch, last: base.previous() };
+        self.keep(&key, &mark.encode(), Wait::Epoch(id, epoch), ports);
+        Ok(())
+    }
+
+    /// Goes on with the check for emptiness.
+    pub(super) fn poll_check(&mut self, id: PairId, ports: &mut impl Up<M>) {
+        let Some(pair) = self.pairs.get_mut(&id) else { return };
+        let (waits, serial) = (&mut self.waits, pair.serial);
+        if let Phase::Checking(check) = &mut pair.phase {
+            check.poll(ports, || super::token(waits, Wait::Check(id, serial)));
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a completion, as it came")]
+    pub(super) fn check_read(
+        &mut self,
+        now: Now,
+        id: PairId,
+        serial: u64,
+        token: LocalToken,
+        result: Result<(), DeviceError>,
+        buf: Option<M::Buf>,
+        ports: &mut impl Up<M>,
+    ) {
+        let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.serial == serial) else { return };
+        let Phase::Checking(check) = &mut pair.phase else { return };
+        check.done(token, result, buf.as_ref().map(AsRef::as_ref));
+        let name = &pair.config.name;
+        let error = match check.verdict() {
+            None => return self.poll_check(id, ports),
+            Some(Verdict::Blank) => {
+                pair.enter(Phase::Opening, now.mono);
+                if let Some((_, until)) = &mut pair.ticket {
+                    *until = Some(now.mono.after_ns(self.config.operator_wait_ns));
+                }
+                self.due = Mono(0);
+                self.join_pair(now, id, ports);
+                return;
+            }
+            Some(Verdict::HasData { lba }) => OperatorError::Invalid(format!(
+                "pair {name}: the volume is not empty, block {lba} holds data; give an empty volume, or say \
+                 declared_identical if the secondary volume holds the same"
+            )),
+            Some(Verdict::Unreadable { lba, error }) => {
+                OperatorError::Device(format!("pair {name}: the volume cannot be read at block {lba}: {error}"))
+            }
+        };
+        self.fail_creation(id, error, ports);
+    }
+}
+
+/// A value from metadata, or `None` if there is none.
+fn recalled<M: Memory, T>(
+    key: &str,
+    decode: impl FnOnce(&[u8]) -> Option<T>,
+    ports: &impl Up<M>,
+) -> Result<Option<T>, OperatorError> {
+    match ports.recall(key) {
+        None => Ok(None),
+        Some(bytes) if bytes.is_empty() => Ok(None),
+        Some(bytes) => match decode(&bytes) {
+            Some(value) => Ok(Some(value)),
+            None => Err(OperatorError::Invalid(format!(
+                "metadata under {key} cannot be read: it is of another version, or damaged; use the version that wrote it"
+            ))),
+        },
+    }
+}

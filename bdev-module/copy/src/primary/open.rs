@@ -1,0 +1,328 @@
+//! Streams are opened at the secondary and pairs join it: what is asked in each session, and what the answers mean.
+//!
+//! Every request may be repeated; the secondary answers each alike. They are repeated until they are answered.
+
+use super::meta::{StreamMark, pair_key, stream_key};
+use super::pair::Phase;
+use super::suspend::FirstMissed;
+use super::{Primary, Stopping, Up, Wait};
+use crate::engine::OperatorError;
+use crate::message::{Content, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject};
+use crate::ports::{Memory, OperatorAnswer};
+use crate::types::{Epoch, GroupId, LinkId, Mono, Now, PairId, PairState, Seq, StreamId};
+
+/// How far ahead of the timeline a secondary may ask the next stamps to be. Writes wait until the timeline is there.
+const BASE_TIME_AHEAD_NS_MAX: u64 = 5_000_000_000;
+
+impl<M: Memory> Primary<M> {
+    pub(super) fn session_up(&mut self, now: Now, link: LinkId, ports: &mut impl Up<M>) {
+        self.session_down(now, link);
+        let groups: Vec<GroupId> =
+            self.groups.iter().filter(|(_, group)| group.config.link == link).map(|(id, _)| *id).collect();
+        for id in groups {
+            self.tell_suspended(id, ports);
+            for closed in &self.groups[&id].closed {
+                let (stream, epoch, end, end_time) = (closed.stream, closed.epoch, closed.end, closed.end_time);
+                ports.send_message(link, Message::CloseStream { group: id, stream, epoch, end, end_time });
+            }
+        }
+        let streams: Vec<StreamId> =
+            self.streams.iter().filter(|(_, stream)| stream.link == link).map(|(id, _)| *id).collect();
+        for stream in streams {
+            self.ask_to_open(now, stream, ports);
+        }
+    }
+
+    pub(super) fn session_down(&mut self, now: Now, link: LinkId) {
+        for stream in self.streams.values_mut().filter(|stream| stream.link == link) {
+            stream.lose_session();
+        }
+        for pair in self.pairs.values_mut() {
+            let is_joining = matches!(pair.phase, Phase::Joining { .. });
+            if is_joining && self.groups[&pair.config.group].config.link == link {
+                pair.enter(Phase::Opening, now.mono);
+            }
+        }
+        self.due = Mono(0);
+    }
+
+    /// The stream's epoch is durable: the secondary may be told of it.
+    pub(super) fn epoch_durable(&mut self, now: Now, id: StreamId, epoch: Epoch, ports: &mut impl Up<M>) {
+        if let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.epoch == epoch) {
+            stream.epoch_is_durable = true;
+            self.ask_to_open(now, id, ports);
+        }
+    }
+
+    /// Asks for every group that waits for it. Returns when to ask again.
+    pub(super) fn ask_to_open(&mut self, now: Now, id: StreamId, ports: &mut impl Up<M>) -> Option<Mono> {
+        let stopping = !matches!(self.shutdown, Stopping::No);
+        let stream = self.streams.get_mut(&id)?;
+        // A clean shutdown opens nothing new, but goes on with what has to drain.
+        let may_ask = stream.epoch_is_durable && stream.live().is_some() && (stream.is_marked || !stopping);
+        if !may_ask || !ports.session_is_up(stream.link) {
+            return None;
+        }
+        let mut again: Option<Mono> = None;
+        for (group_id, member) in stream.members.iter_mut().filter(|(_, member)| member.answered.is_none()) {
+            let at = member.asked.map(|asked| asked.after_ns(self.config.retry_ns));
+            if let Some(at) = at.filter(|at| now.mono < *at) {
+                again = Some(again.map_or(at, |again| again.min(at)));
+                continue;
+            }
+            member.asked = Some(now.mono);
+            let at = now.mono.after_ns(self.config.retry_ns);
+            again = Some(again.map_or(at, |again| again.min(at)));
+            let group = &self.groups[group_id];
+            let open = OpenStream {
+                group: *group_id,
+                group_name: group.config.name.clone(),
+                generation: group.generation,
+                stream: id,
+                scope: stream.scope,
+                epoch: stream.epoch,
+                base: stream.base,
+                base_time: stream.base_time,
+                acknowledged: stream.durable,
+                drained: stream.drained,
+            };
+            ports.send_message(stream.link, Message::OpenStream(open));
+        }
+        again
+    }
+
+    pub(super) fn take_message(&mut self, now: Now, link: LinkId, message: Message, ports: &mut impl Up<M>) {
+        let group = match &message {
+            Message::StreamOpened(opened) => opened.group,
+            Message::PairJoined { group, .. } | Message::Refused { group, .. } | Message::Fenced { group, .. } => {
+                *group
+            }
+            _ => return,
+        };
+        if self.groups.get(&group).is_none_or(|known| known.config.link != link) {
+            return;
+        }
+        match message {
+            Message::StreamOpened(opened) => self.stream_opened(now, opened, ports),
+            Message::PairJoined { group, pair } => self.pair_joined(now, group, pair, ports),
+            Message::Refused { group, subject, refusal, text } => {
+                self.refused(now, group, subject, refusal, text, ports)
+            }
+            Message::Fenced { group, generation } => self.take_fenced(now, group, generation, ports),
+            _ => {}
+        }
+    }
+
+    fn stream_opened(&mut self, now: Now, opened: StreamOpened, ports: &mut impl Up<M>) {
+        let StreamOpened { group: group_id, generation, stream: id, epoch, durable, base_time } = opened;
+        let Some(group) = self.groups.get_mut(&group_id) else { return };
+        let known = group.generation;
+        if known.number > 0 && generation.number > known.number {
+            return self.take_fenced(now, group_id, generation, ports);
+        }
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.epoch == epoch) else { return };
+        let has_ended = stream.numbers_ended();
+        let last = stream.count(&self.stamper).last;
+        let acknowledged = stream.durable;
+        let Some(member) = stream.members.get_mut(&group_id) else { return };
+        if has_ended || member.answered.is_some() {
+            return;
+        }
+        let name = &group.config.name;
+        let fault = if known.number > 0 && generation != known {
+            Some(format!(
+                "group {name} is at generation {} ({:016x}) here and {} ({:016x}) at the secondary: its data is of \
+                 another history; delete the group at both sites and create it again",
+                known.number, known.id, generation.number, generation.id
+            ))
+        } else if base_time > now.time.after_ns(BASE_TIME_AHEAD_NS_MAX) {
+            Some(format!(
+                "group {name}: the secondary holds history up to {} s ahead of this system's timeline; correct the \
+                 clocks of both systems, then create the pairs again",
+                base_time.since_ns(now.time) / 1_000_000_000
+            ))
+        } else if durable > last {
+            Some(format!("group {name}: the secondary reports number {durable}, the last one given is {last}"))
+        } else if member.opened && durable < acknowledged {
+            Some(format!(
+                "group {name}: the secondary has lost data: it had acknowledged number {acknowledged} and now has \
+                 {durable}; take over or delete the pairs at both sites and create them again"
+            ))
+        } else {
+            None
+        };
+        if let Some(reason) = fault {
+            self.misdeeds += 1;
+            return self.end_opening(now, group_id, reason, ports);
+        }
+        (member.opened, member.answered, member.put_off) = (true, Some(durable), None);
+        self.stamper.raise(base_time);
+        if known.number == 0 {
+            group.generation = generation;
+            self.keep_group(group_id, ports);
+        }
+        self.start_stream(id, ports);
+        let members = self.groups[&group_id].pairs.clone();
+        for pair in members {
+            self.join_pair(now, pair, ports);
+        }
+        self.due = Mono(0);
+    }
+
+    /// Lets records flow once all groups that may have some in the stream are open again.
+    fn start_stream(&mut self, id: StreamId, ports: &mut impl Up<M>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.started {
+            return;
+        }
+        let Some(durable) = stream.resume_from() else { return };
+        let first = stream.members.iter().find(|(_, member)| member.opened);
+        let Some((group, _)) = first else { return };
+        let generation = self.groups[group].generation;
+        stream.started = true;
+        // A beacon soon: the secondary's tip may be old.
+        stream.last_sent = Mono(0);
+        ports.stream_start(stream.link, id, stream.epoch, generation, durable);
+    }
+
+    /// Tells the secondary of a pair whose stream is open. Returns when to tell it again.
+    pub(super) fn join_pair(&mut self, now: Now, id: PairId, ports: &mut impl Up<M>) -> Option<Mono> {
+        let pair = self.pairs.get_mut(&id)?;
+        let group = &self.groups[&pair.config.group];
+        let answered = self.streams.get(&pair.stream)?.members.get(&pair.config.group)?.answered;
+        if answered.is_none() || !matches!(self.shutdown, Stopping::No) {
+            return None;
+        }
+        if matches!(pair.phase, Phase::Opening) {
+            pair.enter(Phase::Joining { asked: None, put_off: None }, now.mono);
+        }
+        let Phase::Joining { asked, .. } = &mut pair.phase else { return None };
+        if let Some(at) = asked.map(|asked| asked.after_ns(self.config.retry_ns)).filter(|at| now.mono < *at) {
+            return Some(at);
+        }
+        *asked = Some(now.mono);
+        let join = JoinPair {
+            group: pair.config.group,
+            pair: id,
+            name: pair.config.name.clone(),
+            remote_volume: pair.config.remote_volume.clone(),
+            stream: pair.stream,
+            blocks: pair.config.geometry.blocks,
+            block_bytes: pair.config.geometry.block_bytes,
+            content: pair.content,
+        };
+        ports.send_message(group.config.link, Message::JoinPair(join));
+        Some(now.mono.after_ns(self.config.retry_ns))
+    }
+
+    fn pair_joined(&mut self, now: Now, group: GroupId, id: PairId, ports: &mut impl Up<M>) {
+        if !matches!(self.shutdown, Stopping::No) {
+            return;
+        }
+        let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.config.group == group) else { return };
+        let Phase::Joining { asked: Some(_), .. } = pair.phase else { return };
+        pair.enter(Phase::Recording, now.mono);
+        let (record, serial, stream_id) = (pair.record().encode(), pair.serial, pair.stream);
+        // From here on the process may stamp: one that finds this mark knows that records may be missing. It becomes
+        // durable before the pair's record does, whose durability opens the gate.
+        let stream = self.streams.get_mut(&stream_id).expect("a pair that joins has its stream");
+        if !stream.is_marked {
+            stream.is_marked = true;
+            let mark = StreamMark::Stamping { epoch: stream.epoch }.encode();
+            self.keep(&stream_key(stream_id), &mark, Wait::Note, ports);
+        }
+        self.keep(&pair_key(id), &record, Wait::PairRecorded(id, serial), ports);
+    }
+
+    /// All is durable: the pair copies.
+    pub(super) fn pair_recorded(&mut self, now: Now, id: PairId, serial: u64, ports: &mut impl Up<M>) {
+        let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.serial == serial) else { return };
+        if !matches!(pair.phase, Phase::Recording) {
+            return;
+        }
+        pair.enter(Phase::Member, now.mono);
+        pair.content = Content::Established;
+        if let Some((ticket, _)) = pair.ticket.take() {
+            ports.answer_operator(ticket, Ok(OperatorAnswer::PairCreated(id)));
+        }
+        self.unpark(id);
+    }
+
+    fn refused(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        subject: Subject,
+        refusal: Refusal,
+        text: String,
+        ports: &mut impl Up<M>,
+    ) {
+        match subject {
+            Subject::Stream(id) => {
+                let stream = self.streams.get_mut(&id).filter(|stream| !stream.numbers_ended());
+                let Some(member) = stream.and_then(|stream| stream.members.get_mut(&group)) else { return };
+                if member.answered.is_some() {
+                    return;
+                }
+                match refusal {
+                    Refusal::NotYet => member.put_off = Some(text),
+                    Refusal::Never | Refusal::LostData | Refusal::UnsentRecords => {
+                        self.end_opening(now, group, text, ports);
+                    }
+                }
+            }
+            Subject::Pair(id) => {
+                let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.config.group == group) else { return };
+                let Phase::Joining { put_off, .. } = &mut pair.phase else { return };
+                match (refusal, pair.content) {
+                    (Refusal::NotYet, _) => *put_off = Some(text),
+                    (_, Content::Established) => self.end_opening(now, group, text, ports),
+                    _ => self.fail_creation(id, OperatorError::WrongState(text), ports),
+                }
+            }
+        }
+    }
+
+    /// The group cannot go on with its secondary: suspended if it ever copied, else its new pairs fail.
+    fn end_opening(&mut self, now: Now, id: GroupId, reason: String, ports: &mut impl Up<M>) {
+        let members = &self.groups[&id].pairs;
+        let has_history = members.iter().any(|pair| self.pairs[pair].content == Content::Established);
+        match has_history {
+            true => self.suspend(now, id, PairState::SuspendedError, reason, FirstMissed::Known, ports),
+            false => self.fail_opening(id, reason, ports),
+        }
+    }
+
+    /// All pairs of the group that are being created fail.
+    pub(super) fn fail_opening(&mut self, id: GroupId, reason: String, ports: &mut impl Up<M>) {
+        for pair in self.groups[&id].pairs.clone() {
+            if self.pairs[&pair].is_opening() {
+                self.fail_creation(pair, OperatorError::WrongState(reason.clone()), ports);
+            }
+        }
+    }
+
+    pub(super) fn take_durable(&mut self, link: LinkId, id: StreamId, epoch: Epoch, seq: Seq, ports: &mut impl Up<M>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.link != link || stream.epoch != epoch || stream.live().is_none() {
+            return;
+        }
+        if seq > stream.count(&self.stamper).last {
+            self.misdeeds += 1;
+            return;
+        }
+        if seq > stream.durable {
+            stream.durable = seq;
+            let members: Vec<GroupId> = stream.members.keys().copied().collect();
+            // What waits for durability, is looked at in the next turn.
+            let is_awaited = !matches!(self.shutdown, Stopping::No)
+                || members.iter().any(|id| self.groups[id].pairs.iter().any(|pair| self.pairs[pair].leaving.is_some()));
+            if is_awaited {
+                self.due = Mono(0);
+            }
+            if let Some(first) = members.first() {
+                self.refresh_budget(self.groups[first].budget, ports);
+            }
+        }
+    }
+}

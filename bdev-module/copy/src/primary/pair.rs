@@ -1,0 +1,81 @@
+//! A pair at its primary.
+
+use super::PairConfig;
+use super::meta::PairRecord;
+use crate::blank::BlankCheck;
+use crate::message::Content;
+use crate::overlap::OverlapQueue;
+use crate::ports::Ticket;
+use crate::types::{Mono, Stamp, StreamId};
+use std::collections::VecDeque;
+
+/// A pair.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub config: PairConfig,
+    /// Tells this pair from an earlier one of the same name, whose I/O may still be on its way.
+    pub serial: u64,
+    pub stream: StreamId,
+    pub content: Content,
+    pub phase: Phase,
+    pub phase_since: Mono,
+    /// Who waits for the pair to be created, and until when (set when the local check is over).
+    pub ticket: Option<(Ticket, Option<Mono>)>,
+    /// Who waits for the pair to be deleted, and until when.
+    pub leaving: Option<(Ticket, Mono)>,
+    pub overlap: OverlapQueue<usize>,
+    /// Writes that hold their blocks and wait for the pair to be opened, or to be durably suspended.
+    pub parked: VecDeque<usize>,
+    /// Since when the oldest of them waits.
+    pub parked_since: Option<Mono>,
+    /// Host requests that are not answered yet.
+    pub requests: usize,
+    pub last_stamp: Option<Stamp>,
+    /// Local writes that failed after their stamp.
+    pub repairs: u64,
+}
+
+/// How far a pair is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// The local volume is being read.
+    Checking(BlankCheck),
+    /// Its stream is being opened.
+    Opening,
+    /// The secondary is being told of the pair.
+    Joining {
+        /// When it was last told.
+        asked: Option<Mono>,
+        /// Its word when it put it off.
+        put_off: Option<String>,
+    },
+    /// Joined there; that it may stamp is being made durable here.
+    Recording,
+    /// Part of its group, for better or worse: the group says whether it copies.
+    Member,
+    /// Suspended on its own (it was never part of the group), but not durably yet.
+    Halting(String),
+    /// Suspended on its own: writes are local only.
+    Halted(String),
+}
+
+impl Pair {
+    /// Whether it has not become part of its group yet.
+    pub fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Checking(_) | Phase::Opening | Phase::Joining { .. } | Phase::Recording)
+    }
+
+    /// As it is kept across restarts.
+    pub fn record(&self) -> PairRecord {
+        let suspended = match &self.phase {
+            Phase::Halting(reason) | Phase::Halted(reason) => Some(reason.clone()),
+            _ => None,
+        };
+        PairRecord { geometry: self.config.geometry, suspended }
+    }
+
+    pub fn enter(&mut self, phase: Phase, now: Mono) {
+        self.phase = phase;
+        self.phase_since = now;
+    }
+}

@@ -1,0 +1,95 @@
+//! A stream at its sender: one epoch of it, and which groups have it open at the secondary.
+
+use crate::stamp::{Count, Numbering, Stamper};
+use crate::types::{Epoch, GroupId, LinkId, Mono, Scope, Seq, Time};
+use std::collections::BTreeMap;
+
+/// One epoch of a stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub link: LinkId,
+    pub scope: Scope,
+    pub epoch: Epoch,
+    pub base: Seq,
+    pub base_time: Time,
+    /// The epoch before, all of it durable at the secondary.
+    pub drained: Option<(Epoch, Seq)>,
+    pub numbers: Numbers,
+    /// The highest number known to be durable at the secondary.
+    pub durable: Seq,
+    /// Whether the epoch itself is durable; nothing of it may leave before.
+    pub epoch_is_durable: bool,
+    /// Whether metadata says (or was last asked to say) that the epoch stamps.
+    pub is_marked: bool,
+    /// The groups that it feeds.
+    pub members: BTreeMap<GroupId, Membership>,
+    /// Records and beacons flow in this session.
+    pub started: bool,
+    /// When it last said something.
+    pub last_sent: Mono,
+}
+
+/// Where a stream's numbers come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Numbers {
+    /// From the stamper.
+    Live(Numbering),
+    /// Nowhere: a record could not be taken. It sends nothing more, neither record nor beacon.
+    Broken(Count),
+    /// Nowhere: drained for a clean shutdown.
+    Drained(Count),
+}
+
+/// A group's share in a stream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Membership {
+    /// The secondary opened the stream for the group in this epoch: there may be records of it.
+    pub opened: bool,
+    /// What the secondary answered in this session: durable up to here.
+    pub answered: Option<Seq>,
+    /// When the secondary was last asked in this session.
+    pub asked: Option<Mono>,
+    /// The secondary's word when it put the opening off.
+    pub put_off: Option<String>,
+}
+
+impl Stream {
+    pub fn count(&self, stamper: &Stamper) -> Count {
+        match self.numbers {
+            Numbers::Live(numbering) => stamper.count(numbering),
+            Numbers::Broken(count) | Numbers::Drained(count) => count,
+        }
+    }
+
+    pub fn live(&self) -> Option<Numbering> {
+        match self.numbers {
+            Numbers::Live(numbering) => Some(numbering),
+            _ => None,
+        }
+    }
+
+    /// Whether it gives no numbers any more.
+    pub fn numbers_ended(&self) -> bool {
+        self.live().is_none()
+    }
+
+    pub fn is_broken(&self) -> bool {
+        matches!(self.numbers, Numbers::Broken(_))
+    }
+
+    /// The session is gone: everything has to be asked again in the next one.
+    pub fn lose_session(&mut self) {
+        self.started = false;
+        for member in self.members.values_mut() {
+            (member.answered, member.asked, member.put_off) = (None, None, None);
+        }
+    }
+
+    /// From which number on to send, once every group that may have records in it was opened again. A group that was
+    /// never opened does not hold the others up.
+    pub fn resume_from(&self) -> Option<Seq> {
+        let mut opened = self.members.values().filter(|member| member.opened);
+        let first = opened.next()?.answered?;
+        opened.try_fold(first, |least, member| Some(least.min(member.answered?)))
+    }
+}

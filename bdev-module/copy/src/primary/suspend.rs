@@ -1,0 +1,301 @@
+//! Why a group stops copying, and what follows.
+//!
+//! A suspended group's streams are broken: they send nothing more in their epoch, their buffers are freed, the secondary
+//! keeps its last cut. Hosts run on without stamps, but only once the suspension is durable here: else a crash could
+//! leave writes that the secondary lacks and a metadata that takes the group for drained.
+//!
+//! Groups that share a stream (scope `system`) share its fate: were one to go on, the numbers of the other's records
+//! would be a gap in its stream.
+
+use super::budget::BudgetKey;
+use super::group::Life;
+use super::meta::{StreamMark, Suspension, group_key, pair_key, stream_key};
+use super::pair::Phase;
+use super::request::Stage;
+use super::stream::Numbers;
+use super::{Primary, Up, Wait};
+use crate::engine::OperatorError;
+use crate::message::{Content, Message};
+use crate::ports::{HostError, Memory};
+use crate::types::{Extent, StreamId, Time};
+use crate::types::{Generation, GroupId, Mono, Now, PairId, PairState, RecordHead, RecordKind, Stamp};
+
+/// Whether the first write that the secondary may lack is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FirstMissed {
+    /// It is the oldest that is kept, or the next one.
+    Known,
+    /// The process that stamped it is gone.
+    Unknown,
+}
+
+impl<M: Memory> Primary<M> {
+    /// Whether a record goes into the send buffer; if not, the group was suspended: a record that cannot be taken ends
+    /// its stream, else it would be a gap.
+    pub(super) fn has_room(
+        &mut self,
+        now: Now,
+        id: PairId,
+        kind: RecordKind,
+        payload_bytes: usize,
+        ports: &mut impl Up<M>,
+    ) -> bool {
+        let pair = &self.pairs[&id];
+        let stamp = Stamp { time: Time(0), stream: pair.stream, seq: crate::types::Seq(0) };
+        let extent = Extent { lba: 0, blocks: 1 };
+        let Ok(payload_bytes) = u32::try_from(payload_bytes) else { return false };
+        let charge = RecordHead { stamp, pair: id, kind, extent, payload_bytes }.charge_bytes();
+        let group_id = pair.config.group;
+        let key = self.groups[&group_id].budget;
+        if self.budgets[&key].holds(charge) {
+            return true;
+        }
+        self.refresh_budget(key, ports);
+        if self.budgets[&key].holds(charge) {
+            return true;
+        }
+        let limit = self.budgets[&key].limit_bytes;
+        let reason = format!(
+            "the send buffer of {limit} bytes has no room for the next record of {charge} bytes: the link or the \
+             secondary was too slow for too long; mend that (or enlarge buffer_bytes), then create the pairs again"
+        );
+        self.suspend(now, group_id, PairState::SuspendedFull, reason, FirstMissed::Known, ports);
+        false
+    }
+
+    /// Suspends the group, and those that share a stream with it.
+    pub(super) fn suspend(
+        &mut self,
+        now: Now,
+        id: GroupId,
+        state: PairState,
+        reason: String,
+        missed: FirstMissed,
+        ports: &mut impl Up<M>,
+    ) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let (key, name) = (group.budget, group.config.name.clone());
+        let shares_fate = |other: &GroupId| {
+            *other == id || (self.groups[other].budget == key && !self.groups[other].pairs.is_empty())
+        };
+        let together: Vec<GroupId> = self.groups.keys().copied().filter(shares_fate).collect();
+        let together: Vec<GroupId> = together.into_iter().filter(|id| self.groups[id].is_running()).collect();
+        let since: Vec<Option<Time>> = together.iter().map(|id| self.first_missed(now, *id, missed, ports)).collect();
+        for group in &together {
+            self.break_streams(*group, ports);
+        }
+        for (other, first_missed) in together.into_iter().zip(since) {
+            let reason = match other == id {
+                true => reason.clone(),
+                false => format!("shares its stream with group {name}, which was suspended: {reason}"),
+            };
+            self.suspend_one(now, other, Suspension { state, reason, first_missed }, ports);
+        }
+        self.due = Mono(0);
+    }
+
+    fn first_missed(&self, now: Now, id: GroupId, missed: FirstMissed, ports: &impl Up<M>) -> Option<Time> {
+        let oldest = self.streams_of(id).filter_map(|(stream, link)| ports.stream_backlog(link, stream).oldest).min();
+        match missed {
+            FirstMissed::Known => Some(oldest.unwrap_or(now.time.max(self.stamper.floor()))),
+            FirstMissed::Unknown => None,
+        }
+    }
+
+    /// From here on the group's streams send neither record nor beacon, and keep nothing.
+    fn break_streams(&mut self, group: GroupId, ports: &mut impl Up<M>) {
+        for (id, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.members.contains_key(&group)) {
+            if let Numbers::Live(numbering) = stream.numbers {
+                stream.numbers = Numbers::Broken(self.stamper.close(numbering));
+                stream.started = false;
+                ports.stream_drop(stream.link, *id);
+            }
+        }
+    }
+
+    fn suspend_one(&mut self, now: Now, id: GroupId, suspension: Suspension, ports: &mut impl Up<M>) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        ports.log(format_args!(
+            "group {} suspended ({}): {}",
+            group.config.name,
+            suspension.state.code(),
+            suspension.reason
+        ));
+        let reason = suspension.reason.clone();
+        group.life = Life::Suspending(suspension);
+        let (record, serial, members) = (group.record(), group.serial, group.pairs.clone());
+        self.keep(&group_key(id), &record.encode(), Wait::GroupSuspended(id, serial), ports);
+        self.tell_suspended(id, ports);
+        for pair_id in members {
+            let Some(pair) = self.pairs.get_mut(&pair_id) else { continue };
+            match (pair.is_opening(), pair.content) {
+                (true, Content::Established) => pair.enter(Phase::Member, now.mono),
+                (true, _) => self.fail_creation(pair_id, OperatorError::WrongState(reason.clone()), ports),
+                (false, _) => {}
+            }
+        }
+        self.release_delayed(id, ports);
+        self.refresh_budget(self.groups[&id].budget, ports);
+    }
+
+    /// Tells the secondary, if it can be told now; it is told again at each session's start.
+    pub(super) fn tell_suspended(&self, id: GroupId, ports: &mut impl Up<M>) {
+        let group = &self.groups[&id];
+        let Some(suspension) = group.suspension() else { return };
+        if ports.session_is_up(group.config.link) {
+            let (state, reason) = (suspension.state.code().to_string(), suspension.reason.clone());
+            ports.send_message(group.config.link, Message::GroupSuspended { group: id, state, reason });
+        }
+    }
+
+    /// The suspension is durable: hosts run on.
+    pub(super) fn group_suspended(&mut self, id: GroupId, serial: u64) {
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.serial == serial) else { return };
+        if let Life::Suspending(suspension) = &group.life {
+            group.life = Life::Suspended(suspension.clone());
+        }
+        for pair in group.pairs.clone() {
+            self.unpark(pair);
+        }
+    }
+
+    /// Lets go all answers that the throttle holds back.
+    pub(super) fn release_delayed(&mut self, id: GroupId, ports: &mut impl Up<M>) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        for std::cmp::Reverse((_, key, serial)) in
+            std::mem::take(&mut group.delayed).into_sorted_vec().into_iter().rev()
+        {
+            if self.is_answering(key, serial) {
+                self.answer(key, ports);
+            }
+        }
+    }
+
+    /// The secondary says that a newer generation exists.
+    pub(super) fn take_fenced(&mut self, now: Now, id: GroupId, newer: Generation, ports: &mut impl Up<M>) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let ours = group.generation;
+        let name = group.config.name.clone();
+        if ours.number == 0 {
+            let text = format!(
+                "group {name} is at generation {} at the secondary, taken over there; delete it there, or choose \
+                 another name",
+                newer.number
+            );
+            return self.fail_opening(id, text, ports);
+        }
+        if group.fenced == Some(newer) || newer == ours || newer.number < ours.number {
+            return;
+        }
+        let split = newer.number == ours.number || (newer.number == ours.number + 1 && !newer.is_child_of(ours));
+        if newer.number == ours.number {
+            let reason = format!(
+                "split brain: generation {} was begun twice, here as {:016x}, at the other site as {:016x}; decide \
+                 which history stays and delete the group at the other site",
+                ours.number, ours.id, newer.id
+            );
+            self.groups.get_mut(&id).expect("looked up above").split_brain = true;
+            self.suspend(now, id, PairState::SuspendedError, reason, FirstMissed::Known, ports);
+            return self.keep_group(id, ports);
+        }
+        let history = match split {
+            true => ", which does not continue this history (split brain)",
+            false => "",
+        };
+        let reason = format!("another site took the group over: generation {}{history}", newer.number);
+        self.suspend(now, id, PairState::SuspendedError, reason, FirstMissed::Known, ports);
+        let group = self.groups.get_mut(&id).expect("looked up above");
+        (group.fenced, group.split_brain) = (Some(newer), group.split_brain || split);
+        ports.log(format_args!("group {name} is fenced: all host I/O fails from here on"));
+        self.keep_group(id, ports);
+        self.fail_all(id, ports);
+    }
+
+    /// Fails every request of a fenced group, but those that the device holds: they fail when it gives them back.
+    fn fail_all(&mut self, id: GroupId, ports: &mut impl Up<M>) {
+        let members = self.groups[&id].pairs.clone();
+        for pair in &members {
+            self.fail_waiting(*pair, HostError::Fenced, ports);
+        }
+        let is_finished = |stage: &Stage<M>| matches!(stage, Stage::Answering { .. });
+        let finished = self.requests.iter().filter(|(_, request)| is_finished(&request.stage));
+        let of_group = finished.filter(|(_, request)| members.contains(&request.pair));
+        for key in of_group.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.answer(key, ports);
+        }
+    }
+
+    /// Makes the group's record durable; nothing waits for it.
+    pub(super) fn keep_group(&mut self, id: GroupId, ports: &mut impl Up<M>) {
+        let record = self.groups[&id].record().encode();
+        self.keep(&group_key(id), &record, Wait::Note, ports);
+    }
+
+    /// Suspends a pair that never was part of its group: it was not opened in time and its hosts cannot wait longer.
+    pub(super) fn halt_pair(&mut self, now: Now, id: PairId, reason: String, ports: &mut impl Up<M>) {
+        let Some(pair) = self.pairs.get_mut(&id) else { return };
+        ports.log(format_args!("pair {} suspended (PSUE): {reason}", pair.config.name));
+        let told = matches!(pair.phase, Phase::Joining { .. } | Phase::Recording);
+        pair.enter(Phase::Halting(reason.clone()), now.mono);
+        let (record, serial) = (pair.record(), pair.serial);
+        let ticket = pair.ticket.take();
+        let name = pair.config.name.clone();
+        if told {
+            self.tell_left(id, ports);
+        }
+        self.keep(&pair_key(id), &record.encode(), Wait::PairHalted(id, serial), ports);
+        if let Some((ticket, _)) = ticket {
+            let error = OperatorError::TimedOut(format!("pair {name} exists, but is suspended (PSUE): {reason}"));
+            ports.answer_operator(ticket, Err(error));
+        }
+    }
+
+    /// A pair's own suspension is durable: its hosts run on.
+    pub(super) fn pair_halted(&mut self, now: Now, id: PairId, serial: u64) {
+        let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.serial == serial) else { return };
+        if let Phase::Halting(reason) = &pair.phase {
+            let reason = reason.clone();
+            pair.enter(Phase::Halted(reason), now.mono);
+            self.unpark(id);
+        }
+    }
+
+    /// The group's streams that are kept in memory, with their links.
+    pub(super) fn streams_of(&self, group: GroupId) -> impl Iterator<Item = (StreamId, crate::types::LinkId)> + '_ {
+        let feeding = self.streams.iter().filter(move |(_, stream)| stream.members.contains_key(&group));
+        feeding.map(|(id, stream)| (*id, stream.link))
+    }
+
+    /// Takes the links' word for what a send buffer holds.
+    pub(super) fn refresh_budget(&mut self, key: BudgetKey, ports: &impl Up<M>) {
+        let used: u64 = match key {
+            BudgetKey::Shared(id) => {
+                self.streams.get(&id).map_or(0, |stream| ports.stream_backlog(stream.link, id).bytes)
+            }
+            BudgetKey::Group(group) => {
+                self.streams_of(group).map(|(id, link)| ports.stream_backlog(link, id).bytes).sum()
+            }
+        };
+        if let Some(budget) = self.budgets.get_mut(&key) {
+            budget.set_used(used);
+        }
+    }
+
+    /// How long answers are held back in this group now.
+    pub(super) fn throttle_ns(&self, id: GroupId) -> u64 {
+        let group = &self.groups[&id];
+        match group.is_running() && group.fenced.is_none() {
+            true => self.budgets[&group.budget].delay_ns(u64::from(group.config.throttle_ms_max) * 1_000_000),
+            false => 0,
+        }
+    }
+
+    /// Nobody depends on the stream any more: numbers begin anew, epochs go on.
+    pub(super) fn forget_stream(&mut self, id: StreamId, ports: &mut impl Up<M>) {
+        let mark = ports.recall(&stream_key(id)).and_then(|bytes| StreamMark::decode(&bytes));
+        let Some(mark) = mark else { return };
+        let (StreamMark::Forgotten { epoch } | StreamMark::Drained { epoch, .. } | StreamMark::Stamping { epoch }) =
+            mark;
+        self.keep(&stream_key(id), &StreamMark::Forgotten { epoch }.encode(), Wait::Note, ports);
+    }
+}

@@ -1,0 +1,205 @@
+//! What time brings: answers whose wait is over, beacons, repetitions, time-outs.
+//!
+//! The queues are looked at in every turn; all else only when something is due, so that a turn of a busy core is cheap.
+
+use super::group::Group;
+use super::pair::Phase;
+use super::{Beacon, Primary, Stopping, Up};
+use crate::engine::OperatorError;
+use crate::message::Content;
+use crate::ports::Memory;
+use crate::types::{Mono, Now, PairId, PairState, StreamId, Time};
+use std::cmp::Reverse;
+
+use super::host::is_past;
+use super::suspend::FirstMissed;
+
+/// A stream's silence is stretched to this part of its groups' idle time.
+const IDLE_PART: u64 = 8;
+/// How soon to look again when the timeline's lease has to move.
+const LEASE_RETRY_NS: u64 = 500_000;
+
+impl<M: Memory> Primary<M> {
+    pub(super) fn take_turn(&mut self, now: Now, ports: &mut impl Up<M>) {
+        self.retry_lease(now, ports);
+        self.retry_memory(now, ports);
+        self.commit(now, ports);
+        self.let_go(now, ports);
+        if now.mono >= self.due {
+            self.due = Mono(u64::MAX);
+            let due = self.look_after(now, ports);
+            self.due = self.due.min(due);
+        }
+    }
+
+    /// Stamps what waited for the lease, in order, as far as it goes.
+    fn retry_lease(&mut self, now: Now, ports: &mut impl Up<M>) {
+        for _ in 0..self.out_of_lease.len() {
+            let Some(key) = self.out_of_lease.pop_front() else { return };
+            let before = self.out_of_lease.len();
+            self.issue(now, key, ports);
+            if self.out_of_lease.len() > before {
+                // It went to the end: the lease has not moved (far enough). Back to where it was.
+                self.out_of_lease.rotate_right(1);
+                return;
+            }
+        }
+    }
+
+    /// Lets go the answers whose stamps the timeline has passed.
+    fn commit(&mut self, now: Now, ports: &mut impl Up<M>) {
+        while let Some(Reverse((time, key, serial))) = self.committing.peek().copied() {
+            if !is_past(now, time) {
+                return;
+            }
+            self.committing.pop();
+            if self.is_answering(key, serial) {
+                self.throttle(now, key, ports);
+            }
+        }
+    }
+
+    /// Lets go the answers that were held back long enough; all, once the send buffer has room again.
+    fn let_go(&mut self, now: Now, ports: &mut impl Up<M>) {
+        let ids: smallvec::SmallVec<[_; 8]> = self.groups.keys().copied().collect();
+        for id in ids {
+            if self.groups[&id].delayed.is_empty() {
+                continue;
+            }
+            if self.throttle_ns(id) == 0 {
+                self.release_delayed(id, ports);
+                continue;
+            }
+            while let Some(Reverse((until, key, serial))) = self.groups[&id].delayed.peek().copied() {
+                if until > now.mono {
+                    break;
+                }
+                self.groups.get_mut(&id).map(|group| group.delayed.pop());
+                if self.is_answering(key, serial) {
+                    self.answer(key, ports);
+                }
+            }
+        }
+    }
+
+    /// Streams and pairs. Returns when to look again.
+    fn look_after(&mut self, now: Now, ports: &mut impl Up<M>) -> Mono {
+        let mut due = Mono(u64::MAX);
+        for id in self.streams.keys().copied().collect::<Vec<_>>() {
+            for at in [self.ask_to_open(now, id, ports), self.beacon(now, id, ports)].into_iter().flatten() {
+                due = due.min(at);
+            }
+        }
+        for id in self.pairs.keys().copied().collect::<Vec<_>>() {
+            for at in [self.join_pair(now, id, ports), self.attend(now, id, ports), self.try_leave(now, id, ports)] {
+                due = due.min(at.unwrap_or(due));
+            }
+        }
+        for key in self.budgets.keys().copied().collect::<Vec<_>>() {
+            self.refresh_budget(key, ports);
+        }
+        self.try_stop(now, ports);
+        if let Stopping::Draining { deadline, .. } = self.shutdown {
+            due = due.min(deadline);
+        }
+        due
+    }
+
+    /// Sends a beacon if the stream was silent for long enough. Returns when to look again.
+    fn beacon(&mut self, now: Now, id: StreamId, ports: &mut impl Up<M>) -> Option<Mono> {
+        let stream = self.streams.get_mut(&id)?;
+        let numbering = stream.live()?;
+        if !stream.started || !ports.session_is_up(stream.link) {
+            return None;
+        }
+        let groups = stream.members.keys().filter_map(|group| self.groups.get(group));
+        let interval_ns = silence_ns(now, groups, &self.config);
+        let at = stream.last_sent.after_ns(interval_ns);
+        if now.mono < at {
+            return Some(at);
+        }
+        let Ok(count) = self.stamper.promise(now, numbering) else {
+            return Some(now.mono.after_ns(LEASE_RETRY_NS));
+        };
+        stream.last_sent = now.mono;
+        let beacon = Beacon { stream: id, epoch: stream.epoch, time: count.floor, seq: count.last };
+        ports.send_beacon(stream.link, beacon);
+        Some(now.mono.after_ns(interval_ns))
+    }
+
+    /// A pair that is being created: memory for its check, its hosts' and its operator's patience.
+    fn attend(&mut self, now: Now, id: PairId, ports: &mut impl Up<M>) -> Option<Mono> {
+        self.poll_check(id, ports);
+        let pair = self.pairs.get(&id).filter(|pair| pair.is_opening())?;
+        let mut due = match pair.phase {
+            Phase::Checking(_) => Some(now.mono.after_ns(self.config.retry_ns)),
+            _ => None,
+        };
+        let hosts_until = pair.parked_since.map(|since| since.after_ns(self.config.open_wait_ns));
+        let operator_until = pair.ticket.and_then(|(_, until)| until);
+        if hosts_until.is_some_and(|until| now.mono >= until) {
+            self.give_up_opening(now, id, ports);
+            return None;
+        }
+        if operator_until.is_some_and(|until| now.mono >= until) {
+            let waits =
+                self.waiting(id).map_or(String::new(), |waiting| format!(": {} ({})", waiting.reason, waiting.owner));
+            let pair = self.pairs.get_mut(&id)?;
+            let text = format!(
+                "pair {} exists but does not copy yet{waits}; it goes on by itself, see pair_get",
+                pair.config.name
+            );
+            if let Some((ticket, _)) = pair.ticket.take() {
+                ports.answer_operator(ticket, Err(OperatorError::TimedOut(text)));
+            }
+        }
+        let still_waits = self.pairs.get(&id).and_then(|pair| pair.ticket).and_then(|(_, until)| until);
+        for at in [hosts_until, still_waits].into_iter().flatten() {
+            due = Some(due.map_or(at, |due| due.min(at)));
+        }
+        due
+    }
+
+    /// Hosts have waited long enough for their pair to be opened: they run on locally.
+    fn give_up_opening(&mut self, now: Now, id: PairId, ports: &mut impl Up<M>) {
+        let waits =
+            self.waiting(id).map_or(String::new(), |waiting| format!(" ({}: {})", waiting.owner, waiting.reason));
+        let Some(pair) = self.pairs.get(&id) else { return };
+        let seconds = self.config.open_wait_ns / 1_000_000_000;
+        let reason = format!(
+            "pair {} was not opened within {seconds} s of a host's write{waits}, so hosts go on without the secondary; \
+             delete the pair at both sites and create it again",
+            pair.config.name
+        );
+        match pair.content {
+            Content::Established => {
+                let group = pair.config.group;
+                self.suspend(now, group, PairState::SuspendedError, reason, FirstMissed::Known, ports);
+            }
+            _ => self.halt_pair(now, id, reason, ports),
+        }
+    }
+
+    pub(super) fn timeout(&self, now: Now) -> Option<Mono> {
+        let committing = self.committing.peek().map(|Reverse((time, ..))| {
+            let until = time.after_ns(now.error_bound_ns).after_ns(1);
+            now.mono.after_ns(until.since_ns(now.time))
+        });
+        let delayed =
+            self.groups.values().filter_map(|group| group.delayed.peek()).map(|Reverse((until, ..))| *until).min();
+        let lease = (!self.out_of_lease.is_empty()).then(|| now.mono.after_ns(LEASE_RETRY_NS));
+        let due = (self.due != Mono(u64::MAX)).then_some(self.due);
+        [committing, delayed, lease, self.memory_retry_at(now), due].into_iter().flatten().min()
+    }
+
+    /// The newest time that was stamped or promised: no stamp from here on is at or below it.
+    pub fn stamped_up_to(&self) -> Time {
+        self.stamper.floor()
+    }
+}
+
+/// How long a stream may be silent: short while one of its groups is written to, stretched with their idle time.
+fn silence_ns<'a>(now: Now, groups: impl Iterator<Item = &'a Group>, config: &super::PrimaryConfig) -> u64 {
+    let idle_ns = groups.map(|group| now.mono.since_ns(group.last_write)).min().unwrap_or(u64::MAX);
+    (idle_ns / IDLE_PART).clamp(config.beacon_interval_ns, config.beacon_interval_ns_max)
+}

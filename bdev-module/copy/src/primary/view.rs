@@ -1,0 +1,169 @@
+//! How groups and pairs are shown.
+
+use super::pair::{Pair, Phase};
+use super::request::Stage;
+use super::{Backlog, GroupStatus, PairStatus, Primary, StreamStanding, Up, Waiting};
+use crate::ports::Memory;
+use crate::types::{GroupId, Now, PairId, PairState, StreamId, Time};
+
+impl<M: Memory> Primary<M> {
+    pub(super) fn show_pair(&self, now: Now, id: PairId) -> Option<PairStatus> {
+        let pair = self.pairs.get(&id)?;
+        let group = &self.groups[&pair.config.group];
+        let is_waiting = |stage: &Stage<M>| matches!(stage, Stage::Waiting(_));
+        let of_pair = self.requests.iter().filter(|(_, request)| request.pair_serial == pair.serial);
+        let check = match &pair.phase {
+            Phase::Checking(check) => Some(check.progress()),
+            _ => None,
+        };
+        let _ = now;
+        Some(PairStatus {
+            pair: id,
+            name: pair.config.name.clone(),
+            group: pair.config.group,
+            volume: pair.config.volume,
+            geometry: pair.config.geometry,
+            remote_volume: pair.config.remote_volume.clone(),
+            state: self.pair_state(pair),
+            reason: match &pair.phase {
+                Phase::Halting(reason) | Phase::Halted(reason) => Some(reason.clone()),
+                Phase::Member => group.suspension().map(|suspension| suspension.reason.clone()),
+                _ => None,
+            },
+            fenced: group.fenced.is_some(),
+            waiting: self.waiting(id),
+            check,
+            stream: pair.stream,
+            last_stamp: pair.last_stamp,
+            requests: pair.requests,
+            writes_waiting: of_pair.filter(|(_, request)| is_waiting(&request.stage)).count(),
+            repairs: pair.repairs,
+        })
+    }
+
+    fn pair_state(&self, pair: &Pair) -> PairState {
+        match &pair.phase {
+            Phase::Checking(_) | Phase::Opening | Phase::Joining { .. } | Phase::Recording => PairState::Copy,
+            Phase::Halting(_) | Phase::Halted(_) => PairState::SuspendedError,
+            Phase::Member => self.member_state(pair.config.group),
+        }
+    }
+
+    fn member_state(&self, group: GroupId) -> PairState {
+        let group = &self.groups[&group];
+        match group.suspension() {
+            Some(suspension) => suspension.state,
+            None if self.budgets[&group.budget].is_nearly_full() => PairState::NearlyFull,
+            None => PairState::Pair,
+        }
+    }
+
+    /// What a pair waits for, with owner and time-out.
+    pub(super) fn waiting(&self, id: PairId) -> Option<Waiting> {
+        let pair = self.pairs.get(&id)?;
+        let group = &self.groups[&pair.config.group];
+        let since = pair.phase_since;
+        let hosts_until = pair.parked_since.map(|since| since.after_ns(self.config.open_wait_ns));
+        let operator_until = pair.ticket.and_then(|(_, until)| until);
+        let timeout = [hosts_until, operator_until].into_iter().flatten().min();
+        let waiting = |owner, reason| Some(Waiting { owner, reason, since, timeout });
+        if let Some((_, deadline)) = pair.leaving {
+            let reason = "requests and records of the pair end before it is deleted".to_string();
+            return Some(Waiting { owner: "secondary", reason, since, timeout: Some(deadline) });
+        }
+        match &pair.phase {
+            Phase::Checking(_) => waiting("local volume", "the volume is being read, it must be empty".to_string()),
+            Phase::Opening => {
+                let stream = self.streams.get(&pair.stream)?;
+                let member = stream.members.get(&pair.config.group)?;
+                match (stream.epoch_is_durable, member.asked, &member.put_off) {
+                    (false, ..) => waiting("metadata", "the stream's epoch is becoming durable".to_string()),
+                    (_, _, Some(text)) => waiting("secondary", text.clone()),
+                    (_, Some(_), None) => waiting("secondary", "it has to open the stream".to_string()),
+                    (_, None, None) => waiting("link", "no session with the secondary system".to_string()),
+                }
+            }
+            Phase::Joining { put_off: Some(text), .. } => waiting("secondary", text.clone()),
+            Phase::Joining { .. } => waiting("secondary", "it has to take up the pair".to_string()),
+            Phase::Recording => waiting("metadata", "that the pair is established is becoming durable".to_string()),
+            Phase::Halting(_) => waiting("metadata", "the suspension is becoming durable".to_string()),
+            Phase::Halted(_) => None,
+            Phase::Member if matches!(group.life, super::group::Life::Suspending(_)) => {
+                waiting("metadata", "the suspension is becoming durable".to_string())
+            }
+            Phase::Member => {
+                let stream = self.streams.get(&pair.stream).filter(|stream| stream.live().is_some())?;
+                let lease = self.out_of_lease.iter().filter_map(|key| self.requests.get(*key));
+                if lease.filter(|request| request.pair_serial == pair.serial).count() > 0 {
+                    return waiting(
+                        "timeline",
+                        "the lease of the timeline has to move before more is stamped".to_string(),
+                    );
+                }
+                if stream.started {
+                    return None;
+                }
+                // Hosts are not held up: records are kept until the send buffer is full.
+                let member = stream.members.get(&pair.config.group)?;
+                let reason = member.put_off.clone();
+                match member.asked {
+                    Some(_) => waiting("secondary", reason.unwrap_or_else(|| "it has to open the stream again".into())),
+                    None => waiting("link", "no session with the secondary system; records are kept".to_string()),
+                }
+            }
+        }
+    }
+
+    pub(super) fn show_group(&self, now: Now, id: GroupId, ports: &impl Up<M>) -> Option<GroupStatus> {
+        let group = self.groups.get(&id)?;
+        let streams: Vec<StreamStanding> =
+            self.streams_of(id).filter_map(|(stream, _)| self.show_stream(stream, ports)).collect();
+        let backlog = streams.iter().fold(Backlog::default(), |sum, stream| Backlog {
+            records: sum.records + stream.backlog.records,
+            bytes: sum.bytes + stream.backlog.bytes,
+            oldest: [sum.oldest, stream.backlog.oldest].into_iter().flatten().min(),
+        });
+        let is_member = |pair: &PairId| matches!(self.pairs[pair].phase, Phase::Member);
+        let state = match group.pairs.iter().any(is_member) || !group.is_running() {
+            true => self.member_state(id),
+            false => PairState::Simplex,
+        };
+        Some(GroupStatus {
+            group: id,
+            name: group.config.name.clone(),
+            scope: group.config.scope,
+            link: group.config.link,
+            remote: group.config.remote,
+            generation: group.generation,
+            state,
+            reason: group.suspension().map(|suspension| suspension.reason.clone()),
+            fenced: group.fenced,
+            split_brain: group.split_brain,
+            waiting: group.pairs.iter().find_map(|pair| self.waiting(*pair)),
+            backlog,
+            buffer_bytes: self.budgets[&group.budget].limit_bytes,
+            throttle_ns: self.throttle_ns(id),
+            lag_ns: match group.suspension() {
+                None => Some(backlog.oldest.map_or(0, |oldest| now.time.since_ns(oldest))),
+                Some(suspension) => suspension.first_missed.map(|first: Time| now.time.since_ns(first)),
+            },
+            pairs: group.pairs.iter().copied().collect(),
+            streams,
+        })
+    }
+
+    fn show_stream(&self, id: StreamId, ports: &impl Up<M>) -> Option<StreamStanding> {
+        let stream = self.streams.get(&id)?;
+        let count = stream.count(&self.stamper);
+        Some(StreamStanding {
+            stream: id,
+            epoch: stream.epoch,
+            started: stream.started,
+            broken: stream.is_broken(),
+            last: count.last,
+            last_time: count.floor,
+            durable: stream.durable,
+            backlog: ports.stream_backlog(stream.link, id),
+        })
+    }
+}
