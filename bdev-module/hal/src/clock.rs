@@ -1,6 +1,6 @@
 //! The only module that reads a clock: fenced counter reads, and the timeline that stamps come from.
 //!
-//! All cores evaluate one function of the counter: a chain of straight [`Segment`](segment::Segment)s, each beginning where
+//! All cores evaluate one function of the counter: a chain of straight segments, each beginning where
 //! the one before ends. The next segment is decided once, by a compare-and-swap on the one before, and only ever for
 //! counter values at which no reader has had an answer: a reader that comes to the end of the chain before the control
 //! plane has steered appends the continuation itself (at the counter's own rate). So the function is continuous, a change lies in the

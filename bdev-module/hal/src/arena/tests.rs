@@ -184,17 +184,27 @@ proptest! {
 struct Elsewhere {
     thread: std::thread::JoinHandle<()>,
     sender: std::sync::mpsc::Sender<Held>,
+    dropped: std::sync::mpsc::Receiver<()>,
 }
 
 impl Elsewhere {
     fn new() -> Elsewhere {
         let (sender, receiver) = std::sync::mpsc::channel::<Held>();
-        let thread = std::thread::spawn(move || receiver.iter().for_each(|held| held.check()));
-        Elsewhere { thread, sender }
+        let (done, dropped) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            for held in receiver {
+                held.check();
+                drop(held);
+                done.send(()).unwrap();
+            }
+        });
+        Elsewhere { thread, sender, dropped }
     }
 
+    /// Returns when it is dropped, so that the arena's figures hold still meanwhile.
     fn drop_there(&self, held: Held) {
         self.sender.send(held).unwrap();
+        self.dropped.recv().unwrap();
     }
 
     fn end(self) {
@@ -212,6 +222,17 @@ fn every_block_there_is_can_wait_in_the_return_queue_at_once() {
     std::thread::spawn(move || drop(held)).join().unwrap();
     // All come back through the queue, and one allocation of everything needs them all joined.
     assert!(arena.alloc(2 << 20).is_some());
+}
+
+#[test]
+fn only_a_foreign_threads_drop_goes_through_the_return_queue() {
+    let arena = arena(2 << 20);
+    let (here, there) = (arena.alloc(512).unwrap(), arena.alloc(512).unwrap());
+    drop(here);
+    assert_eq!(arena.inner.returned.len(), 0);
+    std::thread::spawn(move || drop(there)).join().unwrap();
+    assert_eq!(arena.inner.returned.len(), 1);
+    assert_eq!(arena.stats().used_bytes, 0);
 }
 
 #[test]

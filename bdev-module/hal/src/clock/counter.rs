@@ -38,20 +38,25 @@ impl Counter {
         end.raw_ns.saturating_sub(start.raw_ns).max(1) as f64 / end.count.saturating_sub(start.count).max(1) as f64
     }
 
-    /// Count and raw clock at one moment: of several tries the one that took least, so that a preemption in between does not
-    /// show.
+    /// Count and raw clock at one moment.
     pub(super) fn sample(self) -> Sample {
-        let mut best = None;
+        let (count, raw_ns) = self.beside(|| kernel_ns(libc::CLOCK_MONOTONIC_RAW));
+        Sample { count, raw_ns }
+    }
+
+    /// The count and what another clock says at that moment: of several tries the one that took least, so that a preemption
+    /// between the two reads does not show.
+    pub(super) fn beside(self, clock: impl Fn() -> u64) -> (u64, u64) {
+        let (mut least, mut best) = (u64::MAX, (0, 0));
         for _ in 0..16 {
             let before = self.read();
-            let raw_ns = kernel_ns(libc::CLOCK_MONOTONIC_RAW);
-            let after = self.read();
-            let width = after.saturating_sub(before);
-            if best.is_none_or(|(least, _)| width < least) {
-                best = Some((width, Sample { count: before + width / 2, raw_ns }));
+            let there = clock();
+            let width = self.read().saturating_sub(before);
+            if width < least {
+                (least, best) = (width, (before + width / 2, there));
             }
         }
-        best.map_or(Sample { count: 0, raw_ns: 0 }, |(_, sample)| sample)
+        best
     }
 }
 

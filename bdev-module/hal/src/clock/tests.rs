@@ -139,18 +139,28 @@ fn a_timeline_starts_above_its_floor_or_at_the_wall_clock_and_grants_no_lease_it
     assert!(found.behind_ns < -(HOUR_NS as i64) && found.lease_ns == first + HOUR_NS && found.now_ns > first);
 }
 
+/// The monotonic clock and the timeline, read with less than 50 us in between.
+fn both(reader: &mut TimelineReader) -> (u64, u64) {
+    loop {
+        let (before, time, after) = (mono_ns(), reader.now_ns(), mono_ns());
+        if after - before < 50_000 {
+            return (before, time);
+        }
+    }
+}
+
 #[test]
 fn time_goes_on_at_the_right_rate_when_nobody_steers_and_with_either_counter() {
     for counter in [Counter::best(), Counter::Kernel] {
         let timeline = Timeline::start_with(config(0), counter, wall_ns());
         assert_eq!(timeline.reader().single_stamper_only(), counter == Counter::Kernel);
         let mut reader = timeline.reader();
-        let (start_mono, start) = (mono_ns(), reader.now_ns());
+        let (start_mono, start) = both(&mut reader);
         // Over several segments, none of them decided by the control plane.
         std::thread::sleep(Duration::from_millis(700));
-        let (time, mono) = (reader.now_ns() - start, mono_ns() - start_mono);
-        // The reads are apart by what the machine put in between; a rate wrong by a thousandth would show as 700 us.
-        assert!(time.abs_diff(mono) < 5_000_000, "{time} ns of timeline in {mono} ns");
+        let (end_mono, end) = both(&mut reader);
+        let (time, mono) = (end - start, end_mono - start_mono);
+        assert!(time.abs_diff(mono) * 1000 < mono, "{time} ns of timeline in {mono} ns");
         let mut late = timeline.reader();
         assert!(late.now_ns() >= start + time, "a reader made later walks the same chain");
     }
@@ -161,7 +171,7 @@ fn steering_by_a_jumping_wall_clock_never_shows_as_a_step_on_any_core() {
     let timeline = Timeline::start(TimelineConfig { slew_ppm_max: 100_000, ..config(0) });
     // One counter for both threads to be told of what the other saw; bound as measured here.
     let cores: Vec<usize> = (0..cores_online().min(2)).collect();
-    let bound = measure_skew_ns(&cores).unwrap().max(1);
+    let bound = 2 * measure_skew_ns(&cores).unwrap();
     let (seen, stop) = (StdArc::new(AtomicU64::new(0)), StdArc::new(AtomicBool::new(false)));
     let readers: Vec<_> = cores
         .iter()

@@ -109,12 +109,11 @@ impl Timeline {
         self.discipline_towards(wall_ns)
     }
 
-    pub(super) fn discipline_towards(&self, wall_ns: impl FnOnce() -> u64) -> Discipline {
+    pub(super) fn discipline_towards(&self, wall_ns: impl Fn() -> u64) -> Discipline {
         let shared = &*self.shared;
         let mut steering = self.steering();
         let nominal = shared.nominal.load(Ordering::Relaxed);
-        let count = shared.counter.read();
-        let wall_ns = wall_ns();
+        let (count, wall_ns) = shared.counter.beside(wall_ns);
         while count >= steering.current.segment.end {
             steering.current = shared.after(&steering.current);
         }

@@ -6,6 +6,19 @@ mod plain {
     use crate::uring::{Uring, UringConfig};
 
     #[test]
+    fn only_the_first_of_many_producers_signals_a_sleeper() {
+        use std::io::Read;
+        let (sleeper, waker) = pair().unwrap();
+        let _announced = sleeper.announce();
+        for _ in 0..10 {
+            waker.wake();
+        }
+        let mut count = [0; 8];
+        std::fs::File::from(sleeper.event().as_fd().try_clone_to_owned().unwrap()).read_exact(&mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 1);
+    }
+
+    #[test]
     fn a_producer_makes_no_system_call_while_nobody_sleeps_and_one_per_sleep() {
         let (sleeper, waker) = pair().unwrap();
         let mut uring = Uring::new(UringConfig { entries: 8 }, Some(&sleeper)).unwrap();

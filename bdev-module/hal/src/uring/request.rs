@@ -1,0 +1,127 @@
+//! What callers ask of a ring and what comes back.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::arena::{Buf, Shared};
+use crate::fd::Fd;
+
+/// The longest train of datagrams that one send may hold.
+pub const TRAIN_DATAGRAMS_MAX: usize = 64;
+/// The most bytes in one train (what fits in one IPv4 UDP datagram).
+pub const TRAIN_BYTES_MAX: usize = 65_507;
+/// The most pieces in one [`Gather`](super::Gather).
+pub const GATHER_PIECES_MAX: usize = 1024;
+
+/// How large a ring is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UringConfig {
+    /// Submission queue entries, a power of two; the completion queue has four times as many. More operations than this
+    /// may be in flight; what does not fit waits for the next turn.
+    pub entries: u32,
+}
+
+impl Default for UringConfig {
+    fn default() -> UringConfig {
+        UringConfig { entries: 1024 }
+    }
+}
+
+/// Why a ring could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UringError {
+    #[error(
+        "io_uring with {entries} entries refused by the kernel ({source}); is kernel.io_uring_disabled 0, and the kernel 5.19 or newer?"
+    )]
+    Setup { entries: u32, source: io::Error },
+}
+
+/// How much a receive wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receive {
+    /// Complete with whatever has arrived.
+    Some,
+    /// Complete when the whole range is filled, or the stream ends.
+    All,
+}
+
+/// When a write is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// When the device has it.
+    Cached,
+    /// When it is durable (RWF_DSYNC).
+    Durable,
+}
+
+/// What happens to a range of a file or block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallocate {
+    /// Deallocate; reads as zeroes.
+    PunchHole,
+    /// Zero, keeping blocks allocated.
+    ZeroRange,
+}
+
+/// What to shut down of a TCP connection.
+pub use std::net::Shutdown;
+
+/// What an operation gives back.
+#[derive(Debug)]
+pub enum Returned {
+    Nothing,
+    /// The buffer read or received into, or the train sent.
+    Buf(Buf),
+    /// The bytes written.
+    Shared(Shared),
+    /// A new connection.
+    Accepted(Fd),
+}
+
+/// The end of an operation (or one of several results, see `more`).
+#[derive(Debug)]
+pub struct Completion {
+    /// The caller's name for the operation.
+    pub token: u64,
+    /// Bytes moved, or the error.
+    pub result: io::Result<u32>,
+    pub returned: Returned,
+    /// `recv_train`: who sent it.
+    pub from: Option<SocketAddr>,
+    /// `recv_train`: length of each datagram in the train but the last, which may be shorter.
+    pub segment_bytes: usize,
+    /// More completions of this operation follow (`accept`).
+    pub more: bool,
+}
+
+/// What one turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Completions appended.
+    pub completions: usize,
+    /// Did it call the kernel (once)?
+    pub entered: bool,
+    /// Was the core woken by a [`Waker`](crate::wake::Waker)?
+    pub woken: bool,
+}
+
+/// How the kernel was persuaded to run completions; the first one it knows is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Completions are run by this thread's own enters only (SINGLE_ISSUER, DEFER_TASKRUN; Linux 6.1).
+    Deferred,
+    /// At the next entry into the kernel, whatever for (COOP_TASKRUN; Linux 5.19).
+    Cooperative,
+    /// Whenever the kernel likes, by interrupting this thread.
+    Plain,
+}
+
+impl Durability {
+    pub(super) fn flags(self) -> i32 {
+        match self {
+            Durability::Cached => 0,
+            Durability::Durable => libc::RWF_DSYNC,
+        }
+    }
+}
