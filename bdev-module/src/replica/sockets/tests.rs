@@ -143,3 +143,21 @@ fn a_train_that_the_kernel_refuses_is_counted_as_lost() {
     }
     panic!("the error was not counted");
 }
+
+#[test]
+fn a_train_that_came_before_its_link_was_closed_is_not_heard_after() {
+    let mut rig = Rig::new(8 << 20);
+    rig.open(1);
+    let two = rig.open(2);
+    rig.send(1, two, 100, 100, 1);
+    let mut completions = Vec::new();
+    while !completions.iter().any(|c: &Completion| token::class(c.token) == token::CLASS_LINK_RECEIVE) {
+        rig.uring.submit_and_reap(Some(Duration::from_secs(1)), &mut completions).unwrap();
+    }
+    rig.sockets.close(&mut rig.uring, LinkId(2));
+    for completion in completions {
+        if token::class(completion.token) == token::CLASS_LINK_RECEIVE {
+            assert!(rig.sockets.received(completion, rig.now).is_none(), "a closed link heard a train");
+        }
+    }
+}
