@@ -2,13 +2,20 @@
 
 /// End of a list.
 const NONE: u32 = u32::MAX;
-/// What stands at a block's index: its order with this bit set while it is free, without while it is used, and
-/// [`INSIDE`] where no block starts.
+/// What stands at a block's index: its order, with this bit set while it is in a free list, or with the next while it is among
+/// the recent, with neither while it is used; and [`INSIDE`] where no block starts.
 const FREE: u8 = 0x80;
+const RECENT: u8 = 0x40;
 const INSIDE: u8 = 0x7f;
+/// How many blocks of an order are kept unjoined.
+const RECENT_MAX: usize = 64;
 
-/// The buddy allocator: `alloc` and `free` cost at most one step per order.
+/// The buddy allocator: `alloc` and `free` cost at most one step per order. Blocks just freed are kept as they are, for the
+/// next of their size: a reactor takes and gives the same few sizes all the time, and splitting and joining a whole arena
+/// for each cost more than the rest of the allocation. They are joined before an allocation fails.
 pub(super) struct Buddy {
+    /// Freed blocks of each order, not yet joined with their buddies; the warmest last.
+    recent: Vec<Vec<u32>>,
     /// First free block of each order.
     heads: Vec<u32>,
     next: Box<[u32]>,
@@ -23,6 +30,7 @@ impl Buddy {
         assert!(blocks > 0 && blocks < NONE);
         let n = blocks as usize;
         let mut buddy = Buddy {
+            recent: (0..=blocks.ilog2()).map(|_| Vec::with_capacity(RECENT_MAX)).collect(),
             heads: vec![NONE; blocks.ilog2() as usize + 1],
             next: vec![NONE; n].into(),
             prev: vec![NONE; n].into(),
@@ -47,27 +55,57 @@ impl Buddy {
 
     /// Takes a block of `1 << order` smallest blocks and gives its index.
     pub(super) fn alloc(&mut self, order: u32) -> Option<u32> {
+        let index = match self.recent.get_mut(order as usize)?.pop() {
+            Some(index) => index,
+            None => self.split(order).or_else(|| {
+                self.join_recent();
+                self.split(order)
+            })?,
+        };
+        self.tags[index as usize] = order as u8;
+        self.free_blocks -= 1 << order;
+        Some(index)
+    }
+
+    /// Gives back a block that [`alloc`](Buddy::alloc) gave.
+    pub(super) fn free(&mut self, index: u32) {
+        let tag = self.tags[index as usize];
+        assert!(tag & (FREE | RECENT) == 0, "block {index} freed twice or never allocated");
+        self.free_blocks += 1 << tag;
+        let recent = &mut self.recent[usize::from(tag)];
+        if recent.len() < RECENT_MAX {
+            recent.push(index);
+            self.tags[index as usize] = RECENT | tag;
+        } else {
+            self.join(index, u32::from(tag));
+        }
+    }
+
+    /// Cuts the smallest block that is large enough out of the free lists.
+    fn split(&mut self, order: u32) -> Option<u32> {
         let found = (order..self.heads.len() as u32).find(|&o| self.heads[o as usize] != NONE)?;
         let index = self.heads[found as usize];
         self.unlink(index, found);
         for half in (order..found).rev() {
             self.push(index + (1 << half), half);
         }
-        self.tags[index as usize] = order as u8;
-        self.free_blocks -= 1 << order;
         Some(index)
     }
 
-    /// Gives back a block that [`alloc`](Buddy::alloc) gave, and joins it with its free buddies.
-    pub(super) fn free(&mut self, index: u32) {
-        let tag = self.tags[index as usize];
-        assert!(tag & FREE == 0 && tag != INSIDE, "block {index} freed twice or never allocated");
-        let (mut index, mut order) = (index, u32::from(tag));
-        self.free_blocks += 1 << order;
+    fn join_recent(&mut self) {
+        for order in 0..self.recent.len() {
+            while let Some(index) = self.recent[order].pop() {
+                self.join(index, order as u32);
+            }
+        }
+    }
+
+    /// Puts a block into the free lists, joined with its free buddies.
+    fn join(&mut self, mut index: u32, mut order: u32) {
         self.tags[index as usize] = INSIDE;
         loop {
             let buddy = index ^ (1 << order);
-            // A buddy past the end has no tag; one that is split or used has another tag.
+            // A buddy past the end has no tag; one that is split, used or recent has another tag.
             if self.tags.get(buddy as usize) != Some(&(FREE | order as u8)) {
                 break;
             }
