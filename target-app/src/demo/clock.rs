@@ -83,11 +83,8 @@ impl TimelineMap {
                 let timeline = middle(bracket.timeline_ns_min, bracket.timeline_ns_max);
                 let away_ns = timeline.abs_diff(timeline_ns);
                 let slew_ns = (u128::from(away_ns) * u128::from(SLEW_PPM_MAX)).div_ceil(1_000_000) as u64;
-                let at = if timeline_ns >= timeline {
-                    host.saturating_add(away_ns)
-                } else {
-                    host.saturating_sub(away_ns)
-                };
+                let at =
+                    if timeline_ns >= timeline { host.saturating_add(away_ns) } else { host.saturating_sub(away_ns) };
                 Mapped { at: HostTime(at), error_ns: bracket.width_ns().div_ceil(2) + 1 + slew_ns }
             })
             .min_by_key(|mapped| mapped.error_ns)

@@ -1,15 +1,16 @@
-//! One queue pair of the built-in host: a TCP connection, driven by a task, that commands are handed to.
+//! The built-in host's TCP connections, each driven by a task: the admin queue, which brings its controller up and keeps it,
+//! and the I/O queue pairs, which commands are handed to.
 //!
 //! All connections of a host live on one thread, so nothing here is shared between threads.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 
 use longrun_checker::HostTime;
-use longrun_nvmf::host::{Command, Completion, HostError, Queue, QueueEvent, QueueOptions};
+use longrun_nvmf::host::{
+    Command, Completion, Controller, ControllerDescription, ControllerEvent, HostError, Queue, QueueEvent, QueueOptions,
+};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -53,12 +54,117 @@ struct Request {
     answer: oneshot::Sender<Answer>,
 }
 
-/// A connected queue pair. Clones are the same one; when the last is dropped it is closed.
+/// A TCP connection and what has yet to be sent over it.
+struct Pipe {
+    stream: TcpStream,
+    output: Vec<u8>,
+    sent: usize,
+    input: Vec<u8>,
+}
+
+impl Pipe {
+    async fn open(to: SocketAddr) -> Result<Self, ConnectionError> {
+        let tcp = |error: io::Error| ConnectionError::Tcp { to, why: error.to_string() };
+        let stream = TcpStream::connect(to).await.map_err(tcp)?;
+        stream.set_nodelay(true).map_err(tcp)?;
+        Ok(Pipe { stream, output: Vec::new(), sent: 0, input: vec![0; READ_BYTES] })
+    }
+
+    /// Until there is something to read, or room for what has yet to be sent.
+    async fn ready(&self) -> Result<(), ConnectionError> {
+        let waiting = self.sent < self.output.len();
+        let interest = if waiting { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.stream.ready(interest).await.map(drop).map_err(|_| ConnectionError::Ended)
+    }
+
+    /// Sends what the socket takes of what there is, asking `more` for it.
+    fn write(&mut self, mut more: impl FnMut() -> Vec<u8>) -> Result<(), ConnectionError> {
+        loop {
+            if self.sent == self.output.len() {
+                self.output = more();
+                self.sent = 0;
+                if self.output.is_empty() {
+                    return Ok(());
+                }
+            }
+            match self.stream.try_write(self.output.get(self.sent..).unwrap_or_default()) {
+                Ok(bytes) => self.sent += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err(ConnectionError::Ended),
+            }
+        }
+    }
+
+    /// What has come; empty if nothing has.
+    fn read(&mut self) -> Result<&[u8], ConnectionError> {
+        match self.stream.try_read(&mut self.input) {
+            Ok(0) => Err(ConnectionError::Ended),
+            Ok(bytes) => Ok(self.input.get(..bytes).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(&[]),
+            Err(_) => Err(ConnectionError::Ended),
+        }
+    }
+}
+
+/// A controller's admin connection. Dropping it closes the connection, and with it the controller ends.
+pub struct Admin {
+    _keep: oneshot::Sender<()>,
+}
+
+impl Admin {
+    /// Connects and brings the controller up; to be called on a `LocalSet`.
+    ///
+    /// # Errors
+    ///
+    /// If there is nobody at `to`, or the target refuses.
+    pub async fn open(
+        to: SocketAddr,
+        options: QueueOptions,
+        io_queues: u16,
+    ) -> Result<(Self, ControllerDescription), ConnectionError> {
+        let mut pipe = Pipe::open(to).await?;
+        let mut controller = Controller::new(options, io_queues);
+        let description = loop {
+            pipe.write(|| controller.take_output())?;
+            match controller.poll() {
+                Some(ControllerEvent::Ready(description)) => break description,
+                Some(ControllerEvent::Failed(error)) => return Err(error.into()),
+                Some(_) => continue,
+                None => {}
+            }
+            pipe.ready().await?;
+            controller.receive(pipe.read()?);
+        };
+        let (keep, dropped) = oneshot::channel();
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                _ = dropped => {}
+                // The I/O queues learn by themselves that the controller has ended.
+                _ = keep_up(pipe, controller) => {}
+            }
+        });
+        Ok((Admin { _keep: keep }, description))
+    }
+}
+
+/// Answers what the controller has to say, until it ends.
+async fn keep_up(mut pipe: Pipe, mut controller: Controller) -> Result<(), ConnectionError> {
+    loop {
+        while let Some(event) = controller.poll() {
+            if let ControllerEvent::Failed(error) = event {
+                return Err(error.into());
+            }
+        }
+        pipe.write(|| controller.take_output())?;
+        pipe.ready().await?;
+        controller.receive(pipe.read()?);
+    }
+}
+
+/// A connected I/O queue pair. Clones are the same one; when the last is dropped it is closed.
 #[derive(Clone)]
 pub struct Connection {
     requests: mpsc::UnboundedSender<Request>,
-    cntlid: u16,
-    bytes_sent: Rc<Cell<u64>>,
 }
 
 impl Connection {
@@ -68,38 +174,22 @@ impl Connection {
     ///
     /// If there is nobody at `to`, or the target refuses.
     pub async fn open(to: SocketAddr, options: QueueOptions, clock: HostClock) -> Result<Self, ConnectionError> {
-        let tcp = |error: io::Error| ConnectionError::Tcp { to, why: error.to_string() };
-        let stream = TcpStream::connect(to).await.map_err(tcp)?;
-        stream.set_nodelay(true).map_err(tcp)?;
+        let pipe = Pipe::open(to).await?;
         let (requests, asked) = mpsc::unbounded_channel();
         let (connected, is_connected) = oneshot::channel();
-        let bytes_sent = Rc::new(Cell::new(0));
         let task = Driver {
-            stream,
+            pipe,
             commands_max: usize::from(options.entries).saturating_sub(1),
             queue: Queue::new(options),
             requests: asked,
             answers: HashMap::new(),
             next_token: 0,
             connected: Some(connected),
-            output: Vec::new(),
-            sent: 0,
             clock,
-            bytes_sent: Rc::clone(&bytes_sent),
         };
         tokio::task::spawn_local(task.run());
-        let cntlid = is_connected.await.unwrap_or(Err(ConnectionError::Ended))?;
-        Ok(Connection { requests, cntlid, bytes_sent })
-    }
-
-    /// The controller that Connect answered with.
-    pub fn cntlid(&self) -> u16 {
-        self.cntlid
-    }
-
-    /// Bytes that have left for the socket.
-    pub fn bytes_sent(&self) -> u64 {
-        self.bytes_sent.get()
+        is_connected.await.unwrap_or(Err(ConnectionError::Ended))?;
+        Ok(Connection { requests })
     }
 
     /// Sends a command, when the queue has room, and waits for its end.
@@ -115,18 +205,15 @@ impl Connection {
 }
 
 struct Driver {
-    stream: TcpStream,
+    pipe: Pipe,
     queue: Queue,
     commands_max: usize,
     requests: mpsc::UnboundedReceiver<Request>,
     answers: HashMap<u64, oneshot::Sender<Answer>>,
     next_token: u64,
     /// Taken when Connect was answered.
-    connected: Option<oneshot::Sender<Result<u16, ConnectionError>>>,
-    output: Vec<u8>,
-    sent: usize,
+    connected: Option<oneshot::Sender<Result<(), ConnectionError>>>,
     clock: HostClock,
-    bytes_sent: Rc<Cell<u64>>,
 }
 
 impl Driver {
@@ -140,21 +227,14 @@ impl Driver {
     }
 
     async fn exchange(&mut self) -> Result<(), ConnectionError> {
-        let mut buffer = vec![0; READ_BYTES];
         loop {
             self.take_events()?;
-            self.write()?;
+            self.pipe.write(|| self.queue.take_output())?;
             let room = self.connected.is_none() && self.answers.len() < self.commands_max;
-            let interest = if self.sent < self.output.len() {
-                Interest::READABLE | Interest::WRITABLE
-            } else {
-                Interest::READABLE
-            };
             tokio::select! {
-                ready = self.stream.ready(interest) => {
-                    if ready.map_err(|_| ConnectionError::Ended)?.is_readable() {
-                        self.read(&mut buffer)?;
-                    }
+                ready = self.pipe.ready() => {
+                    ready?;
+                    self.queue.receive(self.pipe.read()?);
                 }
                 request = self.requests.recv(), if room => {
                     let Some(request) = request else { return Ok(()) };
@@ -180,9 +260,9 @@ impl Driver {
     fn take_events(&mut self) -> Result<(), ConnectionError> {
         while let Some(event) = self.queue.poll() {
             match event {
-                QueueEvent::Connected { cntlid } => {
+                QueueEvent::Connected { .. } => {
                     if let Some(connected) = self.connected.take() {
-                        let _ = connected.send(Ok(cntlid));
+                        let _ = connected.send(Ok(()));
                     }
                 }
                 QueueEvent::Done(completion) => {
@@ -195,37 +275,5 @@ impl Driver {
             }
         }
         Ok(())
-    }
-
-    fn write(&mut self) -> Result<(), ConnectionError> {
-        loop {
-            if self.sent == self.output.len() {
-                self.output = self.queue.take_output();
-                self.sent = 0;
-                if self.output.is_empty() {
-                    return Ok(());
-                }
-            }
-            match self.stream.try_write(self.output.get(self.sent..).unwrap_or_default()) {
-                Ok(bytes) => {
-                    self.sent += bytes;
-                    self.bytes_sent.set(self.bytes_sent.get() + bytes as u64);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(ConnectionError::Ended),
-            }
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<(), ConnectionError> {
-        match self.stream.try_read(buffer) {
-            Ok(0) => Err(ConnectionError::Ended),
-            Ok(bytes) => {
-                self.queue.receive(buffer.get(..bytes).unwrap_or_default());
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(_) => Err(ConnectionError::Ended),
-        }
     }
 }

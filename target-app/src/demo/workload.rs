@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use longrun_checker::{BlockSays, Contents, Extent, Log, Volume};
+use longrun_nvmf::host::Command;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
@@ -301,7 +302,7 @@ impl Shared {
     }
 
     async fn flush(&self, queue: &Connection, volume: u16) -> Option<()> {
-        let answer = queue.execute(host::flush(self.namespace(volume).nsid)).await.ok()?;
+        let answer = queue.execute(Command::flush(self.namespace(volume).nsid)).await.ok()?;
         if !answer.completion.status.is_success() {
             self.note_error("flush", answer.completion.status);
         }

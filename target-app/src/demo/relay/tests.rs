@@ -50,8 +50,7 @@ fn a_network_without_faults_passes_all_in_order_both_ways() {
 
 #[test]
 fn faults_come_about_as_often_as_asked_and_are_counted() {
-    let impairment =
-        Impairment { loss: 0.1, reorder: 0.2, duplicate: 0.05, delay: Duration::from_millis(5), ..NONE };
+    let impairment = Impairment { loss: 0.1, reorder: 0.2, duplicate: 0.05, delay: Duration::from_millis(5), ..NONE };
     let (a, b, relay) = ends(impairment);
     let sender = std::thread::spawn(move || {
         send(&a, 10_000, 50);
@@ -92,8 +91,7 @@ fn nothing_passes_after_the_cut() {
 #[test]
 fn the_same_seed_draws_the_same_fates_and_another_seed_others() {
     let drawn = |seed, direction| {
-        let impairment =
-            Impairment { loss: 0.1, reorder: 0.2, duplicate: 0.05, delay: Duration::from_millis(5), seed };
+        let impairment = Impairment { loss: 0.1, reorder: 0.2, duplicate: 0.05, delay: Duration::from_millis(5), seed };
         let mut fates = Fates::new(impairment, direction);
         (0..1000).map(|_| fates.draw()).collect::<Vec<Fate>>()
     };

@@ -1,0 +1,253 @@
+//! One of the demo's two systems: a `serve` process of this same program with a directory of its own.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use longrun_rpc::types::PublicKey;
+use longrun_rpc::{Client, ClientError};
+use serde_json::{Value, json};
+
+use crate::identity::{self, IdentityError};
+
+/// How long a process may take until its RPC socket answers.
+const START_WITHIN: Duration = Duration::from_secs(20);
+/// How much of a log an error shows.
+const LOG_LINES_SHOWN: usize = 12;
+
+/// Why a system could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SystemError {
+    /// A file, a port or the process could not be made.
+    #[error("cannot {doing}: {source}")]
+    Io {
+        /// What was tried.
+        doing: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A call failed.
+    #[error("{system}: {source}\n{log}")]
+    Rpc {
+        /// Which of the two.
+        system: &'static str,
+        /// Why.
+        source: ClientError,
+        /// The end of its log.
+        log: String,
+    },
+    /// It answered, but not with what a demo needs.
+    #[error("{system}: {what}\n{log}")]
+    Unexpected {
+        /// Which of the two.
+        system: &'static str,
+        /// What is wrong.
+        what: String,
+        /// The end of its log.
+        log: String,
+    },
+}
+
+/// A running system. Dropping it kills the process.
+pub struct System {
+    name: &'static str,
+    child: Child,
+    socket: PathBuf,
+    log: PathBuf,
+    directory: PathBuf,
+    link: SocketAddr,
+    key_file: PathBuf,
+    key: PublicKey,
+}
+
+impl System {
+    /// Starts a process with `directory`, which must exist, for all that it keeps, on these
+    /// `processors`, as `--cores` takes them.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started or does not answer.
+    pub fn start(name: &'static str, directory: &Path, processors: &str) -> Result<System, SystemError> {
+        let failed = |doing: &str| {
+            let doing = format!("{doing} of the {name} system");
+            move |source| SystemError::Io { doing, source }
+        };
+        let place = |file: &str| directory.join(file);
+        let key_file = place("link.key");
+        let key = identity::generate(&key_file)?;
+        let config = place("config.json");
+        std::fs::write(&config, "{\"subsystems\": []}\n").map_err(failed("write the configuration"))?;
+        let log = place("log");
+        let output = File::create(&log).map_err(failed("create the log"))?;
+        let errors = output.try_clone().map_err(failed("create the log"))?;
+        let program = std::env::current_exe().map_err(failed("find the program"))?;
+        let socket = place("rpc.sock");
+        let child = Command::new(program)
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .arg("--rpc-socket")
+            .arg(&socket)
+            .arg("--state-dir")
+            .arg(place("state"))
+            .args(["--cores", processors])
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .map_err(failed("start the process"))?;
+        let link = free_udp_port().map_err(failed("find a UDP port"))?;
+        let system = System { name, child, socket, log, directory: directory.to_owned(), link, key_file, key };
+        system.client()?;
+        Ok(system)
+    }
+
+    /// The name it was given.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its end of the link.
+    pub fn link(&self) -> SocketAddr {
+        self.link
+    }
+
+    /// Its public key.
+    pub fn key(&self) -> PublicKey {
+        self.key
+    }
+
+    /// A connection to its RPC socket.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer in time.
+    pub fn client(&self) -> Result<Client, SystemError> {
+        Client::connect_within(&self.socket, START_WITHIN).map_err(|source| self.rpc_error(source))
+    }
+
+    /// Calls a method and takes any result.
+    ///
+    /// # Errors
+    ///
+    /// With the server's words and the end of its log.
+    pub fn call(&self, client: &mut Client, method: &str, params: Value) -> Result<Value, SystemError> {
+        client.call(method, params).map_err(|source| self.rpc_error(source))
+    }
+
+    fn rpc_error(&self, source: ClientError) -> SystemError {
+        SystemError::Rpc { system: self.name, source, log: self.log_end() }
+    }
+
+    /// An error about this system.
+    pub fn unexpected(&self, what: impl Into<String>) -> SystemError {
+        SystemError::Unexpected { system: self.name, what: what.into(), log: self.log_end() }
+    }
+
+    fn log_end(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let from = lines.len().saturating_sub(LOG_LINES_SHOWN);
+        lines.get(from..).unwrap_or_default().iter().map(|line| format!("  {} log: {line}\n", self.name)).collect()
+    }
+
+    /// An existing file of `bytes` zero bytes in its directory, for a bdev.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made.
+    pub fn file(&self, name: &str, bytes: u64) -> Result<PathBuf, SystemError> {
+        let path = self.directory.join(name);
+        File::create(&path)
+            .and_then(|file| file.set_len(bytes))
+            .map_err(|source| SystemError::Io { doing: format!("create {}", path.display()), source })?;
+        Ok(path)
+    }
+
+    /// Makes its end of the link, with the other system's key and where to reach it.
+    ///
+    /// # Errors
+    ///
+    /// As [`System::call`].
+    pub fn create_link(
+        &self,
+        client: &mut Client,
+        remote: SocketAddr,
+        remote_key: PublicKey,
+        loss_tolerance: f64,
+    ) -> Result<(), SystemError> {
+        let params = json!({
+            "name": super::LINK,
+            "local_addr": self.link,
+            "remote_addr": remote,
+            "private_key_file": self.key_file,
+            "remote_public_key": remote_key,
+            "loss_tolerance": loss_tolerance,
+        });
+        self.call(client, "link_create", params).map(drop)
+    }
+
+    /// Makes a subsystem for any host with these devices as namespaces 1, 2, ..., and listens.
+    ///
+    /// # Errors
+    ///
+    /// As [`System::call`].
+    pub fn export(&self, client: &mut Client, nqn: &str, bdevs: &[String]) -> Result<SocketAddr, SystemError> {
+        let to = free_tcp_port().map_err(|source| SystemError::Io {
+            doing: format!("find a TCP port of the {} system", self.name),
+            source,
+        })?;
+        self.call(client, "nvmf_create_transport", json!({"trtype": "TCP"}))?;
+        self.call(client, "nvmf_create_subsystem", json!({"nqn": nqn, "allow_any_host": true}))?;
+        for (nsid, bdev) in (1u32..).zip(bdevs) {
+            let namespace = json!({"bdev_name": bdev, "nsid": nsid});
+            self.call(client, "nvmf_subsystem_add_ns", json!({"nqn": nqn, "namespace": namespace}))?;
+        }
+        let listen = json!({
+            "trtype": "TCP", "adrfam": "IPv4", "traddr": to.ip(), "trsvcid": to.port().to_string()
+        });
+        self.call(client, "nvmf_subsystem_add_listener", json!({"nqn": nqn, "listen_address": listen}))?;
+        Ok(to)
+    }
+
+    /// Whether the process has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// SIGKILL; returns when the process is gone.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn kill(&mut self) -> Result<(), SystemError> {
+        let doing = || format!("kill the {} system", self.name);
+        self.child.kill().map_err(|source| SystemError::Io { doing: doing(), source })?;
+        self.child.wait().map_err(|source| SystemError::Io { doing: doing(), source })?;
+        Ok(())
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        // It may be gone already; there is nobody to tell otherwise.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that is free now. Another process could take it before it is used; then that use fails and says so.
+fn free_udp_port() -> io::Result<SocketAddr> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+fn free_tcp_port() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
