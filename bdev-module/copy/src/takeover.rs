@@ -58,3 +58,18 @@ pub enum TakeoverStep {
     /// The volumes serve hosts.
     Writable,
 }
+
+/// The identity of a volume that was taken over: from the new generation and the pair, so that it is the same after every
+/// restart and another after every takeover. In the form of RFC 9562 version 8.
+pub fn volume_uuid(generation: Generation, pair: PairId) -> [u8; 16] {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    context.update(b"longrun volume");
+    context.update(&generation.number.to_le_bytes());
+    context.update(&generation.id.to_le_bytes());
+    context.update(&pair.0.to_le_bytes());
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&context.finish().as_ref()[..16]);
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}

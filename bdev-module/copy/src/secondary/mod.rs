@@ -1,17 +1,51 @@
 //! The secondary roles of an engine: from frames to volumes.
+//!
+//! ```text
+//! frame ─> RxStream (ring, run, tip) ─> Inlet (one per group) ─> merge up to the limit time ─> Journal ─> Applier ─> volumes
+//! ```
+//!
+//! A [`crate::stream::RxStream`] belongs to a sender and may feed several groups (scope `system`); a record goes to the
+//! group of its pair. Each group has its limit, journal, apply and durable value (`secondary/group/<id>` of
+//! [`Ports::persist`], written whole at every change, versioned). A shared stream's groups stand under
+//! `secondary/stream/<id>`.
+//!
+//! **When something is full.** Receive memory: grants end, the primary keeps. Journal: nothing is released until the next
+//! checkpoint, so memory fills, so grants end. Streams: the next OPEN is refused. The arena: a frame is dropped and comes
+//! again; journal, apply and replay try again in the next turn.
 
+pub(crate) mod codec;
+mod failover;
+mod group;
+mod intake;
+pub(crate) mod io;
+mod meta;
+mod peers;
+mod recover;
+mod report;
 mod status;
+
+#[cfg(test)]
+mod tests;
 
 pub use crate::takeover::TakeoverStep;
 pub use status::{GroupPhase, GroupStatus, PairStatus, StreamView};
 
 use crate::engine::OperatorError;
-use crate::message::Message;
-use crate::ports::{DeviceError, HostIo, HostToken, LocalToken, MetaToken, Ports, Ticket};
+use crate::message::{Message, Refusal, Subject};
+use crate::ports::{DeviceError, HostError, HostIo, HostToken, LocalIo, LocalToken, MetaToken, Ports, Ticket};
 use crate::primary::Beacon;
-use crate::stream::Fragment;
-use crate::types::{Epoch, Geometry, GroupId, LinkId, Mono, Now, PairId, Seq, StreamId, SystemId, Time, VolumeId};
-use std::marker::PhantomData;
+use crate::stream::{CHARGE_BYTES_MAX, Fragment, FrameError, StreamError};
+use crate::types::{
+    Epoch, Geometry, GroupId, LinkId, Mono, Now, PairId, Record, RecordHead, Seq, StreamId, SystemId, Time, VolumeId,
+};
+use failover::Remains;
+use group::{Group, Phase, Tips};
+use intake::{Effects, Intake, share_bytes};
+use io::{Io, Op, Tokens};
+use meta::{GroupMeta, Life};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a secondary tells a stream's sender; one such replaces the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,14 +141,124 @@ pub struct TakeoverConsent {
 /// All secondary roles of one engine.
 pub struct Secondary<B, S> {
     config: SecondaryConfig,
-    seed: u64,
-    memory: PhantomData<(B, S)>,
+    chance: ChaCha8Rng,
+    tokens: Tokens,
+    groups: BTreeMap<GroupId, Group<S>>,
+    intakes: BTreeMap<StreamId, Intake<B, S>>,
+    pairs: BTreeMap<PairId, GroupId>,
+    /// Who was told already, in this session, that a group has a newer generation.
+    fence_told: BTreeSet<(LinkId, GroupId)>,
+    /// Records that continued a run in the call under way.
+    ready: Vec<Record<S>>,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> Secondary<B, S> {
     /// None yet. `seed` is the source of every random identifier; it must be fresh at each start.
     pub fn new(config: SecondaryConfig, seed: u64) -> Self {
-        Secondary { config, seed, memory: PhantomData }
+        Secondary {
+            config,
+            chance: ChaCha8Rng::seed_from_u64(seed),
+            tokens: Tokens::default(),
+            groups: BTreeMap::new(),
+            intakes: BTreeMap::new(),
+            pairs: BTreeMap::new(),
+            fence_told: BTreeSet::new(),
+            ready: Vec::new(),
+        }
+    }
+
+    fn random(&mut self) -> u64 {
+        self.chance.next_u64().max(1)
+    }
+
+    /// The latest time that a stamp may have now.
+    fn ceiling(&self, now: Now) -> Time {
+        now.time.after_ns(now.error_bound_ns).after_ns(self.config.stamp_ahead_ns_max)
+    }
+
+    /// Lets a group do something, then does what follows from it outside the group.
+    fn act<P: Downlink<Buf = B, Shared = S>, R: Default>(
+        &mut self,
+        now: Now,
+        id: GroupId,
+        ports: &mut P,
+        what: impl FnOnce(&mut Group<S>, &mut Io<'_, P>, &mut Effects, Tips<'_>) -> R,
+    ) -> R {
+        let Some(group) = self.groups.get_mut(&id) else { return R::default() };
+        let mut effects = Effects::default();
+        let intakes = &self.intakes;
+        let tips = |stream: StreamId| intakes.get(&stream).map(|intake| (intake.rx.epoch(), intake.rx.tip()));
+        let mut io = Io { now, ports, tokens: &mut self.tokens, group: id };
+        let answer = what(group, &mut io, &mut effects, &tips);
+        self.settle(now, id, effects, ports);
+        answer
+    }
+
+    fn settle(&mut self, now: Now, id: GroupId, effects: Effects, ports: &mut impl Downlink<Buf = B, Shared = S>) {
+        for (stream, charge_bytes) in effects.freed {
+            if let Some(intake) = self.intakes.get_mut(&stream) {
+                intake.account.free(charge_bytes);
+            }
+        }
+        for pair in effects.forgotten {
+            self.pairs.remove(&pair);
+        }
+        if effects.is_durable_news {
+            self.update_durable();
+        }
+        for (stream, link) in effects.opened {
+            self.stream_opened(id, stream, link, ports);
+        }
+        if effects.detach {
+            let remains = self.detach(id);
+            let is_sealing =
+                self.groups.get(&id).is_some_and(|group| group.takeover_step() == Some(TakeoverStep::Seal));
+            if is_sealing {
+                self.act(now, id, ports, |group, io, effects, _| group.seal(io, remains, effects));
+            }
+        }
+        if effects.fence
+            && let Some(group) = self.groups.get(&id)
+        {
+            for link in group.links.values() {
+                self.fence_told.insert((*link, id));
+                ports.send_message(*link, Message::Fenced { group: id, generation: group.meta.generation });
+            }
+        }
+        if effects.is_deleted {
+            self.groups.remove(&id);
+        }
+    }
+
+    fn update_durable(&mut self) {
+        for (id, intake) in &mut self.intakes {
+            let epoch = intake.rx.epoch();
+            let waiting = intake.groups.iter().filter_map(|group| self.groups.get(group)?.durable_of(*id, epoch)).min();
+            intake.set_durable(waiting.unwrap_or(intake.rx.run()));
+        }
+    }
+
+    /// The group takes nothing more of any stream: what its streams leave behind.
+    fn detach(&mut self, id: GroupId) -> Vec<Remains> {
+        let pairs = &self.pairs;
+        let mut remains = Vec::new();
+        self.intakes.retain(|stream, intake| {
+            if !intake.groups.contains(&id) {
+                return true;
+            }
+            let is_mine = |head: &RecordHead| pairs.get(&head.pair) == Some(&id);
+            let heads = || intake.rx.heads_above_run().filter(|head| is_mine(head));
+            remains.push(Remains {
+                stream: *stream,
+                seen: intake.rx.whole_above_run(is_mine),
+                announced: intake.rx.announced(),
+                greatest_time: intake.rx.seen(),
+                extents: heads().map(|head| (head.pair, head.extent)).collect(),
+            });
+            intake.groups.retain(|group| *group != id);
+            !intake.groups.is_empty()
+        });
+        remains
     }
 
     /// Creates a group, or opens it again after a restart. Returns at once; the journal is opened (or formatted, if this
@@ -122,21 +266,46 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     /// sentence, and fails the creation of pairs with it.
     ///
     /// # Errors
-    /// `Exists` for a group that was created already, `Invalid` for a journal that is too small or of odd blocks.
+    /// `Exists` for a group that was created already, `Invalid` for a journal that is too small or of odd blocks, or
+    /// metadata that cannot be read.
     pub fn group_create(
         &mut self,
         now: Now,
         config: GroupConfig,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) -> Result<GroupId, OperatorError> {
-        let _ = (now, ports, self.config, self.seed);
-        Ok(GroupId::of_name(&config.name))
+        let id = GroupId::of_name(&config.name);
+        let (name, geometry) = (&config.name, config.journal_geometry);
+        if self.groups.contains_key(&id) {
+            return Err(OperatorError::Exists(format!("group \"{name}\" exists already")));
+        }
+        if !matches!(geometry.block_bytes, 512 | 4096) || geometry.bytes() < crate::journal::BYTES_MIN {
+            return Err(OperatorError::Invalid(format!(
+                "the journal of group \"{name}\" has {} blocks of {} bytes: it needs blocks of 512 or 4096 bytes and {} \
+                 MiB at least",
+                geometry.blocks,
+                geometry.block_bytes,
+                crate::journal::BYTES_MIN >> 20
+            )));
+        }
+        let value = ports.recall(&meta::key_of(id)).filter(|value| !value.is_empty());
+        let meta = match value {
+            None => GroupMeta::new(name, self.random()),
+            Some(value) => GroupMeta::decode(&value).map_err(|error| {
+                OperatorError::Invalid(format!(
+                    "what is stored about group \"{name}\" cannot be read ({error}): restore the metadata file"
+                ))
+            })?,
+        };
+        let group = Group::new(config, meta, now.mono, self.config.checkpoint_interval_ns);
+        self.groups.insert(id, group);
+        Ok(id)
     }
 
     /// Forgets a group without pairs; `ticket` is answered when its journal is wiped.
     ///
     /// # Errors
-    /// `NotFound`; `WrongState` while it has pairs.
+    /// `NotFound`; `WrongState` while it has pairs, or is being opened.
     pub fn group_delete(
         &mut self,
         now: Now,
@@ -144,7 +313,30 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         ticket: Ticket,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) -> Result<(), OperatorError> {
-        let _ = (now, group, ticket, ports);
+        let Some(found) = self.groups.get(&group) else {
+            return Err(OperatorError::NotFound("there is no such group".to_owned()));
+        };
+        let name = &found.meta.name;
+        let attached = found.volumes.len() + found.candidates.len();
+        if attached > 0 {
+            return Err(OperatorError::WrongState(format!(
+                "group \"{name}\" has {attached} pairs: delete them with pair_delete first"
+            )));
+        }
+        if !matches!(found.phase, Phase::Ready(_) | Phase::TakenOver | Phase::Failed(_)) || found.takeover.is_some() {
+            return Err(OperatorError::WrongState(format!(
+                "group \"{name}\" is at work on its journal: try again in a moment"
+            )));
+        }
+        if let Phase::Ready(ready) = &found.phase
+            && (ready.journal.is_busy() || found.is_checkpointing() || ready.applier.is_flushing())
+        {
+            return Err(OperatorError::WrongState(format!(
+                "group \"{name}\" is at work on its journal: try again in a moment"
+            )));
+        }
+        self.detach(group);
+        self.act(now, group, ports, |group, io, effects, _| group.wipe(io, ticket, effects));
         Ok(())
     }
 
@@ -161,15 +353,23 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         ticket: Ticket,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) -> Result<PairId, OperatorError> {
-        let _ = (now, ticket, ports);
-        Ok(PairId::of_name(GroupId::of_name(&config.group), &config.name))
+        let group = GroupId::of_name(&config.group);
+        if !self.groups.contains_key(&group) {
+            return Err(OperatorError::NotFound(format!(
+                "there is no group \"{}\": create it with group_create first",
+                config.group
+            )));
+        }
+        let answer = self.act(now, group, ports, |group, io, _, _| Some(group.create_pair(io, config, ticket)));
+        let id = answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))?;
+        self.pairs.insert(id, group);
+        Ok(id)
     }
 
-    /// Forgets a pair; what is journaled for it is not applied any more. `ticket` is answered when that is durable and
-    /// the volume is free.
+    /// Forgets a pair. `ticket` is answered when that is durable and the volume is free.
     ///
     /// # Errors
-    /// `NotFound`; `WrongState` while its primary still sends to it.
+    /// `NotFound`; `WrongState` while its primary still sends to it, or records still go to the volume.
     pub fn pair_delete(
         &mut self,
         now: Now,
@@ -177,12 +377,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         ticket: Ticket,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) -> Result<(), OperatorError> {
-        let _ = (now, pair, ticket, ports);
+        let Some(group) = self.pairs.get(&pair).copied() else {
+            return Err(OperatorError::NotFound("there is no such pair".to_owned()));
+        };
+        let answer = self.act(now, group, ports, |group, io, _, _| Some(group.delete_pair(io, pair, ticket)));
+        answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))?;
+        self.pairs.remove(&pair);
         Ok(())
     }
 
-    /// Takes a group over (design 4a, claim of promise 5): needs no peer. `ticket` is answered with the certificate when
-    /// the volumes serve hosts. Asked again afterwards, answers the same certificate.
+    /// Takes a group over (design 4a, "Takeover in steps"; promise 5): needs no peer. `ticket` is answered with the
+    /// certificate when the volumes serve hosts. Asked again afterwards, answers the same certificate.
     ///
     /// # Errors
     /// `NotFound`; `WrongState` without consent, or for a group that cannot be a cut.
@@ -194,8 +399,20 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         ticket: Ticket,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) -> Result<(), OperatorError> {
-        let _ = (now, group, consent, ticket, ports);
-        Ok(())
+        let Some(found) = self.groups.get(&group) else {
+            return Err(OperatorError::NotFound("there is no such group".to_owned()));
+        };
+        let is_begun = found.takeover_step().is_some();
+        if !is_begun && !consent.old_primary_fenced && !consent.accept_split {
+            return Err(OperatorError::WrongState(format!(
+                "taking group \"{}\" over while its old primary may still serve hosts makes two histories: say \
+                 old_primary \"fenced\" when it cannot, or accept_split true to go on all the same",
+                found.meta.name
+            )));
+        }
+        let random = self.random();
+        let answer = self.act(now, group, ports, |group, io, _, _| Some(group.take_over(io, ticket, random)));
+        answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))
     }
 
     /// A record's fragment came. Returns whether the link may acknowledge it: false if it must come again.
@@ -203,16 +420,146 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         &mut self,
         now: Now,
         link: LinkId,
-        fragment: Fragment<'_>,
+        frame: Fragment<'_>,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) -> bool {
-        let _ = (now, link, fragment, ports);
-        false
+        let ceiling = self.ceiling(now);
+        let stream = frame.head.stamp.stream;
+        let Some(intake) = self.intakes.get_mut(&stream) else {
+            self.fence(link, stream, ports);
+            return false;
+        };
+        let groups = &self.groups;
+        let pairs = &self.pairs;
+        let (account, epoch, fed) = (intake.account, intake.rx.epoch(), &intake.groups);
+        let check = |head: &RecordHead| {
+            let id = pairs.get(&head.pair).filter(|id| fed.contains(id)).ok_or(FrameError::UnknownPair)?;
+            let group = groups.get(id).ok_or(FrameError::UnknownPair)?;
+            let pair = group.meta.pair(head.pair).ok_or(FrameError::UnknownPair)?;
+            let is_inlet = group.inlets.get(&head.stamp.stream).is_some_and(|inlet| inlet.epoch == epoch);
+            if pair.stream != Some(head.stamp.stream) || !is_inlet {
+                return Err(FrameError::UnknownPair);
+            }
+            if !group.is_receiving() {
+                return Err(FrameError::Closed);
+            }
+            let bytes = u64::from(head.extent.blocks) * u64::from(pair.geometry.block_bytes);
+            let is_sized = !head.kind.has_payload() || bytes == u64::from(head.payload_bytes);
+            if !pair.geometry.holds(head.extent) || !is_sized {
+                return Err(FrameError::Malformed);
+            }
+            if account.has_room(head.charge_bytes()) { Ok(()) } else { Err(FrameError::NoMemory) }
+        };
+        let tip = intake.rx.tip();
+        let taken = if intake.link != link {
+            Err(FrameError::WrongLink)
+        } else if !intake.is_open {
+            Err(FrameError::Closed)
+        } else if frame.epoch == epoch && frame.generation != intake.generation {
+            Err(FrameError::StaleGeneration)
+        } else if frame.head.stamp.seq.0.saturating_sub(intake.durable.0) > intake.rx.window() {
+            Err(FrameError::OutsideWindow)
+        } else {
+            intake.rx.accept(&frame, ceiling, check, ports, &mut self.ready)
+        };
+        match taken {
+            Ok(accepted) => {
+                intake.account.hold(accepted.charge_bytes);
+                if accepted.advanced {
+                    self.hand_over(now, stream, tip, ports);
+                }
+                self.refuse_broken(stream, ports);
+                true
+            }
+            Err(why) => {
+                intake.drops.count(why);
+                why == FrameError::Duplicate
+            }
+        }
     }
 
-    /// A beacon came.
-    pub fn beacon(&mut self, now: Now, link: LinkId, beacon: Beacon, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        let _ = (now, link, beacon, ports);
+    /// Gives the records that continued the run to their groups.
+    fn hand_over(&mut self, now: Now, stream: StreamId, tip: Time, ports: &mut impl Downlink<Buf = B, Shared = S>) {
+        let mut ready = std::mem::take(&mut self.ready);
+        let Some(intake) = self.intakes.get_mut(&stream) else { return };
+        intake.is_news = true;
+        let epoch = intake.rx.epoch();
+        intake.ledger.extend(ready.iter().map(|record| record.head.charge_bytes()));
+        for record in ready.drain(..) {
+            let stamp = record.head.stamp;
+            let group = self.pairs.get(&record.head.pair).copied().unwrap_or_default();
+            let mut broken = None;
+            self.act(now, group, ports, |group, _, effects, _| {
+                broken = group.take(record, epoch, effects).err();
+            });
+            if let Some(limit) = broken
+                && let Some(intake) = self.intakes.get_mut(&stream)
+            {
+                let error = StreamError::NotAfterLimit { seq: stamp.seq, time: stamp.time, limit };
+                intake.rx.fail(error, tip);
+                break;
+            }
+        }
+        ready.clear();
+        self.ready = ready;
+    }
+
+    /// Tells the owner of a stream that broke the protocol, once.
+    fn refuse_broken(&mut self, stream: StreamId, ports: &mut impl Downlink<Buf = B, Shared = S>) {
+        let Some(intake) = self.intakes.get_mut(&stream) else { return };
+        let Some(error) = intake.rx.error().filter(|_| !intake.was_refused) else { return };
+        intake.was_refused = true;
+        let text = format!("the stream broke the protocol and is stopped: {error}");
+        ports.log(format_args!("stream {stream}: {text}"));
+        for group in &intake.groups {
+            let subject = Subject::Stream(stream);
+            let refused = Message::Refused { group: *group, subject, refusal: Refusal::Never, text: text.clone() };
+            ports.send_message(intake.link, refused);
+        }
+    }
+
+    /// A frame of a stream that is not open: if its group was taken over, the sender has to know; once in a session.
+    fn fence(&mut self, link: LinkId, stream: StreamId, ports: &mut impl Downlink<Buf = B, Shared = S>) {
+        for (id, group) in &self.groups {
+            let is_over = matches!(group.meta.life, Life::TakenOver | Life::Sealed { .. }) && {
+                // Only once the seal is durable.
+                group.takeover_step() != Some(TakeoverStep::Seal)
+            };
+            if is_over && group.meta.stream(stream).is_some() && self.fence_told.insert((link, *id)) {
+                ports.send_message(link, Message::Fenced { group: *id, generation: group.meta.generation });
+            }
+        }
+    }
+
+    /// A beacon came; `generation` is the number of its sender's.
+    pub fn beacon(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        generation: u64,
+        beacon: Beacon,
+        ports: &mut impl Downlink<Buf = B, Shared = S>,
+    ) {
+        let ceiling = self.ceiling(now);
+        let Some(intake) = self.intakes.get_mut(&beacon.stream) else {
+            self.fence(link, beacon.stream, ports);
+            return;
+        };
+        let taken = if intake.link != link {
+            Err(FrameError::WrongLink)
+        } else if !intake.is_open {
+            Err(FrameError::Closed)
+        } else if beacon.epoch != intake.rx.epoch() {
+            Err(FrameError::StaleEpoch)
+        } else if generation != intake.generation {
+            Err(FrameError::StaleGeneration)
+        } else {
+            intake.rx.beacon(beacon.time, beacon.seq, ceiling)
+        };
+        if let Err(why) = taken {
+            intake.drops.count(why);
+        }
+        self.refuse_broken(beacon.stream, ports);
     }
 
     /// A message came from the system `from`; those that are not for a secondary are ignored.
@@ -224,17 +571,22 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         message: Message,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
-        let _ = (now, link, from, message, ports);
+        self.on_message(now, link, from, message, ports);
     }
 
-    /// A session came up on the link. Nothing to do until the primary opens its streams.
+    /// A session came up on the link. Nothing is sent until the primary opens its streams.
     pub fn link_up(&mut self, now: Now, link: LinkId, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        let _ = (now, link, ports);
+        let _ = (now, ports);
+        self.fence_told.retain(|(told, _)| *told != link);
     }
 
-    /// The link's session ended. What was received stays.
+    /// The link's session ended. What was received stays; a new session opens the streams again.
     pub fn link_down(&mut self, now: Now, link: LinkId, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        let _ = (now, link, ports);
+        let _ = (now, ports);
+        self.fence_told.retain(|(told, _)| *told != link);
+        for intake in self.intakes.values_mut().filter(|intake| intake.link == link) {
+            intake.is_open = false;
+        }
     }
 
     /// A local I/O with [`crate::ports::Owner::Secondary`] ended.
@@ -246,15 +598,24 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         buf: Option<B>,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
-        let _ = (now, token, result, buf, ports);
+        let Some((group, op)) = self.tokens.redeem(token) else { return };
+        if let Op::Host(host) = op {
+            ports.complete_host(host, result.map_err(|_| HostError::Device), buf);
+            return;
+        }
+        self.act(now, group, ports, |group, io, effects, _| {
+            group.local_done(io, (op, token), result, buf.as_ref().map(AsRef::as_ref), effects);
+        });
     }
 
     /// A metadata write with [`crate::ports::Owner::Secondary`] is durable.
     pub fn persisted(&mut self, now: Now, token: MetaToken, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        let _ = (now, token, ports);
+        let Some((group, _)) = self.tokens.redeem(token) else { return };
+        self.act(now, group, ports, |group, io, effects, _| group.persisted(io, token, effects));
     }
 
-    /// A host's request on a pair of this engine. Refused with [`crate::ports::HostError::Secondary`] until takeover.
+    /// A host's request on a pair of this engine. Refused with [`HostError::Secondary`] until takeover, reads too: the
+    /// volumes alone are mid-batch, not a cut.
     pub fn host_io(
         &mut self,
         now: Now,
@@ -263,57 +624,110 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         token: HostToken,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
-        let _ = (now, pair, io, token, ports);
+        let _ = now;
+        let group = self.pairs.get(&pair).and_then(|id| self.groups.get(id));
+        let is_ours = group.filter(|group| matches!(group.phase, Phase::TakenOver));
+        let volume = is_ours.and_then(|group| Some((group.id, group.volumes.get(&pair)?.0)));
+        let Some((group, volume)) = volume else {
+            let buf = match io {
+                HostIo::Read { buf, .. } => Some(buf),
+                _ => None,
+            };
+            ports.complete_host(token, Err(HostError::Secondary), buf);
+            return;
+        };
+        let io = match io {
+            HostIo::Read { extent, buf } => LocalIo::Read { extent, buf },
+            HostIo::Write { extent, data, fua } => LocalIo::Write { extent, data, fua },
+            HostIo::WriteZeroes { extent, fua } => LocalIo::WriteZeroes { extent, fua },
+            HostIo::Unmap { extent } => LocalIo::Unmap { extent },
+            HostIo::Flush => LocalIo::Flush,
+        };
+        let local = self.tokens.issue(group, Op::Host(token));
+        ports.local(volume, io, local);
     }
 
     /// The end of a turn: merges, journals, applies, reports. Returns whether anything was done.
     pub fn turn(&mut self, now: Now, ports: &mut impl Downlink<Buf = B, Shared = S>) -> bool {
-        let _ = (now, ports);
-        false
+        let mut is_busy = false;
+        for id in self.groups.keys().copied().collect::<Vec<_>>() {
+            is_busy |= self.act(now, id, ports, |group, io, effects, tips| {
+                group.turn(io, tips, effects);
+                effects.is_busy
+            });
+        }
+        self.retire_streams(now, ports);
+        self.report(ports);
+        is_busy
+    }
+
+    /// Shares out memory that came free, and tells senders where they stand.
+    fn report(&mut self, ports: &mut impl Downlink<Buf = B, Shared = S>) {
+        let streams = self.intakes.len();
+        let spare = self.config.streams_max.saturating_sub(streams) as u64 * CHARGE_BYTES_MAX;
+        let share = share_bytes(self.config.receive_bytes, self.config.streams_max, streams);
+        let promised: u64 = self.intakes.values().map(|intake| intake.account.outstanding()).sum();
+        let mut free = self.config.receive_bytes.saturating_sub(spare + promised);
+        for (id, intake) in &mut self.intakes {
+            free -= intake.account.raise(share, free);
+            if !intake.is_open {
+                continue;
+            }
+            let grant_bytes = intake.account.grant();
+            let told = (intake.durable, grant_bytes);
+            // With nothing else new, more room is told in pieces worth a frame.
+            let is_more = told.0 == intake.told.0 && grant_bytes >= intake.told.1 + share / 16;
+            let was_short = intake.told.1 < CHARGE_BYTES_MAX && grant_bytes > intake.told.1;
+            if intake.is_news || is_more || was_short {
+                intake.is_news = false;
+                intake.told = told;
+                let status = StreamStatus {
+                    stream: *id,
+                    epoch: intake.rx.epoch(),
+                    run: intake.rx.run(),
+                    durable: intake.durable,
+                    grant_records: intake.rx.window() as u32,
+                    grant_bytes,
+                };
+                ports.send_status(intake.link, status);
+            }
+        }
     }
 
     /// When [`Secondary::turn`] has to be called even if nothing happens.
     pub fn next_timeout(&self) -> Option<Mono> {
-        None
+        self.groups.values().filter_map(Group::next_timeout).min()
     }
 
     /// Whether a stream was opened here (its frames are for this machine).
     pub fn has_stream(&self, stream: StreamId) -> bool {
-        let _ = stream;
-        false
+        self.intakes.contains_key(&stream) || self.groups.values().any(|group| group.meta.stream(stream).is_some())
     }
 
     /// Whether the pair is one of this machine.
     pub fn has_pair(&self, pair: PairId) -> bool {
-        let _ = pair;
-        false
+        self.pairs.contains_key(&pair)
     }
 
-    /// The groups, in order of their names.
+    /// The groups, in order of their identifiers.
     pub fn groups(&self) -> Vec<GroupId> {
-        Vec::new()
-    }
-
-    /// What `group_get` shows.
-    pub fn group_status(&self, now: Now, group: GroupId) -> Option<GroupStatus> {
-        let _ = (now, group);
-        None
-    }
-
-    /// What `pair_get` shows.
-    pub fn pair_status(&self, now: Now, pair: PairId) -> Option<PairStatus> {
-        let _ = (now, pair);
-        None
+        self.groups.keys().copied().collect()
     }
 
     /// The greatest stamp or beacon that any group ever saw: the timeline must start above it.
     pub fn greatest_time_seen(&self) -> Time {
-        Time(0)
+        let durable = self.groups.values().map(|group| group.meta.greatest_time.max(group.limit)).max();
+        let seen = self.intakes.values().map(|intake| intake.rx.seen()).max();
+        durable.max(seen).unwrap_or_default()
     }
 
     /// Everything up to this number is durable in every group of the stream.
     pub fn stream_durable(&self, stream: StreamId) -> Option<Seq> {
-        let _ = stream;
-        None
+        self.intakes.get(&stream).map(|intake| intake.durable)
     }
+}
+
+#[doc(hidden)]
+pub(crate) fn fuzz_meta(bytes: &[u8]) -> bool {
+    GroupMeta::decode(bytes).is_ok_and(|meta| GroupMeta::decode(&meta.encode()) == Ok(meta))
 }

@@ -1,0 +1,286 @@
+//! The end of following a primary: freezing, and takeover in the steps of design 4a.
+
+use super::Downlink;
+use super::group::{After, Group, Phase};
+use super::intake::Effects;
+use super::io::Io;
+use super::meta::Life;
+use crate::apply::Applied;
+use crate::engine::OperatorError;
+use crate::ports::{OperatorAnswer, Ticket};
+use crate::stream::push_number;
+use crate::takeover::{LossCertificate, StreamLoss, TakeoverStep, VolumeIdentity, volume_uuid};
+use crate::types::{Extent, Generation, PairId, Seq, StreamId, Time};
+use std::ops::RangeInclusive;
+
+/// Regions of discarded records that are kept; more are merged into larger ones.
+const DISCARDED_MAX: usize = 1024;
+/// Ranges of seen numbers that are kept per stream; the rest shows in the highest announced number.
+const SEEN_MAX: usize = 64;
+
+/// A takeover under way.
+pub(crate) struct Takeover {
+    pub(crate) step: TakeoverStep,
+    tickets: Vec<Ticket>,
+    /// The new generation's id.
+    random: u64,
+}
+
+/// What a stream leaves behind when its group takes nothing more.
+pub(crate) struct Remains {
+    pub(crate) stream: StreamId,
+    /// Whole records above the run.
+    pub(crate) seen: Vec<RangeInclusive<u64>>,
+    pub(crate) announced: Seq,
+    pub(crate) greatest_time: Time,
+    /// Where records above the run would have written.
+    pub(crate) extents: Vec<(PairId, Extent)>,
+}
+
+impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
+    /// How far a takeover is.
+    pub(crate) fn takeover_step(&self) -> Option<TakeoverStep> {
+        match (&self.takeover, &self.meta.life) {
+            (Some(takeover), _) => Some(takeover.step),
+            (None, Life::TakenOver) => Some(TakeoverStep::Writable),
+            (None, Life::Sealed { .. }) => Some(TakeoverStep::Apply),
+            _ => None,
+        }
+    }
+
+    /// Starts a takeover, or waits with one that is under way. `random` names the new generation.
+    pub(crate) fn take_over<P: Downlink<Shared = S>>(
+        &mut self,
+        io: &mut Io<'_, P>,
+        ticket: Ticket,
+        random: u64,
+    ) -> Result<(), OperatorError> {
+        let name = &self.meta.name;
+        if let (Phase::TakenOver, Some(certificate)) = (&self.phase, &self.meta.certificate) {
+            io.ports.answer_operator(ticket, Ok(OperatorAnswer::TakenOver(certificate.clone())));
+            return Ok(());
+        }
+        if let Some(takeover) = &mut self.takeover {
+            takeover.tickets.push(ticket);
+            return Ok(());
+        }
+        let refused = match &self.phase {
+            Phase::Failed(reason) => Some(reason.clone()),
+            Phase::Ready(_) if self.meta.generation.number == 0 => {
+                Some("no primary ever opened it: there is nothing to take over".to_owned())
+            }
+            Phase::Ready(_) => self.meta.pairs.iter().find(|pair| !self.volumes.contains_key(&pair.id)).map(|pair| {
+                format!("the volume of pair \"{}\" is not attached: create the pair again with pair_create", pair.name)
+            }),
+            _ => Some("its journal is still being opened: try again in a moment".to_owned()),
+        };
+        if let Some(reason) = refused {
+            return Err(OperatorError::WrongState(format!("group \"{name}\" cannot be taken over: {reason}")));
+        }
+        io.ports.log(format_args!("group \"{name}\": takeover begins at recovery point {}", self.recovery_point));
+        self.takeover = Some(Takeover { step: TakeoverStep::Journal, tickets: vec![ticket], random });
+        Ok(())
+    }
+
+    /// A restart found the seal: from here on the takeover finishes by itself.
+    pub(crate) fn resume_takeover<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
+        if matches!(self.meta.life, Life::Sealed { .. }) {
+            io.ports.log(format_args!("group \"{}\": takeover goes on after a restart", self.meta.name));
+            self.takeover = Some(Takeover { step: TakeoverStep::Apply, tickets: Vec::new(), random: 0 });
+        }
+    }
+
+    /// Goes on with a takeover.
+    pub(crate) fn take_over_on<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
+        let is_checkpointing = self.is_checkpointing();
+        let (Phase::Ready(ready), Some(takeover)) = (&mut self.phase, &mut self.takeover) else { return };
+        match takeover.step {
+            TakeoverStep::Journal => {
+                let is_journaled = self.released.is_empty() && !ready.journal.is_busy();
+                if is_journaled || ready.journal.error().is_some() {
+                    takeover.step = TakeoverStep::Seal;
+                    effects.detach = true;
+                }
+            }
+            TakeoverStep::Apply => {
+                if ready.applier.is_idle() && !ready.applier.is_flushing() && !is_checkpointing {
+                    takeover.step = TakeoverStep::Flush;
+                    let volumes: Vec<_> = self.volumes.values().map(|(volume, _)| *volume).collect();
+                    if let Some(Applied::Flushed(point)) = ready.applier.flush(io, volumes) {
+                        self.volumes_flushed(io, point);
+                    }
+                }
+            }
+            TakeoverStep::Flush => {
+                // A flush failed: what it may have lost is applied again first.
+                if !ready.applier.is_flushing() {
+                    takeover.step = TakeoverStep::Apply;
+                }
+            }
+            TakeoverStep::Seal | TakeoverStep::Close | TakeoverStep::Writable => {}
+        }
+    }
+
+    /// Whether the flush that ends is the takeover's.
+    pub(crate) fn is_last_flush(&self) -> bool {
+        self.takeover.as_ref().is_some_and(|takeover| takeover.step == TakeoverStep::Flush)
+    }
+
+    /// Takes nothing more of its streams: what they leave is remembered, what can't be released is thrown away. Returns
+    /// what memory that frees.
+    fn absorb(&mut self, remains: Vec<Remains>, keep_released: bool, effects: &mut Effects) {
+        if !keep_released {
+            let abandoned = match &mut self.phase {
+                Phase::Ready(ready) => ready.journal.abandon(),
+                _ => Vec::new(),
+            };
+            let released = std::mem::take(&mut self.released);
+            let begun = self.commit.drain(..).flat_map(|block| block.items).collect::<Vec<_>>();
+            for item in begun.into_iter().chain(abandoned).chain(released) {
+                // It counts as seen: put back where it came from, in order.
+                if let Some(inlet) = self.inlets.get_mut(&item.record.head.stamp.stream) {
+                    let at =
+                        inlet.queue.partition_point(|other| other.record.head.stamp.seq < item.record.head.stamp.seq);
+                    inlet.queue.insert(at, item);
+                }
+            }
+            self.limit = self.recovery_point;
+        }
+        let mut discarded = std::mem::take(&mut self.meta.discarded);
+        for (id, inlet) in &mut self.inlets {
+            let Some(stream) = self.meta.streams.iter_mut().find(|stream| stream.id == *id) else { continue };
+            let remains = remains.iter().find(|remains| remains.stream == *id);
+            for item in inlet.queue.drain(..) {
+                let head = item.record.head;
+                push_number(&mut stream.seen, head.stamp.seq.0);
+                stream.announced = stream.announced.max(head.stamp.seq);
+                discarded.push((head.pair, head.extent));
+                effects.freed.push((*id, head.charge_bytes()));
+                self.meta.greatest_time = self.meta.greatest_time.max(head.stamp.time);
+            }
+            inlet.undurable.retain(|seq| !stream.seen.iter().any(|range| range.contains(&seq.0)));
+            if let Some(remains) = remains {
+                for number in remains.seen.iter().cloned().flatten() {
+                    push_number(&mut stream.seen, number);
+                }
+                stream.announced = stream.announced.max(remains.announced);
+                discarded.extend_from_slice(&remains.extents);
+                self.meta.greatest_time = self.meta.greatest_time.max(remains.greatest_time);
+            }
+            stream.seen.truncate(SEEN_MAX);
+        }
+        self.meta.discarded = merged(discarded);
+    }
+
+    /// A primary restarted with unsent records: the recovery point stays at the least tip for ever.
+    pub(crate) fn freeze<P: Downlink<Shared = S>>(
+        &mut self,
+        io: &mut Io<'_, P>,
+        reason: String,
+        remains: Vec<Remains>,
+        after: Vec<After>,
+        effects: &mut Effects,
+    ) {
+        io.ports.log(format_args!("group \"{}\": frozen at {}: {reason}", self.meta.name, self.limit));
+        self.absorb(remains, true, effects);
+        self.meta.life = Life::Frozen(reason);
+        self.persist(io, after);
+    }
+
+    /// The takeover's second step: the new generation, the seal and the certificate become durable.
+    pub(crate) fn seal<P: Downlink<Shared = S>>(
+        &mut self,
+        io: &mut Io<'_, P>,
+        remains: Vec<Remains>,
+        effects: &mut Effects,
+    ) {
+        self.absorb(remains, false, effects);
+        let (Phase::Ready(ready), Some(takeover)) = (&self.phase, &self.takeover) else { return };
+        let old = self.meta.generation;
+        let generation = Generation { number: old.number + 1, id: takeover.random.max(1), parent: old.id };
+        let streams = self.meta.streams.iter().map(|stream| {
+            let durable = self.inlets.get(&stream.id).map_or(stream.durable, |inlet| inlet.durable);
+            StreamLoss {
+                stream: stream.id,
+                epoch: stream.epoch,
+                last_applied: durable,
+                seen_not_applied: stream.seen.clone(),
+                highest_announced: stream.announced.max(durable),
+            }
+        });
+        let identity = |pair: PairId| VolumeIdentity { pair, uuid: volume_uuid(generation, pair) };
+        self.meta.certificate = Some(LossCertificate {
+            recovery_point: self.recovery_point,
+            generation,
+            streams: streams.collect(),
+            volumes: self.meta.pairs.iter().map(|pair| identity(pair.id)).collect(),
+        });
+        self.meta.generation = generation;
+        self.meta.life = Life::Sealed { end: ready.journal.end() };
+        self.persist(io, vec![After::Sealed]);
+    }
+
+    /// The seal is durable.
+    pub(crate) fn sealed<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
+        effects.fence = true;
+        if let Some(takeover) = &mut self.takeover {
+            takeover.step = TakeoverStep::Apply;
+        }
+        io.ports.log(format_args!(
+            "group \"{}\": sealed as generation {} at recovery point {}",
+            self.meta.name, self.meta.generation.number, self.recovery_point
+        ));
+    }
+
+    /// The volumes are flushed: the journal is closed for ever.
+    pub(crate) fn close<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
+        if let Some(takeover) = &mut self.takeover {
+            takeover.step = TakeoverStep::Close;
+        }
+        self.meta.life = Life::TakenOver;
+        self.persist(io, vec![After::Closed]);
+    }
+
+    /// That is durable: the volumes are the hosts'.
+    pub(crate) fn closed<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
+        self.phase = Phase::TakenOver;
+        self.inlets.clear();
+        let tickets = self.takeover.take().map_or_else(Vec::new, |takeover| takeover.tickets);
+        io.ports.log(format_args!("group \"{}\": taken over, the volumes serve hosts", self.meta.name));
+        for ticket in tickets {
+            if let Some(certificate) = &self.meta.certificate {
+                io.ports.answer_operator(ticket, Ok(OperatorAnswer::TakenOver(certificate.clone())));
+            }
+        }
+    }
+}
+
+/// Sorted, without overlaps, and at most [`DISCARDED_MAX`]: beyond that neighbours become one region that covers both.
+fn merged(mut extents: Vec<(PairId, Extent)>) -> Vec<(PairId, Extent)> {
+    extents.sort_unstable();
+    let mut reach = 0;
+    loop {
+        let mut out: Vec<(PairId, Extent)> = Vec::with_capacity(extents.len());
+        for (pair, extent) in extents {
+            if let Some((last_pair, last)) = out.last_mut()
+                && *last_pair == pair
+                && extent.lba <= last.end().saturating_add(reach)
+                && let Ok(blocks) = u32::try_from(last.end().max(extent.end()) - last.lba)
+            {
+                last.blocks = blocks;
+            } else {
+                out.push((pair, extent));
+            }
+        }
+        if out.len() <= DISCARDED_MAX || reach == u64::MAX {
+            return out;
+        }
+        extents = out;
+        reach = reach.saturating_mul(2).max(8);
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn merged_for_tests(extents: Vec<(PairId, Extent)>) -> Vec<(PairId, Extent)> {
+    merged(extents)
+}

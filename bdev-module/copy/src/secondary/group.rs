@@ -1,0 +1,669 @@
+//! One group at the secondary: from the runs of its streams to its volumes.
+
+use super::failover::Takeover;
+use super::intake::Effects;
+use super::io::{Io, Op};
+use super::meta::{Checkpoint, GroupMeta, Life, PairMeta, StreamMeta, key_of};
+use super::recover::Scan;
+use super::{Downlink, GroupConfig, PairConfig};
+use crate::apply::{Applied, Applier, Point, Stuck, Target};
+use crate::blank::{BlankCheck, Verdict};
+use crate::engine::OperatorError;
+use crate::journal::format::{Area, BLOCK_BYTES_MAX};
+use crate::journal::{Item, Journal};
+use crate::merge;
+use crate::message::{Content, Message};
+use crate::ports::{DeviceError, LocalToken, OperatorAnswer, Ticket};
+use crate::types::{Epoch, Generation, GroupId, LinkId, Mono, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// What a group holds of one of its streams.
+pub(crate) struct Inlet<S> {
+    pub(crate) epoch: Epoch,
+    /// Every record of this group that is not later is released already, or there is none.
+    pub(crate) floor: Time,
+    /// Records of this group up to this number are durable.
+    pub(crate) durable: Seq,
+    /// The last record of this epoch that is on its volume.
+    pub(crate) applied: Seq,
+    /// In the stream's run, not released.
+    pub(crate) queue: VecDeque<Item<S>>,
+    /// In the stream's run, not durable.
+    pub(crate) undurable: VecDeque<Seq>,
+    /// The stream leaves the group after this number.
+    pub(crate) end: Option<Seq>,
+}
+
+impl<S> Inlet<S> {
+    pub(crate) fn new(meta: &StreamMeta, durable: Seq, limit: Time) -> Self {
+        Inlet {
+            epoch: meta.epoch,
+            floor: meta.base_time.max(limit),
+            durable,
+            applied: meta.base.previous(),
+            queue: VecDeque::new(),
+            undurable: VecDeque::new(),
+            end: None,
+        }
+    }
+}
+
+/// How far the group's opening is.
+pub(crate) enum Phase<S> {
+    /// The superblock is to be read, not before this time.
+    Start { not_before: Mono },
+    /// It is being read.
+    Super,
+    /// It is being written.
+    Format,
+    /// The new recovery epoch is being made durable.
+    Raise,
+    /// The journal is being searched for its end.
+    Scan(Box<Scan>),
+    /// Open.
+    Ready(Box<Ready<S>>),
+    /// The journal is closed for ever.
+    TakenOver,
+    /// The journal cannot be used.
+    Failed(String),
+    /// The superblock is being zeroed; the ticket waits.
+    Wiping(Ticket),
+}
+
+/// An open group's machines.
+pub(crate) struct Ready<S> {
+    pub(crate) journal: Journal<S>,
+    pub(crate) applier: Applier<S>,
+}
+
+/// What waits for a metadata write.
+pub(crate) enum After {
+    /// The recovery epoch is durable.
+    Raised,
+    /// The superblock may be written.
+    Formatting,
+    Send(LinkId, Message),
+    Opened(StreamId, LinkId),
+    Answer(Ticket, OperatorAnswer),
+    Checkpointed(Point),
+    Sealed,
+    Closed,
+    Deleted(Ticket),
+}
+
+/// An operator's pair that is not established yet.
+pub(crate) struct Candidate {
+    pub(crate) config: PairConfig,
+    pub(crate) ticket: Ticket,
+    pub(crate) check: Option<BlankCheck>,
+}
+
+/// A group.
+pub(crate) struct Group<S> {
+    pub(crate) id: GroupId,
+    pub(crate) config: GroupConfig,
+    pub(crate) area: Area,
+    pub(crate) meta: GroupMeta,
+    pub(crate) phase: Phase<S>,
+    pub(crate) inlets: BTreeMap<StreamId, Inlet<S>>,
+    /// Everything not later was released.
+    pub(crate) limit: Time,
+    /// The recovery point: everything not later is durable.
+    pub(crate) recovery_point: Time,
+    /// Released, in order, not in the journal.
+    pub(crate) released: VecDeque<Item<S>>,
+    /// Durable blocks of a commit that goes on.
+    pub(crate) commit: Vec<crate::journal::Committed<S>>,
+    pub(crate) volumes: BTreeMap<PairId, (VolumeId, String)>,
+    pub(crate) candidates: BTreeMap<PairId, Candidate>,
+    after: HashMap<u64, Vec<After>>,
+    pub(crate) takeover: Option<Takeover>,
+    /// The link on which each stream's owner was heard last.
+    pub(crate) links: BTreeMap<SystemId, LinkId>,
+    checkpoint_due: Option<Mono>,
+    checkpoint_interval_ns: u64,
+    checkpointing: bool,
+    window: Vec<Item<S>>,
+}
+
+/// What a group asks about a stream: (its epoch, its tip).
+pub(crate) type Tips<'a> = &'a dyn Fn(StreamId) -> Option<(Epoch, Time)>;
+
+impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
+    pub(crate) fn new(config: GroupConfig, meta: GroupMeta, now: Mono, checkpoint_interval_ns: u64) -> Self {
+        let phase = if meta.life == Life::TakenOver { Phase::TakenOver } else { Phase::Start { not_before: now } };
+        let limit = meta.certificate.as_ref().map_or(meta.checkpoint.limit, |it| it.recovery_point);
+        Group {
+            id: GroupId::of_name(&config.name),
+            area: Area::new(config.journal, config.journal_geometry),
+            config,
+            meta,
+            phase,
+            inlets: BTreeMap::new(),
+            limit,
+            recovery_point: limit,
+            released: VecDeque::new(),
+            commit: Vec::new(),
+            volumes: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+            after: HashMap::new(),
+            takeover: None,
+            links: BTreeMap::new(),
+            checkpoint_due: None,
+            checkpoint_interval_ns,
+            checkpointing: false,
+            window: Vec::new(),
+        }
+    }
+
+    /// Whether records of streams are taken now.
+    pub(crate) fn is_receiving(&self) -> bool {
+        matches!(self.phase, Phase::Ready(_)) && self.takeover.is_none() && self.meta.life == Life::Open
+    }
+
+    /// Makes the metadata durable as it is now; `after` follows when it is.
+    pub(crate) fn persist<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, after: Vec<After>) {
+        for (id, inlet) in &self.inlets {
+            if let Some(stream) = self.meta.stream_mut(*id) {
+                stream.durable = inlet.durable;
+            }
+        }
+        let token = io.persist(&key_of(self.id), &self.meta.encode());
+        self.after.insert(token.id, after);
+    }
+
+    /// A metadata write is durable.
+    pub(crate) fn persisted<P: Downlink<Shared = S>>(
+        &mut self,
+        io: &mut Io<'_, P>,
+        token: LocalToken,
+        effects: &mut Effects,
+    ) {
+        for after in self.after.remove(&token.id).unwrap_or_default() {
+            match after {
+                After::Raised => self.start_scan(io),
+                After::Formatting => self.write_super(io),
+                After::Send(link, message) => io.ports.send_message(link, message),
+                After::Opened(stream, link) => effects.opened.push((stream, link)),
+                After::Answer(ticket, answer) => io.ports.answer_operator(ticket, Ok(answer)),
+                After::Checkpointed(point) => self.checkpointed(point),
+                After::Sealed => self.sealed(io, effects),
+                After::Closed => self.closed(io),
+                After::Deleted(ticket) => {
+                    effects.is_deleted = true;
+                    io.ports.answer_operator(ticket, Ok(OperatorAnswer::Deleted));
+                }
+            }
+        }
+    }
+
+    /// Something follows when the metadata write of this token is durable.
+    pub(crate) fn await_persisted(&mut self, token: LocalToken, after: After) {
+        self.after.insert(token.id, vec![after]);
+    }
+
+    /// A record of this group continued its stream's run.
+    ///
+    /// # Errors
+    /// The limit that it is not above: a protocol error.
+    pub(crate) fn take(&mut self, record: Record<S>, epoch: Epoch, effects: &mut Effects) -> Result<(), Time> {
+        let (stamp, pair) = (record.head.stamp, record.head.pair);
+        let charge = record.head.charge_bytes();
+        let Some(inlet) = self.inlets.get_mut(&stamp.stream).filter(|inlet| inlet.epoch == epoch) else {
+            effects.freed.push((stamp.stream, charge));
+            return Ok(());
+        };
+        if stamp.seq <= inlet.durable {
+            // Sent again after a restart, because another group of the stream lacked a lower number.
+            effects.freed.push((stamp.stream, charge));
+            effects.is_durable_news = true;
+            return Ok(());
+        }
+        let limit = inlet.floor.max(self.limit);
+        if stamp.time <= limit {
+            effects.freed.push((stamp.stream, charge));
+            return Err(limit);
+        }
+        let generation = (self.meta.generation.number, self.meta.generation.id);
+        inlet.undurable.push_back(stamp.seq);
+        inlet.queue.push_back(Item { record, epoch, generation, charged: true });
+        if let Some(pair) = self.meta.pair_mut(pair) {
+            pair.touched = true;
+        }
+        Ok(())
+    }
+
+    /// The tip of an inlet: what the stream says, if it is in this group's epoch, but never below the group's own floor.
+    pub(crate) fn tip(inlet: &Inlet<S>, stream: Option<(Epoch, Time)>) -> Time {
+        match stream {
+            Some((epoch, tip)) if epoch == inlet.epoch => tip.max(inlet.floor),
+            _ => inlet.floor,
+        }
+    }
+
+    /// Releases what the tips allow.
+    pub(crate) fn merge(&mut self, tips: Tips<'_>, effects: &mut Effects) {
+        let limit = merge::limit_of(self.inlets.iter().map(|(id, inlet)| Self::tip(inlet, tips(*id))));
+        let Some(limit) = limit.filter(|limit| *limit > self.limit) else { return };
+        self.limit = limit;
+        merge::release(self.inlets.values_mut().map(|inlet| &mut inlet.queue), limit, &mut self.window);
+        effects.is_busy |= !self.window.is_empty();
+        self.released.extend(self.window.drain(..));
+    }
+
+    /// Everything that can go on now.
+    pub(crate) fn turn<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, tips: Tips<'_>, effects: &mut Effects) {
+        self.open_on(io, effects);
+        self.check_candidates(io, effects);
+        if !matches!(self.phase, Phase::Ready(_)) {
+            return;
+        }
+        let is_sealed = matches!(self.meta.life, Life::Sealed { .. });
+        if !is_sealed {
+            self.merge(tips, effects);
+            self.journal(io, effects);
+        }
+        self.apply(io, effects);
+        self.checkpoint(io);
+        self.take_over_on(io, effects);
+    }
+
+    /// Starts the next block, if there is something for it.
+    fn journal<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
+        let Phase::Ready(ready) = &mut self.phase else { return };
+        ready.journal.poll(io);
+        if ready.journal.is_busy() {
+            return;
+        }
+        if self.released.is_empty() {
+            self.recovery_point = self.limit;
+            return;
+        }
+        let (count, continues) = cut(&self.released);
+        let bytes = self.released.iter().take(count).map(Item::entry_bytes).sum();
+        if !ready.journal.has_room(bytes) {
+            return;
+        }
+        // The cut behind the block: with what stays in memory, everything before the next record's time.
+        let limit = match self.released.get(count) {
+            _ if continues => self.recovery_point,
+            None => self.limit,
+            Some(next) => Time(next.record.head.stamp.time.0 - 1),
+        };
+        let items: Vec<Item<S>> = self.released.drain(..count).collect();
+        match ready.journal.begin(io, items, limit, continues) {
+            Ok(()) => effects.is_busy = true,
+            Err(items) => {
+                for item in items.into_iter().rev() {
+                    self.released.push_front(item);
+                }
+            }
+        }
+    }
+
+    /// A block is durable.
+    fn committed(&mut self, block: crate::journal::Committed<S>, effects: &mut Effects) {
+        let continues = block.continues;
+        self.commit.push(block);
+        if continues {
+            return;
+        }
+        let Phase::Ready(ready) = &mut self.phase else { return };
+        for block in self.commit.drain(..) {
+            for item in &block.items {
+                let stamp = item.record.head.stamp;
+                let inlet = self.inlets.get_mut(&stamp.stream).filter(|inlet| inlet.epoch == item.epoch);
+                if let Some(inlet) = inlet {
+                    inlet.durable = stamp.seq;
+                    inlet.undurable.pop_front();
+                }
+            }
+            self.recovery_point = self.recovery_point.max(block.limit);
+            ready.applier.push(block);
+        }
+        effects.is_durable_news = true;
+    }
+
+    fn apply<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
+        let Phase::Ready(ready) = &mut self.phase else { return };
+        let (volumes, meta) = (&self.volumes, &self.meta);
+        let target = |pair: PairId| match volumes.get(&pair) {
+            Some((volume, _)) => Target::Volume(*volume),
+            None if meta.pair(pair).is_some() => Target::Missing,
+            None => Target::Gone,
+        };
+        while let Some(applied) = ready.applier.poll(io, target) {
+            let Applied::Round(items) = applied else { break };
+            effects.is_busy = true;
+            for item in items {
+                let stamp = item.record.head.stamp;
+                if item.charged {
+                    effects.freed.push((stamp.stream, item.record.head.charge_bytes()));
+                }
+                let inlet = self.inlets.get_mut(&stamp.stream).filter(|inlet| inlet.epoch == item.epoch);
+                if let Some(inlet) = inlet {
+                    inlet.applied = stamp.seq;
+                }
+            }
+            if self.checkpoint_due.is_none() {
+                self.checkpoint_due = Some(io.now.mono.after_ns(self.checkpoint_interval_ns));
+            }
+        }
+    }
+
+    /// Flushes the volumes for a checkpoint when it is time, or the journal has become a quarter full.
+    fn checkpoint<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
+        let Phase::Ready(ready) = &mut self.phase else { return };
+        let is_filling = ready.journal.used_bytes() > ready.journal.total_bytes() / 4;
+        let is_due = self.checkpoint_due.is_some_and(|at| at <= io.now.mono);
+        let is_idle = !self.checkpointing && !ready.applier.is_flushing();
+        if is_idle && (is_due || is_filling) && ready.applier.has_news() {
+            self.checkpoint_due = None;
+            if let Some(Applied::Flushed(point)) = ready.applier.flush(io, []) {
+                self.volumes_flushed(io, point);
+            }
+        } else if is_due && !ready.applier.has_news() {
+            self.checkpoint_due = None;
+        }
+    }
+
+    /// The volumes are flushed up to the point: makes the checkpoint durable.
+    pub(crate) fn volumes_flushed<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, point: Point) {
+        let Phase::Ready(ready) = &mut self.phase else { return };
+        self.meta.checkpoint = Checkpoint {
+            position: point.position,
+            previous: point.previous,
+            limit: point.limit,
+            durable_end: ready.journal.end(),
+        };
+        self.meta.greatest_time = self.meta.greatest_time.max(self.limit);
+        if self.is_last_flush() {
+            self.close(io);
+            return;
+        }
+        self.checkpointing = true;
+        self.persist(io, vec![After::Checkpointed(point)]);
+    }
+
+    fn checkpointed(&mut self, point: Point) {
+        self.checkpointing = false;
+        if let Phase::Ready(ready) = &mut self.phase {
+            ready.applier.checkpointed(point);
+            ready.journal.free(point.position);
+        }
+    }
+
+    pub(crate) fn is_checkpointing(&self) -> bool {
+        self.checkpointing
+    }
+
+    /// A local I/O of this group ended.
+    pub(crate) fn local_done<P: Downlink<Shared = S>>(
+        &mut self,
+        io: &mut Io<'_, P>,
+        (op, token): (Op, LocalToken),
+        result: Result<(), DeviceError>,
+        data: Option<&[u8]>,
+        effects: &mut Effects,
+    ) {
+        effects.is_busy = true;
+        let mono = io.now.mono;
+        match (op, &mut self.phase) {
+            (Op::SuperRead | Op::SuperWrite | Op::SuperFlush | Op::Wipe | Op::WipeFlush, _) => {
+                self.super_done(io, op, result, data, effects);
+            }
+            (Op::Scan, Phase::Scan(scan)) => scan.walk.done(mono, result, data),
+            (Op::Replay, Phase::Ready(ready)) => ready.applier.replay_read(mono, result, data),
+            (Op::BatchWrite, Phase::Ready(ready)) => ready.journal.written(io, result),
+            (Op::BatchFlush, Phase::Ready(ready)) => {
+                if let Some(block) = ready.journal.flushed(io, result) {
+                    self.committed(block, effects);
+                }
+            }
+            (Op::Apply(job), Phase::Ready(ready)) => ready.applier.written(mono, job, result),
+            (Op::ApplyFlush, Phase::Ready(ready)) => {
+                if let Some(Applied::Flushed(point)) = ready.applier.volume_flushed(mono, result) {
+                    self.volumes_flushed(io, point);
+                }
+            }
+            (Op::Blank(pair), _) => {
+                let check = self.candidates.get_mut(&pair).and_then(|candidate| candidate.check.as_mut());
+                if let Some(check) = check {
+                    check.done(token, result, data);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The next time something has to be tried or done.
+    pub(crate) fn next_timeout(&self) -> Option<Mono> {
+        match &self.phase {
+            Phase::Start { not_before } => Some(*not_before),
+            Phase::Scan(scan) => scan.walk.retry_at(),
+            Phase::Ready(ready) => {
+                let machines = [ready.journal.retry_at(), ready.applier.retry_at(), self.checkpoint_due];
+                machines.into_iter().flatten().min()
+            }
+            _ => None,
+        }
+    }
+
+    /// Why the group does not move, if it does not.
+    pub(crate) fn reason(&self) -> Option<String> {
+        let stuck = |stuck: Stuck| match stuck {
+            Stuck::Missing(pair) => {
+                let name = self.meta.pair(pair).map_or("?", |pair| &pair.name);
+                format!("records of pair \"{name}\" wait for its volume: create the pair again with pair_create")
+            }
+            Stuck::Volume(error) => format!("a secondary volume reports {error}; tried again every second"),
+            Stuck::Journal(error) => format!("the journal cannot be read ({error}); tried again every second"),
+        };
+        let device = match &self.phase {
+            Phase::Failed(reason) => return Some(reason.clone()),
+            Phase::Start { .. } | Phase::Super | Phase::Format | Phase::Raise | Phase::Wiping(_) => {
+                Some("the journal is being opened".to_owned())
+            }
+            Phase::Scan(scan) => Some(match scan.walk.error() {
+                Some(error) => format!("the journal cannot be read ({error}); tried again every second"),
+                None => "the journal is being read".to_owned(),
+            }),
+            Phase::Ready(ready) => {
+                let writing = ready
+                    .journal
+                    .error()
+                    .map(|error| format!("the journal cannot be written ({error}); tried again every second"));
+                let full = || {
+                    let waits = !self.released.is_empty() && !ready.journal.is_busy();
+                    waits.then(|| "the journal is full until the next checkpoint".to_owned())
+                };
+                writing.or_else(|| ready.applier.stuck().map(stuck)).or_else(full)
+            }
+            Phase::TakenOver => None,
+        };
+        device.or_else(|| match &self.meta.life {
+            Life::Suspended(state, reason) => Some(format!("suspended by the primary ({state}): {reason}")),
+            Life::Frozen(reason) => Some(reason.clone()),
+            _ => None,
+        })
+    }
+
+    /// Takes a pair in, or attaches its volume again.
+    pub(crate) fn create_pair<P: Downlink<Shared = S>>(
+        &mut self,
+        io: &mut Io<'_, P>,
+        config: PairConfig,
+        ticket: Ticket,
+    ) -> Result<PairId, OperatorError> {
+        let id = PairId::of_name(self.id, &config.name);
+        let (name, group) = (&config.name, &self.meta.name);
+        if let Phase::Failed(reason) = &self.phase {
+            return Err(OperatorError::WrongState(format!("group \"{group}\" cannot take pairs: {reason}")));
+        }
+        if self.volumes.contains_key(&id) || self.candidates.contains_key(&id) {
+            return Err(OperatorError::Exists(format!("group \"{group}\" has a pair \"{name}\" already")));
+        }
+        if let Some(known) = self.meta.pair(id) {
+            if known.geometry != config.geometry {
+                return Err(OperatorError::Invalid(format!(
+                    "pair \"{name}\" was established with {} blocks of {} bytes, volume \"{}\" has {} of {}: give the \
+                     volume it was created with",
+                    known.geometry.blocks,
+                    known.geometry.block_bytes,
+                    config.volume_name,
+                    config.geometry.blocks,
+                    config.geometry.block_bytes
+                )));
+            }
+            self.volumes.insert(id, (config.volume, config.volume_name));
+            io.ports.answer_operator(ticket, Ok(OperatorAnswer::PairCreated(id)));
+            return Ok(id);
+        }
+        if !matches!(self.meta.life, Life::Formatting | Life::Open) || self.takeover.is_some() {
+            return Err(OperatorError::WrongState(format!(
+                "group \"{group}\" no longer follows a primary, so it takes no new pair \"{name}\": create another group"
+            )));
+        }
+        self.candidates.insert(id, Candidate { config, ticket, check: None });
+        Ok(id)
+    }
+
+    /// Goes on with pairs that are not established.
+    fn check_candidates<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
+        if let Phase::Failed(reason) = &self.phase {
+            for (id, candidate) in std::mem::take(&mut self.candidates) {
+                effects.forgotten.push(id);
+                let name = &candidate.config.name;
+                let error = format!("pair \"{name}\" cannot be created in group \"{}\": {reason}", self.meta.name);
+                io.ports.answer_operator(candidate.ticket, Err(OperatorError::WrongState(error)));
+            }
+        }
+        if !matches!(self.phase, Phase::Ready(_)) || self.candidates.is_empty() {
+            return;
+        }
+        let mut decided = Vec::new();
+        for (id, candidate) in &mut self.candidates {
+            if candidate.config.declared_identical {
+                decided.push((*id, Ok(Content::DeclaredIdentical)));
+                continue;
+            }
+            let config = &candidate.config;
+            let check = candidate.check.get_or_insert_with(|| BlankCheck::new(config.volume, config.geometry));
+            let (tokens, group) = (&mut *io.tokens, io.group);
+            check.poll(io.ports, || tokens.issue(group, Op::Blank(*id)));
+            let volume = &config.volume_name;
+            match check.verdict() {
+                None => {}
+                Some(Verdict::Blank) => decided.push((*id, Ok(Content::Empty))),
+                Some(Verdict::HasData { lba }) => decided.push((
+                    *id,
+                    Err(OperatorError::Invalid(format!(
+                        "volume \"{volume}\" holds data (block {lba} is not zero): a new pair needs a volume of zeroes, \
+                         or declared_identical if both sites hold the same data already"
+                    ))),
+                )),
+                Some(Verdict::Unreadable { lba, error }) => decided.push((
+                    *id,
+                    Err(OperatorError::Device(format!("volume \"{volume}\" cannot be read at block {lba}: {error}"))),
+                )),
+            }
+        }
+        for (id, verdict) in decided {
+            let Some(candidate) = self.candidates.remove(&id) else { continue };
+            let Candidate { config, ticket, .. } = candidate;
+            effects.is_busy = true;
+            match verdict {
+                Ok(content) => {
+                    self.meta.pairs.push(PairMeta {
+                        id,
+                        name: config.name,
+                        geometry: config.geometry,
+                        content,
+                        stream: None,
+                        touched: false,
+                        left: false,
+                    });
+                    self.volumes.insert(id, (config.volume, config.volume_name));
+                    self.persist(io, vec![After::Answer(ticket, OperatorAnswer::PairCreated(id))]);
+                }
+                Err(error) => {
+                    effects.forgotten.push(id);
+                    io.ports.answer_operator(ticket, Err(error));
+                }
+            }
+        }
+    }
+
+    /// Forgets a pair.
+    pub(crate) fn delete_pair<P: Downlink<Shared = S>>(
+        &mut self,
+        io: &mut Io<'_, P>,
+        id: PairId,
+        ticket: Ticket,
+    ) -> Result<(), OperatorError> {
+        let Some(pair) = self.meta.pair(id) else {
+            return Err(OperatorError::WrongState(
+                "the pair's volume is still being checked: wait until pair_create ends".to_owned(),
+            ));
+        };
+        let is_fed = pair.stream.is_some() && !pair.left && self.is_receiving();
+        if is_fed {
+            return Err(OperatorError::WrongState(format!(
+                "pair \"{}\" still receives: delete it at its primary first, or take the group over",
+                pair.name
+            )));
+        }
+        let is_writing = match &self.phase {
+            Phase::Ready(ready) => !ready.applier.is_idle(),
+            Phase::TakenOver | Phase::Failed(_) => false,
+            _ => true,
+        };
+        if is_writing || self.takeover.is_some() {
+            return Err(OperatorError::WrongState(format!(
+                "records are still being put on the volume of pair \"{}\": try again in a moment",
+                pair.name
+            )));
+        }
+        self.meta.pairs.retain(|pair| pair.id != id);
+        self.volumes.remove(&id);
+        self.persist(io, vec![After::Answer(ticket, OperatorAnswer::Deleted)]);
+        Ok(())
+    }
+
+    /// A first history for a group that has none.
+    pub(crate) fn ensure_generation(&mut self, random: u64) -> Generation {
+        if self.meta.generation.number == 0 {
+            self.meta.generation = Generation { number: 1, id: random.max(1), parent: 0 };
+        }
+        self.meta.generation
+    }
+
+    /// Everything up to this number of the stream is durable as far as this group goes; `None` if nothing waits.
+    pub(crate) fn durable_of(&self, stream: StreamId, epoch: Epoch) -> Option<Seq> {
+        let inlet = self.inlets.get(&stream).filter(|inlet| inlet.epoch == epoch)?;
+        inlet.undurable.front().map(|seq| seq.previous())
+    }
+}
+
+/// How many of the released records go into the next block, and whether their commit goes on behind it. A commit ends
+/// where the time changes: a cut between records of one time is none. (*A commit ended between A and B, both stamped 7;
+/// the crash left A: the volumes showed A without B, and no limit names that state.*)
+fn cut<S>(released: &VecDeque<Item<S>>) -> (usize, bool) {
+    let time_at = |index: usize| released.get(index).map(|item| item.record.head.stamp.time);
+    let mut bytes = 0;
+    let mut fits = 0;
+    for item in released {
+        bytes += item.entry_bytes();
+        if bytes > BLOCK_BYTES_MAX {
+            break;
+        }
+        fits += 1;
+    }
+    if fits == released.len() {
+        return (fits, false);
+    }
+    match (1..=fits).rev().find(|count| time_at(*count) != time_at(count - 1)) {
+        Some(count) => (count, false),
+        None => (fits, true),
+    }
+}

@@ -1,0 +1,132 @@
+//! A stream as this system receives it, and its share of the receive memory.
+
+use crate::stream::{CHARGE_BYTES_MAX, Drops, RxStream};
+use crate::types::{GroupId, LinkId, Scope, Seq, StreamId, SystemId};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+
+/// A stream's share of the receive memory. All sums rise from the opening of the epoch on, in charged bytes
+/// ([`crate::types::RecordHead::charge_bytes`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// What the sender was allowed to send.
+    limit: u64,
+    /// What was received and is freed again: applied, or thrown away.
+    freed: u64,
+    /// What became durable.
+    durable: u64,
+    /// What is received and not freed.
+    held: u64,
+}
+
+impl Account {
+    /// The next epoch's account: what is still held of the one before is as if it were durable in the new one.
+    pub(crate) fn next_epoch(self) -> Account {
+        Account { limit: self.outstanding(), freed: 0, durable: self.held, held: self.held }
+    }
+
+    /// Memory that is promised: held, or may still come.
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.limit - self.freed
+    }
+
+    /// What is received and not freed.
+    pub(crate) fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Whether a record of this charge is within what was promised.
+    pub(crate) fn has_room(&self, charge_bytes: u64) -> bool {
+        self.held + charge_bytes <= self.outstanding()
+    }
+
+    pub(crate) fn hold(&mut self, charge_bytes: u64) {
+        self.held += charge_bytes;
+    }
+
+    pub(crate) fn free(&mut self, charge_bytes: u64) {
+        self.held = self.held.saturating_sub(charge_bytes);
+        self.freed = self.limit.min(self.freed + charge_bytes);
+    }
+
+    pub(crate) fn make_durable(&mut self, charge_bytes: u64) {
+        self.durable += charge_bytes;
+    }
+
+    /// What the sender may have sent above what is durable.
+    pub(crate) fn grant(&self) -> u64 {
+        self.limit.saturating_sub(self.durable)
+    }
+
+    /// Promises up to `share` in all, of at most `free` more.
+    pub(crate) fn raise(&mut self, share: u64, free: u64) -> u64 {
+        let more = share.saturating_sub(self.outstanding()).min(free);
+        self.limit += more;
+        more
+    }
+}
+
+/// How the receive memory is shared out: each of the streams that may be has room for one largest record, so that the
+/// record that closes a gap always finds memory (design 4a); the rest goes in equal parts to those that are.
+pub(crate) fn share_bytes(total_bytes: u64, streams_max: usize, streams: usize) -> u64 {
+    let kept = CHARGE_BYTES_MAX * streams_max as u64;
+    CHARGE_BYTES_MAX + total_bytes.saturating_sub(kept) / streams.max(1) as u64
+}
+
+/// One stream that is open.
+pub(crate) struct Intake<B, S> {
+    pub(crate) rx: RxStream<B, S>,
+    pub(crate) link: LinkId,
+    pub(crate) owner: SystemId,
+    pub(crate) scope: Scope,
+    /// Number of the generation that its records are of.
+    pub(crate) generation: u64,
+    /// The groups it feeds.
+    pub(crate) groups: SmallVec<[GroupId; 1]>,
+    /// Its opening is durable.
+    pub(crate) is_open: bool,
+    pub(crate) account: Account,
+    /// Charges of the numbers `durable + 1 ..= run`.
+    pub(crate) ledger: VecDeque<u64>,
+    pub(crate) durable: Seq,
+    pub(crate) drops: Drops,
+    /// Its sender has to be told where it stands.
+    pub(crate) is_news: bool,
+    /// The grant that was told last, and the number it was relative to.
+    pub(crate) told: (Seq, u64),
+    /// Its sender was told that the stream broke the protocol.
+    pub(crate) was_refused: bool,
+}
+
+impl<B, S> Intake<B, S> {
+    /// The durable number moved.
+    pub(crate) fn set_durable(&mut self, durable: Seq) {
+        while self.durable < durable {
+            let Some(charge) = self.ledger.pop_front() else { break };
+            self.account.make_durable(charge);
+            self.durable = self.durable.next();
+            self.is_news = true;
+        }
+    }
+}
+
+/// What one group's work means for the streams and for the others; collected during a call, acted on at its end.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// Memory of these streams is free again.
+    pub(crate) freed: Vec<(StreamId, u64)>,
+    /// Numbers became durable.
+    pub(crate) is_durable_news: bool,
+    /// These pairs are no more.
+    pub(crate) forgotten: Vec<crate::types::PairId>,
+    /// The group takes nothing more of any stream.
+    pub(crate) detach: bool,
+    /// The opening of these streams is durable: (stream, link to answer on).
+    pub(crate) opened: Vec<(StreamId, LinkId)>,
+    /// The group is no more.
+    pub(crate) is_deleted: bool,
+    /// The generation is durable: the streams' owners have to know.
+    pub(crate) fence: bool,
+    /// Something was done.
+    pub(crate) is_busy: bool,
+}

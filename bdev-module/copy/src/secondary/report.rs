@@ -1,0 +1,162 @@
+//! What the operator sees.
+
+use super::Secondary;
+use super::group::{Group, Inlet, Phase};
+use super::intake::Intake;
+use super::meta::Life;
+use super::status::{GroupPhase, GroupStatus, PairStatus, StreamView};
+use crate::message::Content;
+use crate::stream::Drops;
+use crate::types::{GroupId, Now, PairId, PairState, Time};
+
+impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> Secondary<B, S> {
+    /// What `group_get` shows.
+    pub fn group_status(&self, now: Now, id: GroupId) -> Option<GroupStatus> {
+        let group = self.groups.get(&id)?;
+        let streams = group.meta.streams.iter().filter(|stream| !stream.closed).map(|meta| {
+            let inlet = group.inlets.get(&meta.id);
+            let intake = self.intakes.get(&meta.id).filter(|intake| intake.rx.epoch() == meta.epoch);
+            let durable = inlet.map_or(meta.durable, |inlet| inlet.durable);
+            let is_applied = match &group.phase {
+                Phase::Ready(ready) => ready.applier.is_idle(),
+                _ => group.meta.life == Life::TakenOver,
+            };
+            let tip = intake.map(|intake| (meta.epoch, intake.rx.tip()));
+            StreamView {
+                stream: meta.id,
+                owner: meta.owner,
+                scope: meta.scope,
+                epoch: meta.epoch,
+                tip: inlet.map_or(meta.base_time, |inlet| Group::tip(inlet, tip)),
+                run: intake.map_or(durable, |intake| intake.rx.run()),
+                durable,
+                applied: if is_applied { durable } else { inlet.map_or(durable, |inlet: &Inlet<S>| inlet.applied) },
+                announced: intake.map_or(meta.announced.max(durable), |intake| intake.rx.announced()),
+                held_bytes: intake.map_or(0, |intake: &Intake<B, S>| intake.account.held()),
+                drops: intake.map_or(Drops::default(), |intake| intake.drops),
+                error: intake.and_then(|intake| intake.rx.error()).map(|error| error.to_string()),
+            }
+        });
+        let (journal_bytes, journal_used_bytes, lag, applied_records, folded_records) = match &group.phase {
+            Phase::Ready(ready) => (
+                ready.journal.total_bytes(),
+                ready.journal.used_bytes(),
+                ready.applier.lag(),
+                ready.applier.applied_records,
+                ready.applier.folded_records,
+            ),
+            _ => (group.area.capacity * u64::from(group.area.block_bytes), 0, (0, 0), 0, 0),
+        };
+        let seen = group.inlets.keys().filter_map(|id| self.intakes.get(id)).map(|intake| intake.rx.seen()).max();
+        Some(GroupStatus {
+            name: group.meta.name.clone(),
+            id,
+            phase: phase_of(group),
+            reason: group.reason(),
+            generation: group.meta.generation,
+            recovery_point: group.recovery_point,
+            recovery_point_age_ns: now.time.since_ns(group.recovery_point),
+            limit: group.limit,
+            greatest_time_seen: group.meta.greatest_time.max(group.limit).max(seen.unwrap_or(Time(0))),
+            consistent: is_consistent(group),
+            streams: streams.collect(),
+            pairs: group.meta.pairs.iter().map(|pair| pair.id).chain(group.candidates.keys().copied()).collect(),
+            journal_bytes,
+            journal_used_bytes,
+            apply_lag_records: lag.0,
+            apply_lag_bytes: lag.1,
+            applied_records,
+            folded_records,
+            takeover_step: group.takeover_step(),
+            certificate: match group.meta.life {
+                Life::Sealed { .. } | Life::TakenOver => group.meta.certificate.clone(),
+                _ => None,
+            },
+            discarded: group.meta.discarded.clone(),
+        })
+    }
+
+    /// What `pair_get` shows.
+    pub fn pair_status(&self, now: Now, id: PairId) -> Option<PairStatus> {
+        let group = self.groups.get(self.pairs.get(&id)?)?;
+        let mut status = PairStatus {
+            name: String::new(),
+            id,
+            group: group.id,
+            state: PairState::Simplex,
+            reason: group.reason(),
+            geometry: group.config.journal_geometry,
+            content: Content::Empty,
+            stream: None,
+            consistent: is_consistent(group),
+            recovery_point: group.recovery_point,
+            recovery_point_age_ns: now.time.since_ns(group.recovery_point),
+            uuid: None,
+        };
+        if let Some(candidate) = group.candidates.get(&id) {
+            let waits = match &candidate.check {
+                None => "waits for its group's journal".to_owned(),
+                Some(check) => {
+                    let progress = check.progress();
+                    let (done, all) = (progress.checked_bytes >> 20, progress.total_bytes >> 20);
+                    format!("its volume is being read to see whether it is empty: {done} of {all} MiB")
+                }
+            };
+            status.name.clone_from(&candidate.config.name);
+            status.geometry = candidate.config.geometry;
+            status.reason = Some(waits);
+            status.consistent = false;
+            return Some(status);
+        }
+        let pair = group.meta.pair(id)?;
+        let stream_error = pair.stream.and_then(|stream| self.intakes.get(&stream)?.rx.error());
+        status.name.clone_from(&pair.name);
+        status.geometry = pair.geometry;
+        status.content = pair.content;
+        status.stream = pair.stream;
+        status.state = match (&group.phase, &group.meta.life) {
+            (_, Life::TakenOver | Life::Sealed { .. }) => PairState::TakenOver,
+            (Phase::Failed(_), _) | (_, Life::Frozen(_)) => PairState::SuspendedError,
+            (_, Life::Suspended(state, _)) => match state.as_str() {
+                "PSUS" => PairState::SuspendedOperator,
+                "PFUS" => PairState::SuspendedFull,
+                _ => PairState::SuspendedError,
+            },
+            _ if stream_error.is_some() => PairState::SuspendedError,
+            _ if pair.left || pair.stream.is_none() => PairState::Simplex,
+            _ => PairState::Pair,
+        };
+        if let Some(error) = stream_error {
+            status.reason = Some(format!("the stream broke the protocol: {error}"));
+        } else if status.reason.is_none() && pair.stream.is_none() {
+            status.reason = Some("waits for the primary to join it".to_owned());
+        } else if status.reason.is_none() && pair.left {
+            status.reason = Some("the primary left the pair".to_owned());
+        }
+        let certificate = group.meta.certificate.as_ref().filter(|_| status.state == PairState::TakenOver);
+        let volume = certificate.and_then(|it| it.volumes.iter().find(|volume| volume.pair == id));
+        status.uuid = volume.map(|volume| volume.uuid);
+        Some(status)
+    }
+}
+
+fn phase_of<S>(group: &Group<S>) -> GroupPhase {
+    match (&group.phase, &group.meta.life) {
+        (Phase::Failed(_), _) => GroupPhase::Failed,
+        (Phase::TakenOver, _) => GroupPhase::TakenOver,
+        (_, Life::Sealed { .. } | Life::TakenOver) => GroupPhase::TakingOver,
+        _ if group.takeover.is_some() => GroupPhase::TakingOver,
+        (Phase::Ready(_), Life::Suspended(..)) => GroupPhase::Suspended,
+        (Phase::Ready(_), Life::Frozen(_)) => GroupPhase::Frozen,
+        (Phase::Ready(_), _) => GroupPhase::Active,
+        _ => GroupPhase::Opening,
+    }
+}
+
+fn is_consistent<S>(group: &Group<S>) -> bool {
+    match &group.phase {
+        Phase::Ready(_) => group.meta.pairs.iter().any(|pair| pair.stream.is_some()),
+        Phase::TakenOver => true,
+        _ => false,
+    }
+}
