@@ -454,6 +454,15 @@ impl Catalog {
         }
     }
 
+    /// Notes that a bdev and all that it stands on were moved to another core.
+    pub fn set_home(&mut self, top: BdevId, home: u32) {
+        let mut next = Some(top);
+        while let Some(entry) = next.and_then(|id| self.entries.get_mut(&id)) {
+            entry.home = home;
+            next = entry.base;
+        }
+    }
+
     /// The bdev of this name or uuid.
     pub fn named(&self, name: &str) -> Result<&Entry, CatalogError> {
         let uuid = Uuid::parse_str(name).ok();

@@ -292,10 +292,7 @@ impl<M: Memory> Engine<M> {
     }
 
     /// The secondary roles, and the world for their operator calls.
-    pub fn secondary<'a, P>(
-        &'a mut self,
-        ports: &'a mut P,
-    ) -> (&'a mut Secondary<M::Buf, M::Shared>, World<'a, P>)
+    pub fn secondary<'a, P>(&'a mut self, ports: &'a mut P) -> (&'a mut Secondary<M::Buf, M::Shared>, World<'a, P>)
     where
         P: Ports<Buf = M::Buf, Shared = M::Shared>,
     {
@@ -396,7 +393,7 @@ impl<P: Ports> World<'_, P> {
             let Some(link) = self.links.get_mut(id) else { continue };
             match item {
                 Deferred::Status(status) => link.send_status(status),
-                Deferred::Message(message) => link.send_message(message),
+                Deferred::Message(message) => link.send_message(&message),
             }
         }
         self.links.deferred = deferred;
@@ -482,7 +479,7 @@ impl<P: Ports> Uplink for World<'_, P> {
 
     fn send_message(&mut self, link: LinkId, message: Message) {
         match self.links.get_mut(link) {
-            Some(link) => link.send_message(message),
+            Some(link) => link.send_message(&message),
             None => self.later(link, Deferred::Message(message)),
         }
     }

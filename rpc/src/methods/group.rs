@@ -218,6 +218,8 @@ pub struct GroupInfo {
     /// The least of the streams' tips, nanoseconds on the group's timeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_time_ns: Option<u64>,
+    /// This system's timeline at the moment of the answer, in nanoseconds: recovery points are ages against this.
+    pub timeline_now_ns: u64,
     /// How far the secondary is behind.
     pub lag: Lag,
     /// Its generation.

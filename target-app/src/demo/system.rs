@@ -11,7 +11,8 @@ use longrun_rpc::types::PublicKey;
 use longrun_rpc::{Client, ClientError};
 use serde_json::{Value, json};
 
-use crate::identity::{self, IdentityError};
+use crate::cli::keygen::KeyFileError;
+use crate::identity;
 
 /// How long a process may take until its RPC socket answers.
 const START_WITHIN: Duration = Duration::from_secs(20);
@@ -32,7 +33,7 @@ pub enum SystemError {
     },
     /// No key.
     #[error(transparent)]
-    Identity(#[from] IdentityError),
+    Identity(#[from] KeyFileError),
     /// A call failed.
     #[error("{system}: {source}\n{log}")]
     Rpc {

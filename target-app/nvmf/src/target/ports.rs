@@ -65,7 +65,6 @@ pub struct BlockRange {
 
 /// The operations of a block device.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum BlockOp<B> {
     /// Read into the beginning of `buf`; `buf` comes back in the answer.
     Read {
