@@ -22,6 +22,8 @@ mod nqn;
 pub mod pdu;
 pub mod spec;
 pub mod target;
+#[cfg(test)]
+mod tests;
 
 #[doc(hidden)]
 pub mod fuzz;

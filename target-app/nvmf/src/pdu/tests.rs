@@ -110,7 +110,7 @@ proptest! {
         let (_, found) = Reader::new(Sender::Target).feed(&bytes, digests, true);
         let fault = found.unwrap().unwrap_err();
         prop_assert_eq!(fault.status, FatalStatus::HeaderDigest);
-        prop_assert_eq!(fault.information.to_le_bytes(), bytes[24..28]);
+        prop_assert_eq!(fault.information.to_le_bytes().to_vec(), bytes[24..28].to_vec());
     }
 }
 
