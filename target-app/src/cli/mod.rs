@@ -1,0 +1,143 @@
+//! The command line: what can be typed ([`args`]), how answers are shown ([`table`]), and the commands that ask a running
+//! longrun over its RPC socket.
+//!
+//! Everything these commands do can be done by RPC; they add readable tables, units, and the few steps that take several
+//! calls. Answers go to standard output, errors, as one sentence, to standard error. The exit status is 0 for success,
+//! 1 for an error of the call, 2 for a command line that cannot be read.
+
+pub mod args;
+mod config;
+mod group;
+pub mod keygen;
+mod link;
+mod pair;
+mod rpc;
+pub mod table;
+#[cfg(test)]
+mod tests;
+pub mod values;
+mod volume;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use longrun_rpc::{Client, ClientError};
+use serde::Serialize;
+
+pub use args::{Cli, Command, DemoArgs, Idle, KeygenArgs, RemoteCommand, ServeArgs};
+use args::{GroupVerb, LinkVerb, PairVerb, Remote, VolumeVerb};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// The call, or the way to it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A file that was named.
+    #[error("cannot {doing} {}: {source}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Something typed, or read from a file, that cannot be used.
+    #[error("{0}")]
+    Input(String),
+}
+
+/// Runs a command that asks a running longrun, prints its answer, and says how it ended.
+pub fn run(command: RemoteCommand) -> ExitCode {
+    finish(execute(&command).map_err(|error| error.to_string()))
+}
+
+/// What the command prints.
+pub(crate) fn execute(command: &RemoteCommand) -> Result<String, CliError> {
+    match command {
+        RemoteCommand::Rpc(args) => rpc::call(&mut connect(&args.remote)?, args),
+        RemoteCommand::SaveConfig(args) => config::save(&mut connect(&args.remote)?, args),
+        RemoteCommand::LoadConfig(args) => config::load(&mut connect(&args.remote)?, args),
+        RemoteCommand::Volume(args) => {
+            let (mut client, json) = (connect(&args.remote)?, args.remote.json);
+            match &args.verb {
+                VolumeVerb::List => volume::list(&mut client, json),
+                VolumeVerb::Get { name } => volume::get(&mut client, name, json),
+                VolumeVerb::Stat { name } => volume::stat(&mut client, name.as_deref(), json),
+                VolumeVerb::Create(args) => volume::create(&mut client, args, json),
+                VolumeVerb::Delete { name } => volume::delete(&mut client, name, json),
+                VolumeVerb::Publish(args) => volume::publish(&mut client, args, json),
+            }
+        }
+        RemoteCommand::Link(args) => {
+            let (mut client, json) = (connect(&args.remote)?, args.remote.json);
+            match &args.verb {
+                LinkVerb::List => link::list(&mut client, json),
+                LinkVerb::Get { name } => link::get(&mut client, name, json),
+                LinkVerb::Create(args) => link::create(&mut client, args, json),
+                LinkVerb::Delete { name } => link::delete(&mut client, name, json),
+            }
+        }
+        RemoteCommand::Group(args) => {
+            let (mut client, json) = (connect(&args.remote)?, args.remote.json);
+            match &args.verb {
+                GroupVerb::List => group::list(&mut client, json),
+                GroupVerb::Get { name } => group::get(&mut client, name, json),
+                GroupVerb::Create(args) => group::create(&mut client, args, json),
+                GroupVerb::Delete { name } => group::delete(&mut client, name, json),
+                GroupVerb::Takeover { name, old_primary, accept_split } => {
+                    group::takeover(&mut client, name, *old_primary, *accept_split, json)
+                }
+            }
+        }
+        RemoteCommand::Pair(args) => {
+            let (mut client, json) = (connect(&args.remote)?, args.remote.json);
+            match &args.verb {
+                PairVerb::List { group } => pair::list(&mut client, group.as_deref(), json),
+                PairVerb::Get { group, name } => pair::get(&mut client, group, name, json),
+                PairVerb::Create(args) => pair::create(&mut client, args, json),
+                PairVerb::Delete { group, name } => pair::delete(&mut client, group, name, json),
+            }
+        }
+    }
+}
+
+fn connect(remote: &Remote) -> Result<Client, CliError> {
+    let mut client = Client::connect(&remote.rpc_socket)?;
+    client.set_timeout(remote.timeout.0);
+    Ok(client)
+}
+
+/// An answer as indented JSON, or as the text that `show` makes of it.
+fn answer<T: Serialize>(value: &T, json: bool, show: impl FnOnce(&T) -> String) -> String {
+    if json { pretty(value) } else { show(value) }
+}
+
+/// Indented JSON with a newline.
+pub(crate) fn pretty<T: Serialize>(value: &T) -> String {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Prints what a command has to say, and makes its exit status.
+pub(crate) fn finish(outcome: Result<String, String>) -> ExitCode {
+    match outcome {
+        Ok(text) => match std::io::stdout().lock().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            // The reader has seen enough (`| head`).
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("longrun: cannot print the answer: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Err(sentence) => {
+            eprintln!("longrun: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The process itself: reactors, configuration, methods, version, log, end.
+
+use super::bdev::TICK_RATE_HZ;
+use super::nvmf::thread_name;
+use super::{Caller, Control, State};
+use longrun_nvmf::target::{Namespace, Subsystem};
+use longrun_rpc::RpcError;
+use longrun_rpc::config::{Config, ConfigCall, SUBSYSTEMS};
+use longrun_rpc::methods::framework::{
+    FrameworkGetConfig, FrameworkGetReactors, FrameworkGetSubsystems, FrameworkStartInit, FrameworkSubsystem,
+    FrameworkWaitInit, LogGetLevel, LogLevel, LogSetLevel, LwThread, Reactor, Reactors, RpcGetMethods, Signal,
+    SpdkGetVersion, SpdkKillInstance, Version,
+};
+use longrun_rpc::methods::{Method, to_params};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use tracing_subscriber::filter::LevelFilter;
+use uuid::Uuid;
+
+/// Changes how much is logged while the process runs.
+#[derive(Clone)]
+pub struct LogLevelSwitch {
+    level: Arc<Mutex<LogLevel>>,
+    set: Arc<dyn Fn(LevelFilter) + Send + Sync>,
+}
+
+impl LogLevelSwitch {
+    /// A switch that calls `set` with each new filter.
+    pub fn new(set: impl Fn(LevelFilter) + Send + Sync + 'static) -> LogLevelSwitch {
+        LogLevelSwitch { level: Arc::default(), set: Arc::new(set) }
+    }
+
+    fn level(&self) -> LogLevel {
+        *self.level.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn set(&self, level: LogLevel) {
+        *self.level.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = level;
+        (self.set)(match level {
+            LogLevel::Disabled => LevelFilter::OFF,
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warning => LevelFilter::WARN,
+            LogLevel::Notice | LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+        });
+    }
+}
+
+impl Control {
+    pub(super) async fn framework_get_reactors(&self, _: &FrameworkGetReactors) -> Result<Reactors, RpcError> {
+        let mut reactors = Vec::new();
+        for (index, core) in self.cores.iter().enumerate() {
+            let (stats, adaptive) = core.reactor.call(|reactor| (reactor.stats(), reactor.is_adaptive())).await;
+            reactors.push(Reactor {
+                lcore: core.processor as u32,
+                tid: None,
+                busy: stats.busy_ns,
+                idle: stats.idle_ns,
+                in_interrupt: adaptive,
+                lw_threads: vec![LwThread { name: thread_name(index), id: index as u64 + 1 }],
+            });
+        }
+        Ok(Reactors { tick_rate: TICK_RATE_HZ, pid: std::process::id(), reactors })
+    }
+
+    pub(super) async fn framework_get_subsystems(
+        &self,
+        _: &FrameworkGetSubsystems,
+    ) -> Result<Vec<FrameworkSubsystem>, RpcError> {
+        Ok(SUBSYSTEMS
+            .iter()
+            .map(|(name, needs)| FrameworkSubsystem {
+                subsystem: (*name).to_owned(),
+                depends_on: needs.iter().map(|need| (*need).to_owned()).collect(),
+            })
+            .collect())
+    }
+
+    pub(super) async fn framework_get_config(
+        &self,
+        call: &FrameworkGetConfig,
+    ) -> Result<Option<Vec<ConfigCall>>, RpcError> {
+        let state = self.state().await;
+        let calls = match call.name.as_str() {
+            "log" => vec![config_call(&LogSetLevel { level: self.log.level() })],
+            "bdev" => state
+                .catalog
+                .config()
+                .into_iter()
+                .map(|(method, params)| ConfigCall { method: method.to_owned(), params })
+                .collect(),
+            "link" => state.links.values().map(|link| config_call(&link.call)).collect(),
+            "group" => state.groups.values().map(|group| config_call(&group.call)).collect(),
+            "pair" => state.pairs.values().map(|pair| config_call(&pair.call)).collect(),
+            "nvmf" => nvmf_config(&state),
+            other => {
+                let known: Vec<&str> = SUBSYSTEMS.iter().map(|(name, _)| *name).collect();
+                return Err(RpcError::invalid_params(format!(
+                    "there is no subsystem {other:?}; expected one of {}",
+                    known.join(", ")
+                )));
+            }
+        };
+        Ok(Some(calls))
+    }
+
+    pub(super) async fn framework_start_init(&self, _: &FrameworkStartInit) -> Result<bool, RpcError> {
+        // Longrun starts by itself; a script that asks for it is right in the end.
+        Ok(true)
+    }
+
+    pub(super) async fn framework_wait_init(&self, _: &FrameworkWaitInit) -> Result<bool, RpcError> {
+        Ok(true)
+    }
+
+    pub(super) async fn rpc_get_methods(&self, call: &RpcGetMethods) -> Result<Vec<String>, RpcError> {
+        Ok(call.answer())
+    }
+
+    pub(super) async fn spdk_get_version(&self, _: &SpdkGetVersion) -> Result<Version, RpcError> {
+        Ok(Version::current())
+    }
+
+    pub(super) async fn spdk_kill_instance(&self, call: &SpdkKillInstance) -> Result<bool, RpcError> {
+        match call.sig_name {
+            Signal::Int | Signal::Term => {
+                self.stop.notify_one();
+                Ok(true)
+            }
+            Signal::Kill => std::process::abort(),
+            other => Err(RpcError::not_supported(format!(
+                "{} does nothing here; SIGTERM and SIGINT end the process in good order, SIGKILL at once",
+                other.name()
+            ))),
+        }
+    }
+
+    pub(super) async fn log_set_level(&self, call: &LogSetLevel) -> Result<bool, RpcError> {
+        self.log.set(call.level);
+        Ok(true)
+    }
+
+    pub(super) async fn log_get_level(&self, _: &LogGetLevel) -> Result<LogLevel, RpcError> {
+        Ok(self.log.level())
+    }
+
+    /// Carries out a configuration, call by call; stops at the first that fails and says which.
+    pub async fn configure(self: &Arc<Self>, text: &[u8]) -> Result<(), String> {
+        let (_, calls) = Config::parse(text).map_err(|error| error.to_string())?;
+        for (index, call) in calls.into_iter().enumerate() {
+            let method = call.method();
+            self.carry_out(call, Caller::Configuration)
+                .await
+                .map_err(|error| format!("call {} ({method}): {}", index + 1, error.message))?;
+        }
+        Ok(())
+    }
+}
+
+fn config_call<M: Method>(params: &M) -> ConfigCall {
+    ConfigCall { method: M::NAME.to_owned(), params: to_params(params) }
+}
+
+/// The calls that make the target again, from what it is.
+fn nvmf_config(state: &State) -> Vec<ConfigCall> {
+    let raw = |method: &str, params: Value| ConfigCall { method: method.to_owned(), params };
+    let mut calls: Vec<ConfigCall> = state.transport.iter().map(config_call).collect();
+    let listen = |address: &std::net::SocketAddr| {
+        json!(longrun_rpc::methods::nvmf::ListenAddress::from(*address))
+    };
+    for address in &state.target.discovery_listeners {
+        let params = json!({"nqn": longrun_nvmf::DISCOVERY_NQN, "listen_address": listen(address)});
+        calls.push(raw("nvmf_subsystem_add_listener", params));
+    }
+    for subsystem in state.target.subsystems.values() {
+        let nqn = subsystem.nqn.as_str();
+        calls.push(raw("nvmf_create_subsystem", subsystem_params(subsystem)));
+        for host in &subsystem.hosts {
+            calls.push(raw("nvmf_subsystem_add_host", json!({"nqn": nqn, "host": host.as_str()})));
+        }
+        for namespace in subsystem.namespaces.values() {
+            let params = json!({"nqn": nqn, "namespace": namespace_params(state, namespace)});
+            calls.push(raw("nvmf_subsystem_add_ns", params));
+        }
+        for address in &subsystem.listeners {
+            calls.push(raw("nvmf_subsystem_add_listener", json!({"nqn": nqn, "listen_address": listen(address)})));
+        }
+    }
+    calls
+}
+
+fn subsystem_params(subsystem: &Subsystem) -> Value {
+    json!({
+        "nqn": subsystem.nqn.as_str(),
+        "serial_number": subsystem.serial.as_str(),
+        "model_number": subsystem.model.as_str(),
+        "max_namespaces": subsystem.namespaces_max,
+        "allow_any_host": subsystem.allow_any_host,
+        "min_cntlid": subsystem.cntlid_min,
+        "max_cntlid": subsystem.cntlid_max,
+    })
+}
+
+/// Identities that are the bdev's own are left out: a takeover changes them, and the next start must not bring the old
+/// ones back.
+fn namespace_params(state: &State, namespace: &Namespace) -> Value {
+    let bdev = state.catalog.get(crate::reactor::bdev_of(namespace.bdev).1);
+    let own = bdev.map(|bdev| *bdev.uuid.as_bytes());
+    let mut params = json!({
+        "bdev_name": bdev.map(|bdev| bdev.name.as_str()),
+        "nsid": namespace.nsid.get(),
+    });
+    if Some(namespace.uuid) != own {
+        params["uuid"] = json!(Uuid::from_bytes(namespace.uuid));
+    }
+    if namespace.nguid != namespace.uuid {
+        params["nguid"] = json!(longrun_rpc::types::Nguid::from(namespace.nguid));
+    }
+    if let Some(eui64) = namespace.eui64 {
+        params["eui64"] = json!(longrun_rpc::types::Eui64::from(eui64));
+    }
+    params
+}

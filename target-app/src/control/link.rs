@@ -1,0 +1,179 @@
+//! Links to other systems.
+
+use super::{Control, State};
+use longrun_copy::link::{LinkConfig, LinkStats, Security as LinkSecurity, public_of};
+use longrun_copy::types::{LinkId, SystemId};
+use longrun_hal::net::{UdpConfig, udp_bind};
+use longrun_rpc::RpcError;
+use longrun_rpc::methods::link::{
+    LinkCounters, LinkCreate, LinkDelete, LinkGet, LinkInfo, LinkState, Security,
+};
+use longrun_rpc::types::PublicKey;
+use std::path::Path;
+use std::time::Instant;
+
+/// Kernel buffers of a link's socket: what a few trains need while a core sleeps or works on something else.
+const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+
+/// A link as the control plane knows it.
+pub struct LinkEntry {
+    /// As created.
+    pub call: LinkCreate,
+    /// The core that its groups are at home on.
+    pub core: usize,
+    /// Its number there.
+    pub id: LinkId,
+    /// The system at its other end.
+    pub remote: SystemId,
+    public_key: [u8; 32],
+    /// What its state was when an operator last looked, and since when.
+    seen: Option<(LinkState, Instant)>,
+}
+
+impl Control {
+    pub(super) async fn link_create(&self, call: &LinkCreate) -> Result<String, RpcError> {
+        let mut state = self.state().await;
+        let name = call.name.as_str().to_owned();
+        if state.links.contains_key(&name) {
+            return Err(RpcError::exists("link", &name));
+        }
+        let private_key = match &call.private_key_file {
+            Some(path) => read_key(path)?,
+            None => self.private_key,
+        };
+        let remote_key = call.remote_public_key.map_or([0; 32], |key| *key.as_bytes());
+        let mut config = LinkConfig::new(private_key, remote_key, Some(call.remote_addr));
+        config.mtu_bytes = usize::from(call.mtu_bytes());
+        if let Some(tolerance) = call.loss_tolerance {
+            config.loss_tolerance = tolerance.get();
+        }
+        config.rate_limit_bytes_per_s = call.rate_limit_bytes_per_s.map(|limit| limit.get());
+        if call.security() == Security::None {
+            config.security = LinkSecurity::None;
+            tracing::warn!("link {name} has security \"none\": whoever can send it a datagram can change the copy");
+        }
+        config.check().map_err(|error| RpcError::invalid_params(error.to_string()))?;
+        let socket = UdpConfig {
+            receive_buffer_bytes: SOCKET_BUFFER_BYTES,
+            send_buffer_bytes: SOCKET_BUFFER_BYTES,
+            dont_fragment: true,
+        };
+        let endpoint = udp_bind(call.local_addr, &socket).map_err(|error| {
+            RpcError::errno(
+                error.raw_os_error().unwrap_or(libc::EIO),
+                format!("cannot bind UDP {}: {error}; is the address this machine's and the port free?", call.local_addr),
+            )
+        })?;
+        if let Some(notice) = &endpoint.notice {
+            tracing::warn!("link {name}: {notice}");
+        }
+        let core = state.links.len() % self.cores.len();
+        let id = self
+            .reactor(core)
+            .call(move |reactor| {
+                let (core, uring, _) = reactor.core();
+                core.link_create(uring, config, endpoint)
+            })
+            .await
+            .map_err(|error| RpcError::invalid_params(error.to_string()))?;
+        let public_key = public_of(&private_key);
+        let remote = SystemId::of_key(&remote_key);
+        let entry = LinkEntry { call: call.clone(), core, id, remote, public_key, seen: None };
+        state.links.insert(name.clone(), entry);
+        Ok(name)
+    }
+
+    pub(super) async fn link_delete(&self, call: &LinkDelete) -> Result<bool, RpcError> {
+        let mut state = self.state().await;
+        let link = link_of(&state, &call.name)?;
+        if let Some(group) = state.groups.iter().find(|(_, group)| group.uses_link(&call.name)).map(|(name, _)| name) {
+            return Err(RpcError::busy("link", &call.name, &format!("group {group}; group_delete it")));
+        }
+        let (core, id) = (link.core, link.id);
+        self.reactor(core)
+            .call(move |reactor| {
+                let (core, uring, _) = reactor.core();
+                core.link_delete(uring, id);
+            })
+            .await;
+        state.links.remove(&call.name);
+        Ok(true)
+    }
+
+    pub(super) async fn link_get(&self, call: &LinkGet) -> Result<Vec<LinkInfo>, RpcError> {
+        let mut state = self.state().await;
+        if let Some(name) = &call.name {
+            link_of(&state, name)?;
+        }
+        let mut infos = Vec::new();
+        for (name, link) in &mut state.links {
+            if call.name.as_ref().is_some_and(|wanted| wanted != name) {
+                continue;
+            }
+            let id = link.id;
+            let stats = self.reactor(link.core).call(move |reactor| reactor.core().0.engine().link_stats(id)).await;
+            infos.push(link.info(&stats.unwrap_or_default()));
+        }
+        Ok(infos)
+    }
+}
+
+impl LinkEntry {
+    fn info(&mut self, stats: &LinkStats) -> LinkInfo {
+        let state = match stats {
+            LinkStats { session_up: true, .. } => LinkState::Up,
+            LinkStats { sessions: 0, .. } => LinkState::Connecting,
+            _ => LinkState::Down,
+        };
+        let since = match self.seen {
+            Some((seen, since)) if seen == state => since,
+            _ => Instant::now(),
+        };
+        self.seen = Some((state, since));
+        let secure = self.call.security() == Security::Noise;
+        let heard = if stats.datagrams_received == 0 { "nothing was heard from" } else { "no session with" };
+        LinkInfo {
+            name: self.call.name.as_str().to_owned(),
+            local_addr: self.call.local_addr,
+            remote_addr: self.call.remote_addr,
+            security: self.call.security(),
+            local_public_key: secure.then(|| PublicKey::from(self.public_key)),
+            remote_public_key: self.call.remote_public_key,
+            state,
+            reason: (state != LinkState::Up).then(|| {
+                format!(
+                    "{heard} {}; is it running, with this link's two keys, and does the network carry UDP between them?",
+                    self.call.remote_addr
+                )
+            }),
+            state_age_ms: since.elapsed().as_millis() as u64,
+            mtu_bytes: self.call.mtu_bytes(),
+            rtt_us: stats.rtt_ns / 1000,
+            rtt_us_min: stats.rtt_min_ns / 1000,
+            congestion_window_bytes: stats.window_bytes,
+            in_flight_bytes: stats.in_flight_bytes,
+            counters: LinkCounters {
+                frames_sent: stats.datagrams_sent,
+                frames_retransmitted: stats.data_frames_retransmitted,
+                frames_received: stats.datagrams_received,
+                bytes_sent: stats.bytes_sent,
+                bytes_received: stats.bytes_received,
+                frames_lost: stats.datagrams_lost,
+                dropped_unauthentic: stats.dropped_unauthentic + stats.dropped_handshake,
+                dropped_replayed: stats.dropped_replayed,
+                dropped_stale: stats.dropped_stale_session,
+                dropped_malformed: stats.dropped_malformed + stats.dropped_invalid,
+                dropped_no_room: stats.data_frames_refused,
+                handshakes: stats.handshakes_initiated + stats.handshakes_answered,
+            },
+        }
+    }
+}
+
+pub(super) fn link_of<'a>(state: &'a State, name: &str) -> Result<&'a LinkEntry, RpcError> {
+    state.links.get(name).ok_or_else(|| RpcError::not_found("link", name, "link_get"))
+}
+
+fn read_key(path: &Path) -> Result<[u8; 32], RpcError> {
+    crate::cli::keygen::read_key_file(path).map_err(|error| RpcError::invalid_params(error.to_string()))
+}

@@ -1,0 +1,310 @@
+//! Pairs and their replica devices.
+
+use super::group::{group_of, ms_of, state_info};
+use super::{Caller, Control, State, catalog_error, operator_error};
+use crate::reactor::Ended;
+use longrun_bdev::BdevId;
+use longrun_bdev::catalog::{Entry, Kind, Spec};
+use longrun_copy::primary::{self, PairConfig as PrimaryPair};
+use longrun_copy::secondary::{self, PairConfig as SecondaryPair};
+use longrun_copy::types::{GroupId, Now, PairId, VolumeId};
+use longrun_rpc::RpcError;
+use longrun_rpc::methods::group::Role;
+use longrun_rpc::methods::pair::{PairCounters, PairCreate, PairDelete, PairGet, PairInfo, Waiting};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A pair as the control plane knows it.
+pub struct PairEntry {
+    /// As created.
+    pub call: PairCreate,
+    /// Its identifier.
+    pub id: PairId,
+    /// The device that hosts see.
+    pub replica: BdevId,
+}
+
+/// What replica devices' identities are derived from before a takeover: a pair's name, so that a restart keeps them.
+const REPLICA_NAMESPACE: Uuid = Uuid::from_u128(0x6c6f_6e67_7275_6e00_8000_7061_6972_0001);
+
+impl Control {
+    pub(super) async fn pair_create(self: &Arc<Self>, call: &PairCreate, caller: Caller) -> Result<String, RpcError> {
+        let name = call.name.as_str().to_owned();
+        let ended = self.begin_pair(call).await?;
+        match caller {
+            Caller::Operator => {
+                if let Err(error) = ended.wait().await {
+                    self.forget_pair(&call.group, &name).await;
+                    return Err(operator_error(error));
+                }
+            }
+            Caller::Configuration => {
+                // The peer may be away for long; hosts are served meanwhile as the pair's state allows.
+                let group = call.group.clone();
+                let shown = name.clone();
+                tokio::spawn(async move {
+                    match ended.wait().await {
+                        Ok(_) => tracing::info!("pair {shown} of group {group} is established"),
+                        Err(error) => tracing::warn!("pair {shown} of group {group}: {error}"),
+                    }
+                });
+            }
+        }
+        Ok(name)
+    }
+
+    /// Claims the volume, makes the replica device, and has the engine begin.
+    async fn begin_pair(&self, call: &PairCreate) -> Result<Ended, RpcError> {
+        let mut state = self.state().await;
+        let group = group_of(&state, &call.group)?;
+        let key = (call.group.clone(), call.name.as_str().to_owned());
+        if state.pairs.contains_key(&key) {
+            return Err(RpcError::exists("pair", call.name.as_str()));
+        }
+        if let Some(link) = call.link.as_deref().filter(|link| !group.uses_link(link)) {
+            return Err(RpcError::invalid_params(format!(
+                "link {link} is not one of group {}'s ({}); leave it out",
+                call.group,
+                group.call.link_names().join(", ")
+            )));
+        }
+        let (core, group_id, role) = (group.core, group.id, group.call.role);
+        let base = state.catalog.free(&call.volume).map_err(catalog_error)?.clone();
+        self.move_home(&mut state, &base, core).await?;
+        let uuid_name = format!("{}/{}/{}", role_name(role), call.group, call.name.as_str());
+        let spec = Spec::Replica {
+            name: call.replica().as_str().to_owned(),
+            base_name: call.volume.clone(),
+            group: call.group.clone(),
+            pair: call.name.as_str().to_owned(),
+            uuid: Uuid::new_v5(&REPLICA_NAMESPACE, format!("{uuid_name}/{}", base.uuid).as_bytes()),
+        };
+        let created = state.catalog.create(spec, core as u32).map_err(catalog_error)?;
+        let replica = created.device.id();
+        let began = match role {
+            Role::Primary => {
+                let config = PrimaryPair {
+                    group: group_id,
+                    name: key.1.clone(),
+                    volume: VolumeId(base.id.0),
+                    geometry: base.geometry,
+                    remote_volume: call.remote_volume.clone().unwrap_or_default(),
+                    declared_identical: call.declared_identical(),
+                };
+                self.reactor(core)
+                    .call(move |reactor| {
+                        reactor.core().0.install(created.device);
+                        reactor.operate(|engine, now, world, ticket| {
+                            let (primary, mut world) = engine.primary(world);
+                            primary.pair_create(now, config, ticket, &mut world).map(|_| ())
+                        })
+                    })
+                    .await
+            }
+            Role::Secondary => {
+                let config = SecondaryPair {
+                    group: call.group.clone(),
+                    name: key.1.clone(),
+                    volume: VolumeId(base.id.0),
+                    volume_name: call.volume.clone(),
+                    geometry: base.geometry,
+                    declared_identical: call.declared_identical(),
+                };
+                self.reactor(core)
+                    .call(move |reactor| {
+                        reactor.core().0.install(created.device);
+                        reactor.operate(|engine, now, world, ticket| {
+                            let (secondary, mut world) = engine.secondary(world);
+                            secondary.pair_create(now, config, ticket, &mut world).map(|_| ())
+                        })
+                    })
+                    .await
+            }
+        };
+        let entry = state.catalog.get(replica).cloned();
+        match (began, entry) {
+            (Ok(ended), _) => {
+                let id = PairId::of_name(GroupId::of_name(&call.group), &key.1);
+                state.pairs.insert(key, PairEntry { call: call.clone(), id, replica });
+                Ok(ended)
+            }
+            (Err(error), entry) => {
+                if let Some(entry) = entry {
+                    drop(self.take_device(&entry).await);
+                    state.catalog.remove(replica);
+                }
+                Err(operator_error(error))
+            }
+        }
+    }
+
+    /// Undoes a creation that the engine has given up: the engine has forgotten the pair.
+    async fn forget_pair(&self, group: &str, name: &str) {
+        let mut state = self.state().await;
+        let Some(pair) = state.pairs.remove(&(group.to_owned(), name.to_owned())) else { return };
+        let Some(entry) = state.catalog.get(pair.replica).cloned() else { return };
+        drop(self.take_device(&entry).await);
+        state.catalog.remove(entry.id);
+    }
+
+    pub(super) async fn pair_delete(&self, call: &PairDelete) -> Result<bool, RpcError> {
+        let ended = {
+            let state = self.state().await;
+            let group = group_of(&state, &call.group)?;
+            let pair = pair_of(&state, &call.group, &call.name)?;
+            let entry = state.catalog.get(pair.replica);
+            if let Some(entry) = entry {
+                state.catalog.check_delete(&entry.name, Some(Kind::Replica)).map_err(catalog_error)?;
+            }
+            let (id, role) = (pair.id, group.call.role);
+            self.reactor(group.core)
+                .call(move |reactor| {
+                    reactor.operate(|engine, now, world, ticket| match role {
+                        Role::Primary => {
+                            let (primary, mut world) = engine.primary(world);
+                            primary.pair_delete(now, id, ticket, &mut world)
+                        }
+                        Role::Secondary => {
+                            let (secondary, mut world) = engine.secondary(world);
+                            secondary.pair_delete(now, id, ticket, &mut world)
+                        }
+                    })
+                })
+                .await
+                .map_err(operator_error)?
+        };
+        ended.wait().await.map_err(operator_error)?;
+        self.forget_pair(&call.group, &call.name).await;
+        Ok(true)
+    }
+
+    pub(super) async fn pair_get(&self, call: &PairGet) -> Result<Vec<PairInfo>, RpcError> {
+        let state = self.state().await;
+        let wanted = |group: &str, name: &str| {
+            call.group.as_ref().is_none_or(|wanted| wanted == group)
+                && call.name.as_ref().is_none_or(|wanted| wanted == name)
+        };
+        if let Some(group) = &call.group {
+            group_of(&state, group)?;
+            if let Some(name) = &call.name {
+                pair_of(&state, group, name)?;
+            }
+        }
+        let mut infos = Vec::new();
+        for ((group_name, name), pair) in &state.pairs {
+            if !wanted(group_name, name) {
+                continue;
+            }
+            let group = group_of(&state, group_name)?;
+            let (id, role, group_id, base) = (pair.id, group.call.role, group.id, state.base_of(pair));
+            let link = group.call.link_names().first().map(|link| (*link).to_owned()).unwrap_or_default();
+            let base_of_info = PairInfo {
+                group: group_name.clone(),
+                name: name.clone(),
+                role,
+                state: longrun_rpc::methods::pair::PairState::Smpl,
+                consistent: true,
+                rpo_ms: None,
+                reason: None,
+                waiting: None,
+                volume: pair.call.volume.clone(),
+                replica: pair.call.replica().as_str().to_owned(),
+                remote_volume: pair.call.remote_volume().to_owned(),
+                link,
+                size_bytes: base.map_or(0, |base| base.geometry.bytes()),
+                pending_bytes: None,
+                pending_records: None,
+                counters: PairCounters::default(),
+            };
+            let info = self
+                .reactor(group.core)
+                .call(move |reactor| {
+                    reactor.engine(|engine, now, world| match role {
+                        Role::Primary => {
+                            let (primary, world) = engine.primary(world);
+                            let group = primary.group_status(now, group_id, &world);
+                            primary.pair_status(now, id).map(|status| primary_info(base_of_info, now, &status, group))
+                        }
+                        Role::Secondary => {
+                            let (secondary, _) = engine.secondary(world);
+                            secondary.pair_status(now, id).map(|status| secondary_info(base_of_info, &status))
+                        }
+                    })
+                })
+                .await;
+            infos.extend(info);
+        }
+        Ok(infos)
+    }
+
+    /// Moves an unclaimed bdev, with everything that it stands on, to another core: a volume, its streams and its group
+    /// have one home (design 4a).
+    pub(super) async fn move_home(&self, state: &mut State, entry: &Entry, core: usize) -> Result<(), RpcError> {
+        if entry.home as usize == core {
+            return Ok(());
+        }
+        let devices = self.take_stack(entry).await?;
+        self.reactor(core)
+            .call(move |reactor| devices.into_iter().rev().for_each(|device| reactor.core().0.install(device)))
+            .await;
+        state.catalog.set_home(entry.id, core as u32);
+        Ok(())
+    }
+}
+
+impl State {
+    fn base_of(&self, pair: &PairEntry) -> Option<&Entry> {
+        self.catalog.get(self.catalog.get(pair.replica)?.base?)
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Primary => "primary",
+        Role::Secondary => "secondary",
+    }
+}
+
+fn pair_of<'a>(state: &'a State, group: &str, name: &str) -> Result<&'a PairEntry, RpcError> {
+    state
+        .pairs
+        .get(&(group.to_owned(), name.to_owned()))
+        .ok_or_else(|| RpcError::not_found(&format!("pair of group {group}"), name, "pair_get"))
+}
+
+fn primary_info(
+    info: PairInfo,
+    now: Now,
+    status: &primary::PairStatus,
+    group: Option<primary::GroupStatus>,
+) -> PairInfo {
+    let stream = group
+        .as_ref()
+        .and_then(|group| group.streams.iter().find(|stream| stream.stream == status.stream))
+        .map(|stream| stream.backlog);
+    let waiting = status.waiting.as_ref().map(|waiting| Waiting {
+        owner: waiting.owner.to_owned(),
+        since_ms: now.mono.since_ns(waiting.since) / 1_000_000,
+        timeout_ms: waiting.timeout.map(|timeout| timeout.since_ns(now.mono) / 1_000_000),
+        reason: waiting.reason.clone(),
+    });
+    PairInfo {
+        state: state_info(status.state),
+        rpo_ms: group.and_then(|group| group.lag_ns).map(ms_of),
+        reason: status.reason.clone(),
+        waiting,
+        pending_bytes: stream.map(|backlog| backlog.bytes),
+        pending_records: stream.map(|backlog| backlog.records),
+        ..info
+    }
+}
+
+fn secondary_info(info: PairInfo, status: &secondary::PairStatus) -> PairInfo {
+    PairInfo {
+        state: state_info(status.state),
+        consistent: status.consistent,
+        rpo_ms: (status.recovery_point.0 != 0).then(|| ms_of(status.recovery_point_age_ns)),
+        reason: status.reason.clone(),
+        ..info
+    }
+}

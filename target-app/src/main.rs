@@ -1,0 +1,34 @@
+//! The `longrun` program: reads the command line and hands over.
+
+use clap::Parser;
+use longrun::cli::args::{Cli, Command};
+use longrun::{cli, demo, identity, reactor, serve};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => {
+            let options = serve::Options {
+                config: args.config,
+                rpc_socket: args.rpc_socket,
+                state_dir: args.state_dir,
+                processors: args.cores.list().to_vec(),
+                idle: match args.idle {
+                    cli::args::Idle::Adaptive => reactor::Idle::Adaptive,
+                    cli::args::Idle::Busy => reactor::Idle::Busy,
+                },
+                memory_bytes: (args.memory_mib as usize) << 20,
+            };
+            match serve::run(&options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("longrun serve: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Command::Demo(args) => demo::run(&args),
+        Command::Keygen(args) => cli::keygen::run(&args, identity::SOURCE),
+        Command::Remote(command) => cli::run(command),
+    }
+}

@@ -1,0 +1,218 @@
+//! `longrun serve`: brings a system up, keeps it, and takes it down in good order.
+//!
+//! ```text
+//!   main thread: async runtime            one pinned thread per core        metadata writer, log writer
+//!   RPC, configuration, timeline  <─────> reactor ─────────────────────────>
+//! ```
+//!
+//! Order up: log, state directory, identity, metadata, timeline, reactors, configuration, RPC. Order down: RPC, hosts,
+//! replication drained and marked so, reactors, metadata. A process that is killed instead skips all of that, which is
+//! what journals and marks are for.
+
+mod cores;
+mod timekeeper;
+
+use crate::control::{Control, LogLevelSwitch, Operators};
+use crate::cli::keygen::KeyFileError;
+use crate::identity;
+use crate::metadata::{Metadata, MetadataError};
+use crate::reactor::Idle;
+use longrun_copy::primary::Shutdown;
+use longrun_rpc::Server;
+use longrun_rpc::server::ServerError;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// What an operator decides at the start; the rest comes by RPC or from the configuration file.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration to carry out.
+    pub config: Option<PathBuf>,
+    /// The RPC socket.
+    pub rpc_socket: PathBuf,
+    /// Where identity and metadata live.
+    pub state_dir: PathBuf,
+    /// The processors to run on, one reactor each.
+    pub processors: Vec<usize>,
+    /// What reactors do without work.
+    pub idle: Idle,
+    /// Each reactor's memory.
+    pub memory_bytes: usize,
+}
+
+/// Why a system did not come up, or went down.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The configuration file.
+    #[error("configuration {path}: {text}")]
+    Config {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        text: String,
+    },
+    /// The key.
+    #[error(transparent)]
+    Identity(#[from] KeyFileError),
+    /// The metadata store.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The RPC socket.
+    #[error(transparent)]
+    Rpc(#[from] ServerError),
+    /// A reactor.
+    #[error("{0}")]
+    Core(String),
+    /// The operating system.
+    #[error("{doing}: {source}")]
+    Os {
+        /// What was tried.
+        doing: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// How long hosts and streams get to finish at a shutdown.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(15);
+const SHUTDOWN_LOOK: Duration = Duration::from_millis(20);
+
+/// Serves until told to stop by a signal or an operator.
+pub fn run(options: &Options) -> Result<(), ServeError> {
+    let log = start_log();
+    let os = |doing| move |source| ServeError::Os { doing, source };
+    let (metadata, entries, metadata_writer) = Metadata::open(&options.state_dir, |error| {
+        // Whoever was promised durability must not go on without it.
+        tracing::error!("{error}");
+        std::process::abort();
+    })?;
+    let private_key = identity::of_directory(&options.state_dir)?;
+    tracing::info!("this system's public key is {}", identity::public_key(&private_key));
+    let timekeeper = timekeeper::Timekeeper::start(&options.processors, &entries, metadata.clone());
+    let (lines, line_writer) = log_lines().map_err(os("start the log's thread"))?;
+    let cores = cores::start(options, &private_key, &entries, &metadata, timekeeper.timeline(), &lines)?;
+    drop(lines);
+
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(os("start the async runtime"))?;
+    let control = Control::new(cores.handles(), private_key, log);
+    let outcome = runtime.block_on(serve(options, &control, timekeeper));
+    if outcome.is_ok() {
+        runtime.block_on(shut_down(&control));
+    }
+    drop(runtime);
+    drop(control);
+    cores.stop();
+    drop(metadata);
+    metadata_writer.join();
+    // The last sender went with the reactors.
+    let _ = line_writer.join();
+    outcome
+}
+
+async fn serve(
+    options: &Options,
+    control: &Arc<Control>,
+    timekeeper: timekeeper::Timekeeper,
+) -> Result<(), ServeError> {
+    let os = |source| ServeError::Os { doing: "listen for signals", source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(os)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(os)?;
+    tokio::spawn(timekeeper.keep(control.handles()));
+    if let Some(path) = &options.config {
+        let failed = |text| ServeError::Config { path: path.clone(), text };
+        let text = std::fs::read(path).map_err(|error| failed(format!("{error}; give a file that exists")))?;
+        control.configure(&text).await.map_err(failed)?;
+    }
+    tokio::spawn(watch_takeovers(Arc::clone(control)));
+    let server = Server::bind(&options.rpc_socket, Arc::new(Operators(Arc::clone(control))))?;
+    tracing::info!("serving; RPC socket {}", server.path().display());
+    server
+        .run(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = control.stop.notified() => {}
+            }
+        })
+        .await;
+    Ok(())
+}
+
+/// A takeover that a crash interrupted is finished by the engine at the next start; its volumes' identities follow here.
+async fn watch_takeovers(control: Arc<Control>) {
+    loop {
+        control.notice_takeovers().await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Lets hosts go and streams drain, so that the next start knows that nothing is missing at the other site.
+async fn shut_down(control: &Arc<Control>) {
+    tracing::info!("stopping");
+    for reactor in control.handles() {
+        reactor.call(|reactor| reactor.close_connections()).await;
+    }
+    let since = Instant::now();
+    for reactor in control.handles() {
+        reactor
+            .call(|reactor| {
+                reactor.engine(|engine, now, world| {
+                    let (primary, mut world) = engine.primary(world);
+                    primary.shutdown(now, &mut world);
+                });
+            })
+            .await;
+    }
+    for reactor in control.handles() {
+        loop {
+            let state = reactor
+                .call(|reactor| reactor.engine(|engine, _, world| engine.primary(world).0.shutdown_state()))
+                .await;
+            match state {
+                Shutdown::Done { undrained } if undrained.is_empty() => break,
+                Shutdown::Done { undrained } => {
+                    tracing::warn!(
+                        "{} streams could not be drained; their pairs will be PSUE at the next start",
+                        undrained.len()
+                    );
+                    break;
+                }
+                _ if since.elapsed() > SHUTDOWN_MAX => {
+                    tracing::warn!("replication did not drain in time; its pairs will be PSUE at the next start");
+                    break;
+                }
+                _ => tokio::time::sleep(SHUTDOWN_LOOK).await,
+            }
+        }
+    }
+}
+
+/// The log goes to standard error; how much can be changed while the process runs.
+fn start_log() -> LogLevelSwitch {
+    let (filter, reload) = tracing_subscriber::reload::Layer::new(LevelFilter::INFO);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    // A second start in one process (tests) keeps the first one's subscriber.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    LogLevelSwitch::new(move |level| {
+        // Fails only if the subscriber is gone, and then there is nothing to change.
+        let _ = reload.modify(|filter| *filter = level);
+    })
+}
+
+/// A thread that logs the reactors' lines.
+fn log_lines() -> std::io::Result<(std::sync::mpsc::Sender<String>, std::thread::JoinHandle<()>)> {
+    let (sender, lines) = std::sync::mpsc::channel::<String>();
+    let thread = std::thread::Builder::new().name("log".into()).spawn(move || {
+        for line in lines {
+            tracing::info!("{line}");
+        }
+    })?;
+    Ok((sender, thread))
+}
