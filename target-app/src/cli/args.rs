@@ -174,7 +174,7 @@ impl From<Scope> for SequenceScope {
 Examples:
   longrun keygen --out /etc/longrun.key          prints the public key, for the other system
   longrun keygen --public-of /etc/longrun.key    prints it again
-  longrun keygen                                 prints both keys, writes nothing")]
+  longrun keygen                                 writes identity.key here")]
 pub struct KeygenArgs {
     /// Write the private key to this new file, for its owner only, and print the public key
     #[arg(long, value_name = "FILE")]
