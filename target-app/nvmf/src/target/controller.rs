@@ -1,6 +1,6 @@
 //! A controller's state, owned by its admin connection: registers, features, events, and which I/O queues belong to it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use smallvec::SmallVec;
 
@@ -89,6 +89,7 @@ pub(super) struct Controller {
     pub(super) aers: SmallVec<[u16; AERS_MAX]>,
     changed: BTreeSet<u32>,
     changed_masked: bool,
+    discovered: Vec<(Nqn, SocketAddr)>,
     discovery_changed: bool,
     discovery_masked: bool,
     queues: Vec<(u16, ConnectionId)>,
@@ -133,6 +134,7 @@ impl Controller {
             aers: SmallVec::new(),
             changed: BTreeSet::new(),
             changed_masked: false,
+            discovered: Vec::new(),
             discovery_changed: false,
             discovery_masked: false,
             queues: Vec::new(),
@@ -306,8 +308,15 @@ impl Controller {
         }
     }
 
-    pub(super) fn discovery_log_changed(&mut self) {
-        self.discovery_changed = true;
+    /// What the host sees in the discovery log now: (subsystem, address) in the log's order.
+    pub(super) fn discoverable(&mut self, now: Vec<(Nqn, SocketAddr)>) {
+        self.discovery_changed |= now != self.discovered;
+        self.discovered = now;
+    }
+
+    /// The same at Connect, when there is nothing to compare with.
+    pub(super) fn discoverable_at_first(&mut self, now: Vec<(Nqn, SocketAddr)>) {
+        self.discovered = now;
     }
 
     /// The namespaces of the Changed Namespace List, ascending.

@@ -22,6 +22,9 @@ pub trait Ports {
     /// Memory for a payload of `bytes` (1 to [`super::TRANSFER_BYTES_MAX`]); the buffer may be longer, the payload is at its
     /// beginning. Its content need not be zero. None when there is none now: the machine parks the command and asks again at
     /// [`Event::MemoryFreed`] and [`Event::Tick`].
+    ///
+    /// Keep a reserve for requests of up to [`super::IN_CAPSULE_BYTES_IO`]: a capsule whose data finds no memory stops its
+    /// connection's receiving, and with it the data of transfers that hold memory already.
     fn alloc(&mut self, bytes: usize) -> Option<Self::Buf>;
 
     /// Hands one request to its block device; [`Event::BlockDone`] answers it, always, also when it failed.
@@ -34,7 +37,9 @@ pub trait Ports {
     /// Carries a message to another connection of this target, perhaps on another core.
     fn tell(&mut self, to: Peer, message: PeerMessage);
 
-    /// Closes the socket after everything given to `send` has left it (or cannot any more). Called once. The machine wants
+    /// Closes the socket after everything given to `send` has left it (or cannot any more): best by shutting down the writing
+    /// half and reading to the end for a moment, since closing over unread bytes resets the socket and the host never sees
+    /// the reason. Called once. The machine wants
     /// [`Event::BlockDone`]s and messages until [`super::Connection::is_finished`]; bytes that still arrive are dropped.
     fn close(&mut self, reason: CloseReason);
 }

@@ -180,6 +180,10 @@ fn discovery_shows_a_host_what_it_may_use_with_real_addresses_and_tells_of_chang
     ];
     assert_eq!(log(&mut friend), expected);
 
+    // A change the host does not see is no event.
+    config.edit(&nqn(SUBSYSTEM), |subsystem| subsystem.namespaces.clear());
+    world.set_config(config.clone());
+    assert!(world.conns[&id].outbox.is_empty());
     config.remove_subsystem(&nqn(private));
     world.set_config(config);
     world.run(&mut [(id, &mut friend)]);

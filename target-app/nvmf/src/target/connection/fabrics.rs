@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use zerocopy::FromBytes;
 
-use super::{Connection, Role, queue_of};
+use super::{Connection, Role, discoverable, queue_of};
 use crate::{
     nqn::Nqn,
     spec::{ConnectCommand, ConnectData, Sqe, Status, offset, opcode},
@@ -112,6 +112,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             let discovery = subsystem.nqn.is_discovery();
             let mut controller = Controller::new(id, host.clone(), data.host_id, discovery, config.limits);
             controller.set_keep_alive(now_ns, command.keep_alive_ms);
+            if discovery {
+                controller.discoverable_at_first(discoverable(&config, &host, self.options.local));
+            }
             self.open(slot, queue_of(command, subsystem, host, id), Role::Admin(Box::new(controller)), ports);
             return Ok(());
         }

@@ -7,7 +7,7 @@ use super::{Connection, plan::Plan};
 use crate::{
     spec::{Sqe, Status, opcode},
     target::{
-        BlockOp, BlockRange, BlockRequest, BlockStatus, Namespace, NamespaceState, Nsid, Ports, Subsystem,
+        BdevHandle, BlockOp, BlockRange, BlockRequest, BlockSize, BlockStatus, NamespaceState, Nsid, Ports, Subsystem,
         TRANSFER_BYTES_MAX,
     },
 };
@@ -27,8 +27,16 @@ const DEALLOCATE: u32 = 1 << 25;
 const DSM_DEALLOCATE: u32 = 1 << 2;
 const DSM_RANGE_BYTES: usize = 16;
 
+/// What of a namespace an I/O command needs; a copy, so that no reference count is touched per command.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Medium {
+    bdev: BdevHandle,
+    blocks: u64,
+    deallocates: bool,
+}
+
 /// Checks an I/O command against the namespaces as they are now.
-pub(super) fn parse<'s>(sqe: &Sqe, subsystem: &'s Subsystem) -> Result<(&'s Namespace, IoCommand), Status> {
+pub(super) fn parse(sqe: &Sqe, subsystem: &Subsystem) -> Result<(Medium, IoCommand), Status> {
     if !matches!(
         sqe.opcode,
         opcode::READ | opcode::WRITE | opcode::FLUSH | opcode::WRITE_ZEROES | opcode::DATASET_MANAGEMENT
@@ -44,17 +52,18 @@ pub(super) fn parse<'s>(sqe: &Sqe, subsystem: &'s Subsystem) -> Result<(&'s Name
         NamespaceState::ReadOnly if matches!(sqe.opcode, opcode::READ | opcode::FLUSH) => {}
         NamespaceState::ReadOnly => return Err(Status::WRITE_PROTECTED.dnr()),
     }
+    let medium = Medium { bdev: namespace.bdev, blocks: namespace.blocks, deallocates: namespace.deallocates };
     let dword12 = sqe.dword(12);
     let range = BlockRange { lba: sqe.slba(), blocks: (dword12 & 0xffff) + 1 };
     let fua = dword12 & FUA != 0;
     let command = match sqe.opcode {
-        opcode::READ => IoCommand::Read { range, bytes: transfer(sqe, namespace, range)? },
+        opcode::READ => IoCommand::Read { range, bytes: transfer(sqe, medium, namespace.block_size, range)? },
         opcode::WRITE => {
-            transfer(sqe, namespace, range)?;
+            transfer(sqe, medium, namespace.block_size, range)?;
             IoCommand::Write { range, fua }
         }
         opcode::WRITE_ZEROES => {
-            contains(namespace, range)?;
+            contains(medium, range)?;
             IoCommand::WriteZeroes { range, deallocate: dword12 & DEALLOCATE != 0, fua }
         }
         opcode::DATASET_MANAGEMENT => {
@@ -67,25 +76,25 @@ pub(super) fn parse<'s>(sqe: &Sqe, subsystem: &'s Subsystem) -> Result<(&'s Name
         }
         _ => IoCommand::Flush,
     };
-    Ok((namespace, command))
+    Ok((medium, command))
 }
 
 /// Bytes of a transfer that is as long as its SGL and within MDTS.
-fn transfer(sqe: &Sqe, namespace: &Namespace, range: BlockRange) -> Result<u32, Status> {
-    let bytes = u64::from(range.blocks) << namespace.block_size.shift();
+fn transfer(sqe: &Sqe, medium: Medium, block_size: BlockSize, range: BlockRange) -> Result<u32, Status> {
+    let bytes = u64::from(range.blocks) << block_size.shift();
     if bytes > u64::from(TRANSFER_BYTES_MAX) {
         return Err(Status::INVALID_FIELD.dnr());
     }
-    contains(namespace, range)?;
+    contains(medium, range)?;
     if bytes != u64::from(sqe.sgl.length.get()) {
         return Err(Status::DATA_SGL_LENGTH_INVALID.dnr());
     }
     Ok(bytes as u32)
 }
 
-fn contains(namespace: &Namespace, range: BlockRange) -> Result<(), Status> {
+fn contains(medium: Medium, range: BlockRange) -> Result<(), Status> {
     match range.lba.checked_add(u64::from(range.blocks)) {
-        Some(end) if end <= namespace.blocks => Ok(()),
+        Some(end) if end <= medium.blocks => Ok(()),
         _ => Err(Status::LBA_OUT_OF_RANGE.dnr()),
     }
 }
@@ -131,8 +140,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         ports: &mut P,
     ) {
         let Some(queue) = &self.queue else { return };
-        let subsystem = queue.subsystem.clone();
-        let (namespace, command) = match parse(sqe, &subsystem) {
+        let (medium, command) = match parse(sqe, &queue.subsystem) {
             Ok(parsed) => parsed,
             Err(status) => return self.complete(slot, 0, status, ports),
         };
@@ -141,7 +149,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
                 Some(buf) => {
                     let tag = self.slots.submit(slot, Some(bytes));
                     let op = BlockOp::Read { range, buf };
-                    return ports.submit(BlockRequest { tag, bdev: namespace.bdev, op });
+                    return ports.submit(BlockRequest { tag, bdev: medium.bdev, op });
                 }
                 None => return self.park(now_ns, slot),
             },
@@ -151,9 +159,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             }
             (IoCommand::DatasetManagement { ranges, deallocate }, Some((data, bytes))) => {
                 let data = data.as_ref().get(..bytes as usize).unwrap_or_default();
-                match unmap_ranges(data, ranges, namespace) {
+                match unmap_ranges(data, ranges, medium) {
                     Err(status) => return self.complete(slot, 0, status, ports),
-                    Ok(ranges) if ranges.is_empty() || !deallocate || !namespace.deallocates => {
+                    Ok(ranges) if ranges.is_empty() || !deallocate || !medium.deallocates => {
                         return self.complete(slot, 0, Status::SUCCESS, ports);
                     }
                     Ok(ranges) => BlockOp::Unmap { ranges },
@@ -166,18 +174,18 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             }
         };
         let tag = self.slots.submit(slot, None);
-        ports.submit(BlockRequest { tag, bdev: namespace.bdev, op });
+        ports.submit(BlockRequest { tag, bdev: medium.bdev, op });
     }
 }
 
 /// Dataset Management ranges (NVM figure 42): attributes, length, first LBA. Empty ones are left out.
-fn unmap_ranges(data: &[u8], ranges: usize, namespace: &Namespace) -> Result<SmallVec<[BlockRange; 4]>, Status> {
+fn unmap_ranges(data: &[u8], ranges: usize, medium: Medium) -> Result<SmallVec<[BlockRange; 4]>, Status> {
     use zerocopy::little_endian::{U32, U64};
     let mut out = SmallVec::new();
     for entry in data.chunks_exact(DSM_RANGE_BYTES).take(ranges) {
         let Ok((_, length, lba)) = read_range(entry) else { return Err(Status::INVALID_FIELD.dnr()) };
         let range = BlockRange { lba, blocks: length };
-        contains(namespace, range)?;
+        contains(medium, range)?;
         if range.blocks > 0 {
             out.push(range);
         }

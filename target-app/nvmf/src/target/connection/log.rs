@@ -143,7 +143,7 @@ fn discovery(config: &TargetConfig, host: &Nqn, reached: SocketAddr, listener: L
             ports.push(address);
             ports.len() - 1
         });
-        entries.push(entry(nqn, DiscoveryEntry::NVM, address, port as u16, config));
+        entries.push(entry(&nqn, DiscoveryEntry::NVM, address, port as u16, config));
     }
     let mut header = DiscoveryHeader::new_zeroed();
     header.genctr = config.generation.into();

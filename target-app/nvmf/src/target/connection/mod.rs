@@ -309,7 +309,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         let Some(queue) = &mut self.queue else { return };
         if queue.subsystem.nqn.is_discovery() {
             if let Role::Admin(controller) = &mut self.role {
-                controller.discovery_log_changed();
+                controller.discoverable(discoverable(&config, &queue.host, self.options.local));
             }
             return self.report_events(ports);
         }
@@ -385,12 +385,12 @@ fn queue_of(command: &ConnectCommand, subsystem: Arc<Subsystem>, host: Nqn, cont
 }
 
 /// Every (subsystem, address) the discovery log shows to `host`, in a fixed order.
-fn discoverable<'c>(
-    config: &'c TargetConfig,
-    host: &'c Nqn,
-    reached: SocketAddr,
-) -> impl Iterator<Item = (&'c Nqn, SocketAddr)> + 'c {
-    config.subsystems.values().filter(move |subsystem| subsystem.admits(host)).flat_map(move |subsystem| {
-        subsystem.listeners.iter().map(move |listener| (&subsystem.nqn, advertised(listener, reached.ip())))
-    })
+fn discoverable(config: &TargetConfig, host: &Nqn, reached: SocketAddr) -> Vec<(Nqn, SocketAddr)> {
+    let mut paths = Vec::new();
+    for subsystem in config.subsystems.values().filter(|subsystem| subsystem.admits(host)) {
+        for listener in &subsystem.listeners {
+            paths.push((subsystem.nqn.clone(), advertised(listener, reached.ip())));
+        }
+    }
+    paths
 }
