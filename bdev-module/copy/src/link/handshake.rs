@@ -8,8 +8,9 @@
 //! The mac is keyed with the responder's public key: who does not even know that costs no curve arithmetic. An
 //! initiation is longer than its answer, so nothing is amplified; the same initiation is sent again until it is answered
 //! (a path may be slower than any retry interval), and the same answer again to the same initiation. An older
-//! initiation is refused by its time. Both at once: the one of the system with the greater public key stands, unless
-//! it had no answer for so long that its path seems to work in one direction only.
+//! initiation is refused by its time. Both at once: the one of the system with the greater public key stands, the other
+//! gives way. If that one has had no answer for a while, its path may work in one direction only; then it goes on
+//! calling and answers as well, and whichever handshake is used first stands.
 //!
 //! Without security the same exchange runs in the clear, with the CRC of every datagram.
 
@@ -32,7 +33,7 @@ const RESEND_NS_MIN: u64 = 100_000_000;
 const RESEND_NS_MAX: u64 = 500_000_000;
 /// An initiation is given up and begun anew after this.
 const OUTSTANDING_NS_MAX: u64 = 3_000_000_000;
-/// For so long our own initiation may stand against the peer's.
+/// For so long our own initiation stands against the peer's, which is not answered.
 const INSIST_NS: u64 = 500_000_000;
 /// An answered handshake waits so long for its first datagram.
 const PENDING_NS_MAX: u64 = 1_500_000_000;
@@ -213,6 +214,12 @@ impl Handshake {
         self.outstanding.take_if(|outstanding| outstanding.continues != 0);
     }
 
+    /// The peer used the keys that it had asked for: what we asked for ourselves is overtaken.
+    pub(crate) fn take_pending(&mut self) -> Option<Pending> {
+        self.outstanding = None;
+        self.pending.take()
+    }
+
     /// Drops what waited too long.
     pub(crate) fn expire(&mut self, now: Mono) {
         self.pending.take_if(|pending| pending.expires <= now);
@@ -329,7 +336,8 @@ impl Handshake {
         affordable
     }
 
-    /// The peer's initiation. `present` is our number of the present session, 0 if there is none.
+    /// The peer's initiation. `present` is our number of the present session, 0 if there is none. May give keys that are
+    /// in use from now on: the peer wants them replaced, so it has them, though no datagram under them came yet.
     pub(crate) fn on_initiation(
         &mut self,
         now: Mono,
@@ -337,7 +345,7 @@ impl Handshake {
         header: &Header,
         datagram: &mut [u8],
         present: u32,
-    ) -> Result<(), Refused> {
+    ) -> Result<Option<Keys>, Refused> {
         let insisting = self.insists()
             && self.outstanding.as_ref().is_some_and(|outstanding| now.since_ns(outstanding.begun) < INSIST_NS);
         let body = match self.security {
@@ -357,7 +365,7 @@ impl Handshake {
         if self.answered.as_ref().is_some_and(|(answered, _)| answered == body) {
             // Its answer was lost, or this is a replay, to which it is useless. Nothing changes here.
             self.answer_waits = Some(from);
-            return Ok(());
+            return Ok(None);
         }
         if insisting || !self.afford(now) {
             return Err(Refused::Unwanted);
@@ -386,9 +394,13 @@ impl Handshake {
             return Err(Refused::Unwanted);
         }
         self.time_seen = call.time.get();
-        self.outstanding = None;
+        if !self.insists() {
+            self.outstanding = None;
+        }
         let local = self.session_number();
-        let continues = present != 0 && call.continues.get() == present;
+        let continued = call.continues.get();
+        let used = self.pending.take_if(|pending| pending.continues && pending.keys.local == continued);
+        let continues = continued != 0 && present != 0 && (continued == present || used.is_some());
         let reply = Reply { time: call.time, session: U32::new(local), continued: U32::new(u32::from(continues)) };
         let (answer, seal) = match received {
             Some(received) => {
@@ -401,10 +413,8 @@ impl Handshake {
         self.answered = Some((body, answer));
         self.answer_waits = Some(from);
         let keys = Keys { local, remote: call.session.get(), seal, made_at: now, sent: 0 };
-        let expires = now.after_ns(PENDING_NS_MAX);
-        self.pending = Some(Pending { keys, continues, expires });
-        self.next_attempt = self.next_attempt.max(expires);
-        Ok(())
+        self.pending = Some(Pending { keys, continues, expires: now.after_ns(PENDING_NS_MAX) });
+        Ok(used.map(|used| used.keys))
     }
 
     /// The peer's answer.

@@ -52,7 +52,13 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
             Kind::Initiation => {
                 let present = self.session.as_ref().map_or(0, |session| session.keys.local);
                 match self.handshake.on_initiation(now.mono, from, &header, datagram, present) {
-                    Ok(()) => self.stats.handshakes_answered += 1,
+                    Ok(used) => {
+                        self.stats.handshakes_answered += 1;
+                        if let (Some(keys), Some(session)) = (used, &mut self.session) {
+                            session.rekey(keys, now.mono);
+                            self.stats.rekeys += 1;
+                        }
+                    }
                     Err(refused) => self.count_refused(refused),
                 }
             }
@@ -142,7 +148,7 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
             return;
         };
         if let Under::Pending = under
-            && let Some(pending) = self.handshake.pending.take()
+            && let Some(pending) = self.handshake.take_pending()
         {
             if pending.continues {
                 if let Some(session) = &mut self.session {

@@ -358,3 +358,6 @@ impl Recovery {
         self.forget(now);
     }
 }
+
+#[cfg(test)]
+mod tests;

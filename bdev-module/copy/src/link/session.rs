@@ -89,6 +89,7 @@ impl Session {
     /// New keys for the same session.
     pub(crate) fn rekey(&mut self, keys: Keys, now: Mono) {
         let old = std::mem::replace(&mut self.keys, keys);
+
         self.previous = Some((old, now.after_ns(PREVIOUS_KEYS_NS)));
         self.ping = true;
         self.last_heard = now;
