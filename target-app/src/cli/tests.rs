@@ -320,6 +320,7 @@ fn what_cannot_be_meant_is_refused_before_it_is_sent() {
     }
     for (line, part) in [
         ("longrun volume create m0 --memory 1000", "whole number of blocks"),
+        ("longrun volume create m0 --memory 5000", "whole number of blocks"),
         ("longrun volume create m0 --memory 0", "at least one"),
         ("longrun link create w --local 1.1.1.1:1 --remote 1.1.1.2:2 --security none --rate-limit 0", "never send"),
         ("longrun rpc bdev_get_bdevs {name:1}", "not JSON"),
