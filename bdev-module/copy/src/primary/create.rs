@@ -57,6 +57,15 @@ impl<M: Memory> Primary<M> {
             Scope::System => BudgetKey::Shared(self.stream_id(&config, id, PairId(0))),
             Scope::Group | Scope::Pair => BudgetKey::Group(id),
         };
+        if let Some(other) = self.groups.values().find(|other| other.budget == budget)
+            && other.config.link != config.link
+        {
+            return Err(OperatorError::Invalid(format!(
+                "group {} of scope system would share its stream with group {}, which uses link {}; given is link {}. \
+                 A stream has one link",
+                config.name, other.config.name, other.config.link.0, config.link.0
+            )));
+        }
         let buffer_bytes = config.buffer_bytes;
         let serial = self.next_serial();
         let is_new = known.is_none();

@@ -295,8 +295,12 @@ impl<M: Memory> Primary<M> {
     ) {
         let request = &mut self.requests[key];
         request.stage = Stage::Answering { outcome, buf };
+        let group = self.pairs.get(&request.pair).map(|pair| &self.groups[&pair.config.group]);
+        let is_fenced = group.is_some_and(|group| group.fenced.is_some());
         match stamped {
-            Some(time) if !is_past(now, time) => self.committing.push(Reverse((time, key, request.serial))),
+            Some(time) if !is_fenced && !is_past(now, time) => {
+                self.committing.push(Reverse((time, key, request.serial)))
+            }
             _ => self.throttle(now, key, ports),
         }
     }
@@ -338,7 +342,7 @@ impl<M: Memory> Primary<M> {
         let mut outcome = outcome;
         if let Some(pair) = self.pairs.get_mut(&request.pair).filter(|pair| pair.serial == request.pair_serial) {
             pair.requests -= 1;
-            if pair.leaving.is_some() {
+            if pair.leaving.is_some() || !matches!(self.shutdown, Stopping::No) {
                 self.due = crate::types::Mono(0);
             }
             if self.groups[&pair.config.group].fenced.is_some() {

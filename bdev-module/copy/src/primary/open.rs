@@ -71,6 +71,7 @@ impl<M: Memory> Primary<M> {
                 continue;
             }
             member.asked = Some(now.mono);
+            let acknowledged = *member.acknowledged.get_or_insert(stream.durable);
             let at = now.mono.after_ns(self.config.retry_ns);
             again = Some(again.map_or(at, |again| again.min(at)));
             let group = &self.groups[group_id];
@@ -83,7 +84,7 @@ impl<M: Memory> Primary<M> {
                 epoch: stream.epoch,
                 base: stream.base,
                 base_time: stream.base_time,
-                acknowledged: stream.durable,
+                acknowledged,
                 drained: stream.drained,
             };
             ports.send_message(stream.link, Message::OpenStream(open));
@@ -123,8 +124,10 @@ impl<M: Memory> Primary<M> {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.epoch == epoch) else { return };
         let has_ended = stream.numbers_ended();
         let last = stream.count(&self.stamper).last;
-        let acknowledged = stream.durable;
+        // A group that joins a running stream has no records below; all others have what was acknowledged.
+        let before = stream.base.previous();
         let Some(member) = stream.members.get_mut(&group_id) else { return };
+        let Some(acknowledged) = member.acknowledged else { return };
         if has_ended || member.answered.is_some() {
             return;
         }
@@ -143,7 +146,7 @@ impl<M: Memory> Primary<M> {
             ))
         } else if durable > last {
             Some(format!("group {name}: the secondary reports number {durable}, the last one given is {last}"))
-        } else if member.opened && durable < acknowledged {
+        } else if durable < if member.opened { acknowledged } else { before } {
             Some(format!(
                 "group {name}: the secondary has lost data: it had acknowledged number {acknowledged} and now has \
                  {durable}; take over or delete the pairs at both sites and create them again"
@@ -176,6 +179,7 @@ impl<M: Memory> Primary<M> {
             return;
         }
         let Some(durable) = stream.resume_from() else { return };
+        let durable = durable.max(stream.durable);
         let first = stream.members.iter().find(|(_, member)| member.opened);
         let Some((group, _)) = first else { return };
         let generation = self.groups[group].generation;

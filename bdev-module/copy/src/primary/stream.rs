@@ -47,6 +47,9 @@ pub(super) struct Membership {
     pub opened: bool,
     /// What the secondary answered in this session: durable up to here.
     pub answered: Option<Seq>,
+    /// What was known to be durable when the secondary was first asked in this session: it must have that at least. (A
+    /// later report may overtake its answer.)
+    pub acknowledged: Option<Seq>,
     /// When the secondary was last asked in this session.
     pub asked: Option<Mono>,
     /// The secondary's word when it put the opening off.
@@ -81,7 +84,7 @@ impl Stream {
     pub fn lose_session(&mut self) {
         self.started = false;
         for member in self.members.values_mut() {
-            (member.answered, member.asked, member.put_off) = (None, None, None);
+            (member.answered, member.acknowledged, member.asked, member.put_off) = (None, None, None, None);
         }
     }
 

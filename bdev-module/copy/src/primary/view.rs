@@ -67,6 +67,8 @@ impl<M: Memory> Primary<M> {
         let operator_until = pair.ticket.and_then(|(_, until)| until);
         let timeout = [hosts_until, operator_until].into_iter().flatten().min();
         let waiting = |owner, reason| Some(Waiting { owner, reason, since, timeout });
+        let for_metadata =
+            |reason: &str| Some(Waiting { owner: "metadata", reason: reason.to_string(), since, timeout: None });
         if let Some((_, deadline)) = pair.leaving {
             let reason = "requests and records of the pair end before it is deleted".to_string();
             return Some(Waiting { owner: "secondary", reason, since, timeout: Some(deadline) });
@@ -86,10 +88,10 @@ impl<M: Memory> Primary<M> {
             Phase::Joining { put_off: Some(text), .. } => waiting("secondary", text.clone()),
             Phase::Joining { .. } => waiting("secondary", "it has to take up the pair".to_string()),
             Phase::Recording => waiting("metadata", "that the pair is established is becoming durable".to_string()),
-            Phase::Halting(_) => waiting("metadata", "the suspension is becoming durable".to_string()),
+            Phase::Halting(_) => for_metadata("the suspension is becoming durable"),
             Phase::Halted(_) => None,
             Phase::Member if matches!(group.life, super::group::Life::Suspending(_)) => {
-                waiting("metadata", "the suspension is becoming durable".to_string())
+                for_metadata("the suspension is becoming durable")
             }
             Phase::Member => {
                 let stream = self.streams.get(&pair.stream).filter(|stream| stream.live().is_some())?;

@@ -1,0 +1,331 @@
+//! Pairs come to be and go.
+
+use super::*;
+use crate::message::{Content, Refusal, Subject};
+
+fn refuse(rig: &mut Rig, group: GroupId, subject: Subject, refusal: Refusal) {
+    let text = "the secondary's sentence".to_string();
+    rig.hear(Message::Refused { group, subject, refusal, text });
+}
+
+#[test]
+fn a_pair_is_established_durably_before_its_first_stamp() {
+    let mut rig = Rig::new();
+    let group = rig.group("g", Scope::Group);
+    let pair = rig.pair(group, "p", 0);
+    let write = rig.write(pair, 0, 1, 1);
+    rig.run();
+    assert!(matches!(rig.answered(0), Ok(OperatorAnswer::PairCreated(made)) if *made == pair));
+    let push = rig.position(|did| matches!(did, Did::Push(_))).expect("the write went on");
+    let durable = |prefix: &str, nth: usize| {
+        let all = rig.world.did.iter().enumerate();
+        let of_key = all.filter(|(_, did)| matches!(did, Did::Durable(key) if key.starts_with(prefix)));
+        of_key.map(|(at, _)| at).nth(nth).unwrap()
+    };
+    let open = rig.position(|did| matches!(did, Did::Say(Message::OpenStream(_)))).unwrap();
+    assert!(durable("primary/stream", 0) < open, "the epoch is durable before the secondary hears of it");
+    assert!(durable("primary/stream", 1) < push && durable("primary/pair", 0) < push);
+    rig.pass(MS);
+    assert_eq!(rig.outcome(write), Some(Ok(())));
+}
+
+#[test]
+fn the_first_stamp_is_above_the_base_time_that_the_secondary_answers() {
+    let mut rig = Rig::new();
+    let group = rig.group("g", Scope::Group);
+    let pair = rig.pair(group, "p", 0);
+    rig.keep_all();
+    let Some(Message::OpenStream(open)) = rig.said().pop() else { panic!("asked to open") };
+    let Message::StreamOpened(mut opened) = Rig::opened(&open) else { unreachable!() };
+    opened.base_time = rig.now.time.after_ns(SECOND);
+    rig.heard = rig.world.did.len();
+    rig.hear(Message::StreamOpened(opened));
+    rig.run();
+    let write = rig.write(pair, 0, 1, 1);
+    assert_eq!(rig.pushed()[0].stamp.time, opened.base_time.after_ns(1));
+    rig.locals();
+    rig.pass(SECOND);
+    assert_eq!(rig.outcome(write), None, "the timeline is not there yet");
+    rig.pass(200);
+    assert_eq!(rig.outcome(write), Some(Ok(())));
+}
+
+#[test]
+fn a_base_time_out_of_reach_is_not_waited_for() {
+    let mut rig = Rig::new();
+    let group = rig.group("g", Scope::Group);
+    rig.pair(group, "p", 0);
+    rig.keep_all();
+    let Some(Message::OpenStream(open)) = rig.said().pop() else { panic!("asked to open") };
+    let Message::StreamOpened(mut opened) = Rig::opened(&open) else { unreachable!() };
+    opened.base_time = rig.now.time.after_ns(7200 * SECOND);
+    rig.hear(Message::StreamOpened(opened));
+    assert!(matches!(rig.answered(0), Err(OperatorError::WrongState(text)) if text.contains("clocks")));
+    assert!(rig.primary.stamped_up_to() <= rig.now.time);
+}
+
+#[test]
+fn a_volume_must_be_read_and_found_empty() {
+    let mut rig = Rig::new();
+    let group = rig.group("g", Scope::Group);
+    let mut config = Rig::pair_config(group, "p", 0);
+    config.declared_identical = false;
+    let pair = rig.primary.pair_create(rig.now, config.clone(), Ticket(1), &mut rig.world).unwrap();
+    assert_eq!(rig.show_pair(pair).check.unwrap().total_bytes, 64 * 512);
+    rig.run();
+    assert!(rig.answered(1).is_ok());
+    let joins = rig.said().into_iter().filter_map(|said| match said {
+        Message::JoinPair(join) => Some(join.content),
+        _ => None,
+    });
+    assert_eq!(joins.collect::<Vec<_>>(), [Content::Empty]);
+
+    rig.world.disks.get_mut(&VolumeId(1)).unwrap()[40 * 512 + 3] = 1;
+    (config.name, config.volume) = ("q".to_string(), VolumeId(1));
+    let pair = rig.primary.pair_create(rig.now, config.clone(), Ticket(2), &mut rig.world).unwrap();
+    rig.run();
+    assert!(matches!(rig.answered(2), Err(OperatorError::Invalid(text)) if text.contains("block 40")));
+    assert!(!rig.primary.has_pair(pair));
+
+    rig.world.failing_reads.insert(VolumeId(2));
+    (config.name, config.volume) = ("r".to_string(), VolumeId(2));
+    rig.primary.pair_create(rig.now, config, Ticket(3), &mut rig.world).unwrap();
+    rig.run();
+    assert!(matches!(rig.answered(3), Err(OperatorError::Device(_))));
+}
+
+#[test]
+fn a_secondary_that_is_not_ready_is_asked_again() {
+    let mut rig = Rig::new();
+    let group = rig.group("g", Scope::Group);
+    let pair = rig.pair(group, "p", 0);
+    rig.keep_all();
+    let stream = rig.show_pair(pair).stream;
+    refuse(&mut rig, group, Subject::Stream(stream), Refusal::NotYet);
+    let waiting = rig.show_pair(pair).waiting.unwrap();
+    assert_eq!((waiting.owner, waiting.reason.as_str()), ("secondary", "the secondary's sentence"));
+    assert!(waiting.timeout.is_some());
+    rig.heard = rig.world.did.len();
+    rig.pass(100 * MS);
+    assert!(!rig.secondary());
+    rig.pass(150 * MS);
+    rig.run();
+    assert_eq!(rig.state(pair), PairState::Pair);
+}
+
+#[test]
+fn a_refused_pair_leaves_nothing_behind() {
+    let mut rig = Rig::new();
+    let group = rig.group("g", Scope::Group);
+    let pair = rig.pair(group, "p", 0);
+    let write = rig.write(pair, 0, 1, 1);
+    let behind = rig.write(pair, 0, 1, 1);
+    rig.keep_all();
+    let stream = rig.show_pair(pair).stream;
+    refuse(&mut rig, group, Subject::Stream(stream), Refusal::Never);
+    assert!(matches!(rig.answered(0), Err(OperatorError::WrongState(text)) if text.contains("sentence")));
+    assert!(!rig.primary.has_pair(pair));
+    assert_eq!(rig.outcome(write), Some(Err(HostError::Aborted)));
+    assert_eq!(rig.outcome(behind), Some(Err(HostError::Aborted)));
+    assert!(rig.world.did.iter().all(|did| !matches!(did, Did::Local(..))));
+    assert!(rig.primary.requests.is_empty());
+    assert!(rig.primary.streams.is_empty());
+    rig.primary.group_delete(rig.now, group, &mut rig.world).unwrap();
+}
+
+#[test]
+fn an_operator_is_told_after_half_a_minute_and_the_pair_goes_on() {
+    let mut rig = Rig::new();
+    rig.world.up = false;
+    let group = rig.group("g", Scope::Group);
+    let pair = rig.pair(group, "p", 0);
+    rig.keep_all();
+    rig.pass(29 * SECOND);
+    assert!(rig.world.operators.is_empty());
+    rig.pass(SECOND);
+    assert!(matches!(rig.answered(0), Err(OperatorError::TimedOut(text)) if text.contains("no session")));
+    rig.world.up = true;
+    rig.primary.link_up(rig.now, LINK, &mut rig.world);
+    rig.run();
+    assert_eq!(rig.state(pair), PairState::Pair);
+}
+
+#[test]
+fn hosts_run_on_locally_when_their_pair_is_not_opened_in_time() {
+    let mut rig = Rig::new();
+    rig.world.up = false;
+    let group = rig.group("g", Scope::Group);
+    let pair = rig.pair(group, "p", 0);
+    let write = rig.write(pair, 0, 1, 1);
+    let read = rig.read(pair, 0, 1);
+    rig.locals();
+    assert_eq!(rig.outcome(read), Some(Ok(())), "reads pass");
+    rig.keep_all();
+    rig.pass(9 * SECOND);
+    assert_eq!(rig.state(pair), PairState::Copy);
+    rig.pass(SECOND);
+    assert_eq!(rig.state(pair), PairState::SuspendedError);
+    assert!(rig.world.pending.is_empty(), "not before the suspension is durable");
+    rig.keep_all();
+    rig.locals();
+    rig.pass(MS);
+    assert_eq!(rig.outcome(write), Some(Ok(())));
+    assert!(rig.pushed().is_empty());
+    // After a restart it stays so: a declaration made before hosts wrote is not believed again.
+    let mut rig = rig.crash();
+    let group = rig.group("g", Scope::Group);
+    let pair = rig.pair(group, "p", 0);
+    assert_eq!(rig.state(pair), PairState::SuspendedError);
+}
+
+#[test]
+fn a_new_session_asks_again_and_resumes_from_what_is_durable() {
+    let (mut rig, group, pairs) = Rig::copying(Scope::Group, 1);
+    let stream = rig.show_pair(pairs[0]).stream;
+    for lba in 0..5 {
+        rig.write(pairs[0], lba, 1, 1);
+    }
+    rig.durable(stream, 2);
+    rig.primary.link_down(rig.now, LINK, &mut rig.world);
+    assert!(!rig.standing(stream).started);
+    rig.pass(60 * MS);
+    let beacons = rig.beacons().len();
+    rig.pass(60 * MS);
+    assert_eq!(rig.beacons().len(), beacons, "a stream that is not started sends no beacon");
+    rig.write(pairs[0], 9, 1, 1);
+    rig.heard = rig.world.did.len();
+    rig.primary.link_up(rig.now, LINK, &mut rig.world);
+    let Some(Message::OpenStream(open)) = rig.said().pop() else { panic!("asked again") };
+    assert_eq!((open.acknowledged, open.group), (Seq(2), group));
+    let Message::StreamOpened(mut opened) = Rig::opened(&open) else { unreachable!() };
+    opened.durable = Seq(4);
+    rig.hear(Message::StreamOpened(opened));
+    assert_eq!(rig.world.did.last(), Some(&Did::Start(stream, Epoch(1), Seq(4))));
+    assert_eq!(rig.world.records[&stream].len(), 2);
+}
+
+#[test]
+fn a_secondary_that_lost_what_it_had_acknowledged_is_never_used_again() {
+    for explicit in [true, false] {
+        let (mut rig, group, pairs) = Rig::copying(Scope::Group, 1);
+        let stream = rig.show_pair(pairs[0]).stream;
+        for lba in 0..5 {
+            rig.write(pairs[0], lba, 1, 1);
+        }
+        rig.durable(stream, 3);
+        rig.primary.link_up(rig.now, LINK, &mut rig.world);
+        let Some(Message::OpenStream(open)) = rig.said().pop() else { panic!("asked again") };
+        if explicit {
+            refuse(&mut rig, group, Subject::Stream(stream), Refusal::LostData);
+        } else {
+            let Message::StreamOpened(mut opened) = Rig::opened(&open) else { unreachable!() };
+            opened.durable = Seq(2);
+            rig.hear(Message::StreamOpened(opened));
+        }
+        assert_eq!(rig.state(pairs[0]), PairState::SuspendedError);
+        assert!(rig.show(group).streams[0].broken);
+        rig.run();
+        assert_eq!(rig.state(pairs[0]), PairState::SuspendedError);
+    }
+}
+
+#[test]
+fn a_report_of_what_was_never_sent_is_counted_and_passed_over() {
+    let (mut rig, _, pairs) = Rig::copying(Scope::Group, 1);
+    let stream = rig.show_pair(pairs[0]).stream;
+    rig.write(pairs[0], 0, 1, 1);
+    rig.durable(stream, 7);
+    assert_eq!((rig.standing(stream).durable, rig.primary.misdeeds()), (Seq(0), 1));
+}
+
+#[test]
+fn a_deleted_pair_drains_then_says_goodbye() {
+    for scope in [Scope::Pair, Scope::Group] {
+        let (mut rig, group, pairs) = Rig::copying(scope, 2);
+        let stream = rig.show_pair(pairs[0]).stream;
+        let write = rig.write(pairs[0], 0, 1, 1);
+        rig.primary.pair_delete(rig.now, pairs[0], Ticket(50), &mut rig.world).unwrap();
+        let late = rig.write(pairs[0], 0, 1, 1);
+        assert_eq!(rig.outcome(late), Some(Err(HostError::Aborted)));
+        rig.locals();
+        rig.pass(MS);
+        assert_eq!(rig.outcome(write), Some(Ok(())));
+        assert!(rig.primary.has_pair(pairs[0]), "its record is not at the secondary yet");
+        let stamp = rig.pushed()[0].stamp;
+        rig.durable(stream, stamp.seq.0);
+        rig.turn();
+        assert!(matches!(rig.answered(50), Ok(OperatorAnswer::Deleted)));
+        assert!(!rig.primary.has_pair(pairs[0]));
+        let said = rig.said();
+        let at = said.iter().find_map(|said| match said {
+            Message::LeavePair { pair, at, .. } if *pair == pairs[0] => Some(*at),
+            _ => None,
+        });
+        assert!(at.unwrap() > stamp.time);
+        let closed = said.iter().any(|said| {
+            matches!(said, Message::CloseStream { stream: ended, end, .. }
+            if *ended == stream && *end == stamp.seq)
+        });
+        assert_eq!(closed, scope == Scope::Pair);
+        // The other pair goes on; the end of the stream is said again in the next session.
+        rig.write(pairs[1], 0, 1, 1);
+        assert_eq!(rig.pushed().len(), 2);
+        let before = rig.said().len();
+        rig.primary.link_up(rig.now, LINK, &mut rig.world);
+        let again = rig.said()[before..].iter().any(|said| matches!(said, Message::CloseStream { .. }));
+        assert_eq!(again, scope == Scope::Pair);
+        assert!(rig.primary.group_delete(rig.now, group, &mut rig.world).is_err());
+    }
+}
+
+#[test]
+fn a_pair_that_cannot_drain_is_not_deleted() {
+    let (mut rig, _, pairs) = Rig::copying(Scope::Group, 1);
+    rig.write(pairs[0], 0, 1, 1);
+    rig.locals();
+    rig.primary.pair_delete(rig.now, pairs[0], Ticket(50), &mut rig.world).unwrap();
+    rig.pass(31 * SECOND);
+    assert!(matches!(rig.answered(50), Err(OperatorError::TimedOut(_))));
+    let write = rig.write(pairs[0], 0, 1, 1);
+    rig.locals();
+    rig.pass(MS);
+    assert_eq!(rig.outcome(write), Some(Ok(())));
+}
+
+#[test]
+fn a_pair_created_again_after_deletion_begins_a_new_epoch() {
+    let (mut rig, group, pairs) = Rig::copying(Scope::Group, 1);
+    rig.write(pairs[0], 0, 1, 1);
+    rig.locals();
+    let stream = rig.show_pair(pairs[0]).stream;
+    rig.durable(stream, 1);
+    rig.pass(MS);
+    rig.primary.pair_delete(rig.now, pairs[0], Ticket(50), &mut rig.world).unwrap();
+    rig.run();
+    assert!(rig.answered(50).is_ok());
+    rig.world.operators.clear();
+    rig.pair(group, "p0", 0);
+    rig.run();
+    rig.write(pairs[0], 0, 1, 1);
+    assert_eq!(rig.standing(stream).epoch, Epoch(2));
+    assert_eq!(rig.pushed()[1].stamp.seq, Seq(1));
+}
+
+#[test]
+fn names_volumes_and_scopes_are_checked() {
+    let (mut rig, group, _) = Rig::copying(Scope::Group, 1);
+    let mut create = |name: &str, volume, blocks| {
+        let mut config = Rig::pair_config(group, name, volume);
+        config.geometry.blocks = blocks;
+        rig.primary.pair_create(rig.now, config, Ticket(9), &mut rig.world).unwrap_err()
+    };
+    assert!(matches!(create("p0", 1, 64), OperatorError::Exists(_)));
+    assert!(matches!(create("q", 0, 64), OperatorError::WrongState(_)));
+    assert!(matches!(create("q", 1, 0), OperatorError::Invalid(_)));
+    assert!(rig.world.operators.get(&9).is_none());
+    let again = rig.primary.group_create(rig.now, Rig::group_config("g", Scope::Group), &mut rig.world);
+    assert!(matches!(again, Err(OperatorError::Exists(_))));
+    let mut rig = rig.crash();
+    let other = rig.primary.group_create(rig.now, Rig::group_config("g", Scope::Pair), &mut rig.world);
+    assert!(matches!(other, Err(OperatorError::Invalid(text)) if text.contains("Group") && text.contains("Pair")));
+}
