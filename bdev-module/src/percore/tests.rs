@@ -16,6 +16,8 @@ use crate::catalog::{Catalog, Spec};
 use crate::io::{IoError, IoType};
 use crate::testing::{extent, malloc};
 
+mod pairs;
+
 #[test]
 fn tokens_say_whose_they_are() {
     let id = BdevId(0x00ab_cdef);
@@ -53,7 +55,7 @@ impl Site {
         let (private_key, public_key) = generate_keypair([seed; 32]);
         let system = SystemId::of_key(&public_key);
         let arena = Arena::new(ArenaConfig::new(64 << 20)).unwrap();
-        let secondary = SecondaryConfig { receive_bytes: 32 << 20, ..SecondaryConfig::default() };
+        let secondary = SecondaryConfig { receive_bytes: 32 << 20, streams_max: 4, ..SecondaryConfig::default() };
         let config = EngineConfig { primary: PrimaryConfig::new(system), secondary, seed: [seed ^ 0x55; 32] };
         Site {
             catalog: Catalog::new(),
