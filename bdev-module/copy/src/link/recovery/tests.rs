@@ -23,12 +23,16 @@ fn acknowledge(recovery: &mut Recovery, now: Mono, packets: impl IntoIterator<It
     outcome
 }
 
-/// Numbers 0 to 9 sent one millisecond apart, a path of 10 ms known.
+fn at_us(us: u64) -> Mono {
+    Mono(1_000_000_000 + us * MS / 1000)
+}
+
+/// Numbers 0 to 9 sent a tenth of a millisecond apart, a path of 10 ms known.
 fn sent() -> Recovery {
     let mut recovery = Recovery::new();
     recovery.rtt_mut().sample(at(0), 10 * MS, 0);
     for packet in 0..10 {
-        recovery.on_sent(at(packet), packet, 100, content(packet));
+        recovery.on_sent(at_us(packet * 100), packet, 100, content(packet));
     }
     recovery
 }
@@ -37,26 +41,26 @@ fn sent() -> Recovery {
 fn what_is_acknowledged_leaves_the_flight_once() {
     let mut recovery = sent();
     assert_eq!(recovery.in_flight_bytes(), 1000);
-    let outcome = acknowledge(&mut recovery, at(13), [0, 1, 3]);
+    let outcome = acknowledge(&mut recovery, at_us(10_300), [0, 1, 3]);
     assert_eq!((outcome.acked_packets, outcome.acked_bytes, outcome.lost.len()), (3, 300, 0));
     assert_eq!(outcome.rtt_sample_ns, Some(10 * MS));
-    assert_eq!(acknowledge(&mut recovery, at(13), [0, 1, 3]).acked_packets, 0);
+    assert_eq!(acknowledge(&mut recovery, at_us(10_300), [0, 1, 3]).acked_packets, 0);
     assert_eq!((recovery.in_flight_bytes(), recovery.oldest()), (700, Some(2)));
 }
 
 #[test]
 fn three_later_ones_convict_where_nothing_was_ever_reordered() {
     let mut recovery = sent();
-    assert!(acknowledge(&mut recovery, at(12), [0, 2, 3]).lost.is_empty());
-    assert_eq!(acknowledge(&mut recovery, at(14), [0, 2, 3, 4]).lost, [content(1)]);
+    assert!(acknowledge(&mut recovery, at_us(10_300), [0, 2, 3]).lost.is_empty());
+    assert_eq!(acknowledge(&mut recovery, at_us(10_400), [0, 2, 3, 4]).lost, [content(1)]);
 }
 
 #[test]
 fn time_convicts_when_no_more_follow() {
     let mut recovery = sent();
-    acknowledge(&mut recovery, at(12), [0, 2]);
+    acknowledge(&mut recovery, at_us(10_200), [0, 2]);
     let due = recovery.loss_deadline().unwrap();
-    assert!(due > at(1).after_ns(10 * MS) && due < at(1).after_ns(20 * MS), "{due}");
+    assert_eq!(due, at_us(11_100), "a round trip and a millisecond after it was sent");
     let mut outcome = Outcome::default();
     recovery.on_loss_timer(Mono(due.0 - 1), &mut outcome);
     assert!(outcome.lost.is_empty());
@@ -69,7 +73,7 @@ fn time_convicts_when_no_more_follow() {
 fn a_loss_that_was_none_makes_the_path_be_given_more_time() {
     let mut recovery = sent();
     let before = recovery.reorder_ns();
-    assert_eq!(acknowledge(&mut recovery, at(16), [0, 2, 3, 4, 5, 6]).lost, [content(1)]);
+    assert_eq!(acknowledge(&mut recovery, at_us(10_600), [0, 2, 3, 4, 5, 6]).lost, [content(1)]);
     let outcome = acknowledge(&mut recovery, at(19), [1]);
     assert_eq!((outcome.spurious, outcome.acked, outcome.acked_bytes), (1, vec![(content(1), true)], 0));
     assert!(recovery.reorder_ns() > before + 5 * MS, "it was 8 ms late: {}", recovery.reorder_ns());
@@ -90,7 +94,7 @@ fn a_loss_that_was_none_makes_the_path_be_given_more_time() {
 fn silence_is_answered_by_probes_ever_rarer_but_never_rarer_than_a_quarter_second() {
     let mut recovery = sent();
     let mut outcome = Outcome::default();
-    let mut last = at(9);
+    let mut last = at_us(900);
     let mut waits = Vec::new();
     for _ in 0..6 {
         if recovery.in_flight_bytes() == 0 {

@@ -93,10 +93,7 @@ fn what_was_lost_goes_first_and_of_that_the_oldest_time_over_all_streams() {
     store.on_lost(A, Epoch(1), Seq(1), 2);
     store.on_found(A, Epoch(1), Seq(1), 2);
     let again = send_all(&mut store);
-    assert_eq!(
-        again,
-        [(B, 1, 0, true), (A, 1, 1, true), (A, 1, 3, true), (A, 2, 0, true), (B, 2, 0, false)]
-    );
+    assert_eq!(again, [(B, 1, 0, true), (A, 1, 1, true), (A, 1, 3, true), (A, 2, 0, true), (B, 2, 0, false)]);
 }
 
 #[test]

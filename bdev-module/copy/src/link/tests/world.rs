@@ -183,7 +183,6 @@ pub(super) struct World {
     pub(super) ends: [End; 2],
     pub(super) net: Network,
     pub(super) now: u64,
-    pub(super) keys: [([u8; 32], [u8; 32]); 2],
     rng: ChaCha8Rng,
     /// (arrival, order) -> (receiver, datagram).
     flying: BTreeMap<(u64, u64), (usize, Vec<u8>)>,
@@ -228,7 +227,6 @@ impl World {
             ends: [end(), end()],
             net,
             now: 1_000 * S,
-            keys,
             rng: ChaCha8Rng::from_seed(seed(seed_number, 9)),
             flying: BTreeMap::new(),
             order: 0,
