@@ -442,6 +442,10 @@ impl<P: Ports> Ports for World<'_, P> {
         self.ports.answer_operator(ticket, answer);
     }
 
+    fn stamped(&mut self, epoch: Epoch, record: &Record<P::Shared>) {
+        self.ports.stamped(epoch, record);
+    }
+
     fn log(&mut self, line: fmt::Arguments<'_>) {
         self.ports.log(line);
     }
@@ -456,6 +460,7 @@ impl<P: Ports> Uplink for World<'_, P> {
     }
 
     fn stream_push(&mut self, link: LinkId, epoch: Epoch, record: Record<P::Shared>) {
+        self.ports.stamped(epoch, &record);
         if let Some(link) = self.links.get_mut(link) {
             link.stream_push(epoch, record);
         }

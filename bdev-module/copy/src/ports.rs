@@ -3,7 +3,7 @@
 //! Every call submits and returns; results come back as [`Event`]s in a later turn, so nothing re-enters the engine and
 //! a port can be a recorder, the simulator or a device.
 
-use crate::types::{Extent, LinkId, PairId, VolumeId};
+use crate::types::{Epoch, Extent, LinkId, PairId, Record, VolumeId};
 use std::net::SocketAddr;
 
 /// Where payloads live. `Buf` is written by one owner; frozen it becomes `Shared`: immutable, cheap to clone, given back
@@ -208,6 +208,12 @@ pub trait Ports: Memory {
 
     /// Ends an operator's request.
     fn answer_operator(&mut self, ticket: Ticket, answer: Result<OperatorAnswer, crate::engine::OperatorError>);
+
+    /// A record got its stamp and goes to its stream, right after its local I/O was submitted. For those who watch (a
+    /// simulator, a trace); a reactor leaves it as it is.
+    fn stamped(&mut self, epoch: Epoch, record: &Record<Self::Shared>) {
+        let _ = (epoch, record);
+    }
 
     /// A line for the operator's log: rare, never per I/O.
     fn log(&mut self, line: std::fmt::Arguments<'_>);
