@@ -41,7 +41,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
                 let wide = sqe.dword(10) & 7 == 1;
                 let (result, status) = match controller.property(sqe.dword(11)) {
                     Some((value, is_wide)) if is_wide == wide => (value, Status::SUCCESS),
-                    _ => (0, Status::INVALID_FIELD.dnr()),
+                    // Without DNR: nvme-cli's show-regs goes on to the next property only then.
+                    _ => (0, Status::INVALID_FIELD),
                 };
                 self.complete(slot, result, status, ports);
             }

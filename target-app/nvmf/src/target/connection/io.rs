@@ -148,6 +148,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             (IoCommand::Read { range, bytes }, _) => match ports.alloc(bytes as usize) {
                 Some(buf) => {
                     let tag = self.slots.submit(slot, Some(bytes));
+                    self.stats.in_flight = self.slots.submitted();
                     let op = BlockOp::Read { range, buf };
                     return ports.submit(BlockRequest { tag, bdev: medium.bdev, op });
                 }
@@ -174,6 +175,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             }
         };
         let tag = self.slots.submit(slot, None);
+        self.stats.in_flight = self.slots.submitted();
         ports.submit(BlockRequest { tag, bdev: medium.bdev, op });
     }
 }

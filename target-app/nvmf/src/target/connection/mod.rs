@@ -120,6 +120,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         match event {
             Event::BlockDone { tag, status, buf } => {
                 if let Some((slot, read_bytes)) = self.slots.done(tag) {
+                    self.stats.in_flight = self.slots.submitted();
                     self.block_done(slot, read_bytes, status, buf, ports);
                 }
                 self.resume(now_ns, ports);
