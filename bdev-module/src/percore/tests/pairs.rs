@@ -140,9 +140,9 @@ fn what_hosts_write_on_one_core_is_on_the_other_after_takeover() {
     let flush = sites[0].submit(replicas[0], Io::Flush);
     ended(&mut sites, 0, flush).result.unwrap();
     take_over(&mut sites);
-    for site in 0..2 {
+    for (site, replica) in replicas.into_iter().enumerate() {
         for (lba, byte) in model.iter().enumerate() {
-            let found = read(&mut sites, site, replicas[site], extent(lba as u64, 1));
+            let found = read(&mut sites, site, replica, extent(lba as u64, 1));
             // The old primary may have been fenced by now.
             if site == 0 && found == Err(IoError::Fenced) {
                 continue;
