@@ -23,6 +23,9 @@ const QID_WAIT_NS: u64 = 1_000_000_000;
 /// Granularity of the keep-alive timer: KAS is in 100 ms.
 pub(super) const KEEP_ALIVE_GRANULARITY_MS: u32 = 100;
 
+/// A timer looked at more than this after it was due is late, and is extended by as much.
+const LATE_NS: u64 = 200_000_000;
+
 /// Asynchronous event configuration bits (Base 2.0, figure 318), the same as OAES'.
 pub(super) mod event {
     pub(crate) const NAMESPACES: u32 = 1 << 8;
@@ -85,6 +88,8 @@ pub(super) struct Controller {
     life: Life,
     keep_alive_ms: u32,
     keep_alive_deadline_ns: Option<u64>,
+    /// The timer was looked at so late that it was extended once.
+    keep_alive_was_late: bool,
     /// Slots of the held Asynchronous Event Requests.
     pub(super) aers: SmallVec<[u16; AERS_MAX]>,
     changed: BTreeSet<u32>,
@@ -131,6 +136,7 @@ impl Controller {
             life: Life::Disabled,
             keep_alive_ms: 0,
             keep_alive_deadline_ns: None,
+            keep_alive_was_late: false,
             aers: SmallVec::new(),
             changed: BTreeSet::new(),
             changed_masked: false,
@@ -231,10 +237,21 @@ impl Controller {
     pub(super) fn heard(&mut self, now_ns: u64) {
         let timeout_ns = u64::from(self.keep_alive_ms) * 1_000_000;
         self.keep_alive_deadline_ns = (timeout_ns != 0).then(|| now_ns.saturating_add(timeout_ns));
+        self.keep_alive_was_late = false;
     }
 
-    pub(super) fn is_expired(&self, now_ns: u64) -> bool {
-        self.keep_alive_deadline_ns.is_some_and(|deadline| now_ns >= deadline)
+    /// Whether the keep-alive timer has run out. When this is asked late, our own core was held up and the host's Keep Alive
+    /// may be waiting unread in its socket: it gets one more moment.
+    pub(super) fn is_expired(&mut self, now_ns: u64) -> bool {
+        let Some(deadline_ns) = self.keep_alive_deadline_ns.filter(|deadline_ns| now_ns >= *deadline_ns) else {
+            return false;
+        };
+        if now_ns - deadline_ns <= LATE_NS || self.keep_alive_was_late {
+            return true;
+        }
+        self.keep_alive_was_late = true;
+        self.keep_alive_deadline_ns = Some(now_ns.saturating_add(LATE_NS));
+        false
     }
 
     pub(super) fn deadline_ns(&self) -> Option<u64> {

@@ -198,6 +198,28 @@ fn keep_alive_expiry_closes_all_queues_and_frees_the_controller_only_after_its_l
 }
 
 #[test]
+fn a_core_that_was_held_up_reads_the_waiting_keep_alive_before_it_gives_up_on_the_host() {
+    let mut world = World::new(1, config());
+    let mut options = admin_options();
+    options.keep_alive_ms = 5000;
+    let (id, mut admin, _) = bring_up(&mut world, options);
+    admin.keep_alive(1).unwrap();
+    // Seven seconds in which this core did nothing; the timer is looked at before the socket.
+    world.tick(7_000_000_000);
+    assert_eq!(world.conns[&id].closed, None);
+    world.run(&mut [(id, &mut admin)]);
+    world.tick(4_900_000_000);
+    assert_eq!(world.conns[&id].closed, None);
+    // Held up again, and now there is nothing to read.
+    world.tick(2_000_000_000);
+    assert_eq!(world.conns[&id].closed, None);
+    let due_ns = world.conns[&id].machine.deadline_ns().unwrap();
+    world.tick(due_ns - world.now_ns);
+    assert!(world.conns.get(&id).is_none_or(|conn| conn.closed == Some(CloseReason::KeepAliveExpired)));
+    assert_eq!(world.controllers(), 0);
+}
+
+#[test]
 fn a_reset_is_done_only_when_the_io_queues_have_drained() {
     let mut world = World::new(2, config());
     let (admin_id, mut admin, description) = bring_up(&mut world, admin_options());

@@ -81,6 +81,27 @@ fn an_io_queue_is_refused_unless_it_fits_its_controller() {
 }
 
 #[test]
+fn a_connect_in_another_format_or_without_names_is_refused() {
+    // Offsets in the capsule PDU: 8 + 40 is RECFMT; the data begins at 72.
+    for (at, byte, expected) in
+        [(48, 1, (0x180, 0)), (72 + 512, 0, (0x182, IN_DATA | 512)), (72 + 256, b'x', (0x182, IN_DATA | 256))]
+    {
+        let mut world = World::new(1, config());
+        let id = world.accept(0);
+        let mut queue = Queue::new(admin_options());
+        world.give(id, &queue.take_output());
+        let reply = std::mem::take(&mut world.conns.get_mut(&id).unwrap().outbox);
+        queue.receive(&reply);
+        let mut connect = queue.take_output();
+        connect[at] = byte;
+        world.give(id, &connect);
+        world.run(&mut [(id, &mut queue)]);
+        let Some(QueueEvent::Failed(HostError::Refused { status, result })) = queue.poll() else { panic!() };
+        assert_eq!((status.code(), result), expected, "offset {at}");
+    }
+}
+
+#[test]
 fn a_queue_id_in_use_is_waited_for_and_then_refused() {
     let mut world = World::new(2, config());
     let (_, admin, description) = bring_up(&mut world, admin_options());

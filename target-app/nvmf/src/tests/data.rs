@@ -111,6 +111,27 @@ fn a_reads_data_and_completion_leave_in_one_send() {
 }
 
 #[test]
+fn data_to_the_host_begins_where_its_alignment_asks() {
+    let mut world = World::new(1, config());
+    let id = world.accept(0);
+    let mut options = admin_options();
+    options.digests = Digests { header: true, data: true };
+    let mut queue = Queue::new(options);
+    let mut request = queue.take_output();
+    // HPDA, 0's based in dwords: 128 bytes.
+    request[10] = 31;
+    world.give(id, &request);
+    world.run(&mut [(id, &mut queue)]);
+    assert!(matches!(queue.poll(), Some(QueueEvent::Connected { .. })));
+    let enable = Command::property_set(crate::spec::offset::CC, 1 | 6 << 16 | 4 << 20);
+    assert!(status(&mut world, id, &mut queue, enable).is_success());
+    world.conns.get_mut(&id).unwrap().sends.clear();
+    let page = execute(&mut world, id, &mut queue, Command::identify(crate::spec::cns::CONTROLLER, 0));
+    assert!(page.status.is_success() && page.data.len() == 4096);
+    assert_eq!(world.conns[&id].sends, [128 + 4096 + 4], "header, padding, data, digest");
+}
+
+#[test]
 fn flush_write_zeroes_fua_and_deallocate_reach_the_device() {
     let mut world = World::new(1, config());
     let (_, _, id, mut queue) = connected(&mut world);
