@@ -1,17 +1,53 @@
 //! This system's identity: an X25519 key pair. Its public half names the system to others; whoever has the private half
-//! is the system. Key files and their form are [`crate::cli::keygen`]'s.
+//! is the system.
+//!
+//! A key file is one line of text, 32 bytes as base64. It is read only if nobody but its owner can read it: a key that
+//! others may have read authenticates nobody.
 
-use crate::cli::keygen::{KeyFileError, KeyPair, KeySource, read_key_file, write_key_file};
 use longrun_copy::link::{generate_keypair, public_of};
 use longrun_rpc::types::PublicKey;
-use std::io::Read;
-use std::path::Path;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 /// The name of the key file in a state directory.
 pub const KEY_FILE: &str = "identity.key";
+/// A key file is no longer than this.
+const KEY_FILE_BYTES_MAX: u64 = 256;
 
-/// Keys as links use them.
-pub const SOURCE: KeySource = KeySource { generate: key_pair, public_of };
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// Reading or writing failed.
+    #[error("cannot {doing} key file {path}: {source}; {advice}")]
+    Io {
+        /// "read" or "write".
+        doing: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Others can read it.
+    #[error("key file {path} has mode {mode:03o}, so others can read it; chmod 600 it, or better make a new key")]
+    Exposed {
+        /// Which.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Not a key.
+    #[error(
+        "key file {path} holds no key; expected one line of 44 characters of base64, as `longrun keygen --out` writes it"
+    )]
+    NotAKey {
+        /// Which.
+        path: PathBuf,
+    },
+}
 
 /// 32 bytes that nobody can guess, from the kernel.
 pub fn random_seed() -> std::io::Result<[u8; 32]> {
@@ -20,25 +56,52 @@ pub fn random_seed() -> std::io::Result<[u8; 32]> {
     Ok(seed)
 }
 
-fn key_pair() -> std::io::Result<KeyPair> {
-    let (private, public) = generate_keypair(random_seed()?);
-    Ok(KeyPair { private, public })
+/// Makes a new key and writes it to `path`, readable by its owner only; never over an existing file. Returns the public
+/// half.
+pub fn generate(path: &Path) -> Result<PublicKey, IdentityError> {
+    let error = |source: std::io::Error| {
+        let advice = if source.kind() == ErrorKind::AlreadyExists {
+            "a key is never overwritten: move it away first, or choose another file"
+        } else {
+            "choose a file in a directory that this user may write"
+        };
+        IdentityError::Io { doing: "write", path: path.to_owned(), source, advice }
+    };
+    let (private_key, public_key) = generate_keypair(random_seed().map_err(error)?);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(error)?;
+    // A private key has the same form as a public one.
+    writeln!(file, "{}", PublicKey::from(private_key)).and_then(|()| file.sync_all()).map_err(error)?;
+    Ok(PublicKey::from(public_key))
 }
 
-/// Makes a new key and writes it to `path`, never over an existing file. Returns the public half.
-pub fn generate(path: &Path) -> Result<PublicKey, KeyFileError> {
-    let KeyPair { private, public } = key_pair().map_err(|source| KeyFileError::Random { source })?;
-    write_key_file(path, &private)?;
-    Ok(PublicKey::from(public))
+/// Reads a key that [`generate`] wrote.
+pub fn read_private_key(path: &Path) -> Result<[u8; 32], IdentityError> {
+    let error = |source| IdentityError::Io {
+        doing: "read",
+        path: path.to_owned(),
+        source,
+        advice: "give the file that `longrun keygen --out FILE` wrote",
+    };
+    let not_a_key = || IdentityError::NotAKey { path: path.to_owned() };
+    let file = std::fs::File::open(path).map_err(error)?;
+    let mode = file.metadata().map_err(error)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(IdentityError::Exposed { path: path.to_owned(), mode });
+    }
+    let mut bytes = Vec::new();
+    file.take(KEY_FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(error)?;
+    let text = String::from_utf8(bytes).map_err(|_| not_a_key())?;
+    let key: PublicKey = text.trim().parse().map_err(|_| not_a_key())?;
+    Ok(*key.as_bytes())
 }
 
 /// The private key in a state directory; made at the first start.
-pub fn of_directory(directory: &Path) -> Result<[u8; 32], KeyFileError> {
+pub fn of_directory(directory: &Path) -> Result<[u8; 32], IdentityError> {
     let path = directory.join(KEY_FILE);
     if !path.exists() {
         generate(&path)?;
     }
-    read_key_file(&path)
+    read_private_key(&path)
 }
 
 /// The public half of a private key.
@@ -50,11 +113,51 @@ pub fn public_key(private_key: &[u8; 32]) -> PublicKey {
 mod tests {
     use super::*;
 
+    fn written(content: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn a_key_reads_back_is_private_and_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let public = generate(&path).unwrap();
+        let private = read_private_key(&path).unwrap();
+        assert_eq!(public_key(&private), public);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let error = generate(&path).unwrap_err().to_string();
+        assert!(error.contains("never overwritten"), "{error}");
+        assert_eq!(read_private_key(&path).unwrap(), private);
+    }
+
     #[test]
     fn a_directory_keeps_its_key_and_another_gets_another() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let key = of_directory(a.path()).unwrap();
         assert_eq!(of_directory(a.path()).unwrap(), key);
         assert_ne!(of_directory(b.path()).unwrap(), key);
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let text = PublicKey::from([7; 32]).to_string();
+        for mode in [0o640, 0o604, 0o666] {
+            let (_directory, path) = written(text.as_bytes(), mode);
+            let error = read_private_key(&path).unwrap_err().to_string();
+            assert!(error.contains("chmod 600"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_holds_no_key_is_refused_with_the_form_of_one() {
+        for content in [b"".as_slice(), b"short", &[0xff; 100], &[b'A'; 100_000]] {
+            let (_directory, path) = written(content, 0o600);
+            let error = read_private_key(&path).unwrap_err().to_string();
+            assert!(error.contains("longrun keygen"), "{error}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use longrun::cli::args::{Cli, Command};
-use longrun::{cli, demo, identity, reactor, serve};
+use longrun::{cli, demo, reactor, serve};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             }
         }
         Command::Demo(args) => demo::run(&args),
-        Command::Keygen(args) => cli::keygen::run(&args, identity::SOURCE),
+        Command::Keygen(args) => cli::keygen::run(&args),
         Command::Remote(command) => cli::run(command),
     }
 }

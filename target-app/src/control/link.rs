@@ -175,5 +175,5 @@ pub(super) fn link_of<'a>(state: &'a State, name: &str) -> Result<&'a LinkEntry,
 }
 
 fn read_key(path: &Path) -> Result<[u8; 32], RpcError> {
-    crate::cli::keygen::read_key_file(path).map_err(|error| RpcError::invalid_params(error.to_string()))
+    crate::identity::read_private_key(path).map_err(|error| RpcError::invalid_params(error.to_string()))
 }

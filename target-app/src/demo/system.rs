@@ -11,8 +11,7 @@ use longrun_rpc::types::PublicKey;
 use longrun_rpc::{Client, ClientError};
 use serde_json::{Value, json};
 
-use crate::cli::keygen::KeyFileError;
-use crate::identity;
+use crate::identity::{self, IdentityError};
 
 /// How long a process may take until its RPC socket answers.
 const START_WITHIN: Duration = Duration::from_secs(20);
@@ -33,7 +32,7 @@ pub enum SystemError {
     },
     /// No key.
     #[error(transparent)]
-    Identity(#[from] KeyFileError),
+    Identity(#[from] IdentityError),
     /// A call failed.
     #[error("{system}: {source}\n{log}")]
     Rpc {

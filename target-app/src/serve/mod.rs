@@ -13,8 +13,7 @@ mod cores;
 mod timekeeper;
 
 use crate::control::{Control, LogLevelSwitch, Operators};
-use crate::cli::keygen::KeyFileError;
-use crate::identity;
+use crate::identity::{self, IdentityError};
 use crate::metadata::{Metadata, MetadataError};
 use crate::reactor::Idle;
 use longrun_copy::primary::Shutdown;
@@ -59,7 +58,7 @@ pub enum ServeError {
     },
     /// The key.
     #[error(transparent)]
-    Identity(#[from] KeyFileError),
+    Identity(#[from] IdentityError),
     /// The metadata store.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
