@@ -38,16 +38,14 @@ pub struct Bracket {
     pub before: HostTime,
     /// After the answer came.
     pub after: HostTime,
-    /// The answer lies between this and [`Bracket::timeline_ns_max`].
-    pub timeline_ns_min: u64,
-    /// The greatest that the timeline can have been.
-    pub timeline_ns_max: u64,
+    /// The answer.
+    pub timeline_ns: u64,
 }
 
 impl Bracket {
     /// How much this leaves open, in nanoseconds.
     fn width_ns(&self) -> u64 {
-        (self.after.0 - self.before.0) + (self.timeline_ns_max - self.timeline_ns_min)
+        self.after.0 - self.before.0
     }
 }
 
@@ -78,9 +76,8 @@ impl TimelineMap {
         self.brackets
             .iter()
             .map(|bracket| {
-                let middle = |a: u64, b: u64| a + (b - a) / 2;
-                let host = middle(bracket.before.0, bracket.after.0);
-                let timeline = middle(bracket.timeline_ns_min, bracket.timeline_ns_max);
+                let host = bracket.before.0 + bracket.width_ns() / 2;
+                let timeline = bracket.timeline_ns;
                 let away_ns = timeline.abs_diff(timeline_ns);
                 let slew_ns = (u128::from(away_ns) * u128::from(SLEW_PPM_MAX)).div_ceil(1_000_000) as u64;
                 let at =

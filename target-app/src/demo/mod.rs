@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use longrun_checker::{Contents, Cut, Extent, History, Image, Volume, judge};
 use longrun_nvmf::Nqn;
 use longrun_rpc::Client;
-use longrun_rpc::methods::group::{GroupInfo, LossCertificate, SequenceScope};
+use longrun_rpc::methods::group::{GroupInfo, LossCertificate, Role, SequenceScope};
 use longrun_rpc::methods::pair::PairState;
 use serde_json::json;
 
@@ -343,7 +343,7 @@ fn pair_up(options: &Options, primary: &System, secondary: &System, relay: &Rela
     Ok(primary.export(&mut at_primary, PRIMARY_NQN, &volumes)?)
 }
 
-/// Until the group is in state PAIR, consistent, and its recovery point moves.
+/// Until the group is in state PAIR and consistent and, at the secondary, its recovery point moves.
 fn wait_until_paired(system: &System, client: &mut Client) -> Result<(), Error> {
     let until = Instant::now() + PAIRED_WITHIN;
     let mut first_point = None;
@@ -351,11 +351,12 @@ fn wait_until_paired(system: &System, client: &mut Client) -> Result<(), Error> 
         let answer = system.call(client, "group_get", json!({"name": GROUP}))?;
         let mut groups: Vec<GroupInfo> = serde_json::from_value(answer.clone())?;
         let Some(group) = groups.pop() else { return Err(system.unexpected("the group is gone").into()) };
-        if group.state == PairState::Pair
-            && group.consistent
-            && let Some(point) = group.recovery_point_ns
-            && *first_point.get_or_insert(point) < point
-        {
+        let moves = match (group.role, group.recovery_point_ns) {
+            (Role::Primary, _) => true,
+            (Role::Secondary, Some(point)) => *first_point.get_or_insert(point) < point,
+            (Role::Secondary, None) => false,
+        };
+        if group.state == PairState::Pair && group.consistent && moves {
             return Ok(());
         }
         if Instant::now() >= until {

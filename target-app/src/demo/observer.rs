@@ -101,9 +101,7 @@ fn look(client: &mut Client, clock: HostClock, seen: &Mutex<Seen>) -> Result<(),
         seen.link = link.counters;
     }
     let Some(group) = first::<GroupInfo>(&groups) else { return Ok(()) };
-    if let Some((timeline_ns_min, timeline_ns_max)) = timeline(&groups, &group) {
-        seen.timeline.add(Bracket { before, after, timeline_ns_min, timeline_ns_max });
-    }
+    seen.timeline.add(Bracket { before, after, timeline_ns: group.timeline_now_ns });
     let rpo_ms = group.lag.seconds.map(|seconds| seconds * 1e3).or(group.rpo_ms.map(|ms| ms as f64));
     seen.rpo_ms.extend(rpo_ms);
     if is_suspended(group.state) && seen.suspended.is_none() {
@@ -117,16 +115,6 @@ fn look(client: &mut Client, clock: HostClock, seen: &Mutex<Seen>) -> Result<(),
 /// Whether writes are no longer copied as they come.
 pub fn is_suspended(state: PairState) -> bool {
     matches!(state, PairState::Pfus | PairState::Psus | PairState::Psue)
-}
-
-/// What the system's timeline read while it answered: from what, to what.
-fn timeline(answer: &Value, group: &GroupInfo) -> Option<(u64, u64)> {
-    if let Some(now_ns) = answer.get(0).and_then(|group| group.get("timeline_now_ns")).and_then(Value::as_u64) {
-        return Some((now_ns, now_ns));
-    }
-    // The recovery point's age is rounded up to the millisecond.
-    let now_ns_max = group.recovery_point_ns?.checked_add(group.rpo_ms?.checked_mul(1_000_000)?)?;
-    Some((now_ns_max.saturating_sub(1_000_000), now_ns_max))
 }
 
 fn first<T: DeserializeOwned>(answer: &Value) -> Option<T> {

@@ -7,12 +7,8 @@ use super::{Bracket, TimelineMap};
 fn the_narrowest_bracket_near_the_time_is_taken() {
     let mut map = TimelineMap::default();
     assert_eq!(map.map(5), None);
-    let bracket = |before, after, timeline| Bracket {
-        before: HostTime(before),
-        after: HostTime(after),
-        timeline_ns_min: timeline,
-        timeline_ns_max: timeline,
-    };
+    let bracket =
+        |before, after, timeline| Bracket { before: HostTime(before), after: HostTime(after), timeline_ns: timeline };
     map.add(bracket(1_000, 3_000, 502_000));
     let wide = map.map(502_000).unwrap();
     assert_eq!((wide.at, wide.error_ns), (HostTime(2_000), 1_001));
@@ -36,8 +32,7 @@ proptest! {
             map.add(Bracket {
                 before: HostTime(at.saturating_sub(before)),
                 after: HostTime(at + after),
-                timeline_ns_min: timeline(at),
-                timeline_ns_max: timeline(at),
+                timeline_ns: timeline(at),
             });
         }
         let mapped = map.map(timeline(wanted)).unwrap();
