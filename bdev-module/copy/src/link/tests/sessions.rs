@@ -131,7 +131,7 @@ fn a_dropped_stream_sends_nothing_more_and_frees_all() {
 
 #[test]
 fn new_keys_come_without_a_new_session() {
-    let mut world = World::new(8, lossy(), |config| {
+    let mut world = World::new(8, Network { corrupt: 0.0, ..lossy() }, |config| {
         config.rekey_after_packets = 1500;
         config.rekey_after_ns = 5 * S;
     });
@@ -147,6 +147,9 @@ fn new_keys_come_without_a_new_session() {
     assert!(rekeys >= 2, "{:#?}", world.links[0].stats());
     world.run(20 * S);
     assert!(world.links[0].stats().rekeys >= rekeys + 2, "by age too");
+    for link in &world.links {
+        assert_eq!(link.stats().dropped_stale_session, 0, "what was under way under the old keys is taken");
+    }
     assert_eq!((world.ends[0].ups, world.ends[1].ups), (1, 1));
     assert_eq!(world.ends[1].messages, []);
     assert_eq!(world.ends[0].messages, [note(1)]);
@@ -368,4 +371,71 @@ fn garbage_truncated_and_damaged_datagrams_are_counted_and_change_nothing() {
     assert!(stats.dropped_malformed > 0 && stats.dropped_unauthentic > 0 && stats.dropped_handshake > 0, "{stats:#?}");
     world.net.cut = false;
     world.drain(STREAM, &records, 5 * S);
+}
+
+#[test]
+fn an_older_initiation_is_not_answered_again() {
+    let mut world = World::new(19, Network::clean(), |_| {});
+    world.tape = Some(Vec::new());
+    world.up();
+    let mut initiations: Vec<Vec<u8>> = Vec::new();
+    for salt in 0..3 {
+        world.restart(0, 70 + salt);
+        let ups = world.ends[1].ups;
+        world.until(8 * S, "a new session", |world| world.ends[1].ups > ups && world.links[0].session_is_up());
+        let tape = world.tape.replace(Vec::new()).unwrap_or_default();
+        let sent = tape.into_iter().filter(|(from, sent)| *from == 0 && kind_of(sent) == Kind::Initiation);
+        initiations.extend(sent.map(|(_, sent)| sent));
+    }
+    assert!(initiations.len() >= 3);
+    let newest = initiations.pop().unwrap();
+    let (ups, answered) = (world.ends[1].ups, world.links[1].stats().handshakes_answered);
+    for initiation in initiations {
+        world.inject(1, initiation);
+    }
+    assert_eq!(world.links[1].stats().handshakes_answered, answered, "all of them are older than the newest");
+    world.inject(1, newest);
+    assert_eq!(world.links[1].stats().handshakes_answered, answered + 1, "the newest may have lost its answer");
+    world.run(10 * S);
+    assert_eq!(world.ends[1].ups, ups, "and is useless to anyone who repeats it");
+}
+
+#[test]
+fn a_flood_of_forged_initiations_does_not_keep_the_peer_out() {
+    let (own_private, own_public) = generate_keypair([1; 32]);
+    let (peer_private, peer_public) = generate_keypair([2; 32]);
+    let (stranger_private, _) = generate_keypair([3; 32]);
+    let mut link = Link::<super::Payload>::new(LinkConfig::new(own_private, peer_public, None), [4; 32]).unwrap();
+    let mut end = super::world::End::default();
+    let initiation = |private, seed, time| {
+        let mut caller =
+            Link::<super::Payload>::new(LinkConfig::new(private, own_public, Some(addr(0))), seed).unwrap();
+        let mut buffer = vec![0; TRAIN_BYTES_MAX];
+        let train = caller.poll_transmit(Now { time: Time(time), ..now(S) }, &mut buffer).unwrap();
+        buffer.truncate(train.bytes);
+        buffer
+    };
+    let genuine = initiation(peer_private, [5; 32], S);
+    for bit in 0..1000 {
+        let mut forged = genuine.clone();
+        let at = 88 + bit % (forged.len() - 88);
+        forged[at] ^= 1 << (bit % 8);
+        link.handle_datagrams(now(S), addr(5), &mut forged, 0, &mut end);
+    }
+    // Who knows our public key costs arithmetic, but only so much of it.
+    let known = initiation(stranger_private, [6; 32], S);
+    for _ in 0..10 {
+        link.handle_datagrams(now(S), addr(5), &mut known.clone(), 0, &mut end);
+    }
+    link.handle_datagrams(now(S), addr(5), &mut genuine.clone(), 0, &mut end);
+    assert_eq!(link.stats().handshakes_answered, 1);
+    assert_eq!(link.stats().dropped_handshake, 1010);
+    for _ in 0..10 {
+        link.handle_datagrams(now(S), addr(5), &mut known.clone(), 0, &mut end);
+    }
+    let later = initiation(peer_private, [7; 32], 2 * S);
+    link.handle_datagrams(now(S), addr(5), &mut later.clone(), 0, &mut end);
+    assert_eq!(link.stats().handshakes_answered, 1, "the budget is spent");
+    link.handle_datagrams(now(S + 40 * MS), addr(5), &mut later.clone(), 0, &mut end);
+    assert_eq!(link.stats().handshakes_answered, 2);
 }
