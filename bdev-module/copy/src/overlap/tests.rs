@@ -33,7 +33,7 @@ fn what_overlaps_goes_in_order_of_arrival_and_what_does_not_goes_at_once() {
     assert!(queue.arrive(extent(20, 1), 'c').1);
     let (_, starts) = queue.arrive(extent(12, 9), 'd');
     assert!(!starts, "behind b and c, of which only c has started");
-    assert!(queue.arrive(extent(10, 0 + 1), 'e').1 == false, "b waits for these blocks");
+    assert!(!queue.arrive(extent(10, 1), 'e').1, "b waits for these blocks");
     let mut started = vec![];
     queue.release(first, |name| started.push(name));
     assert_eq!(started, ['b']);

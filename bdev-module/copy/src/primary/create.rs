@@ -1,6 +1,6 @@
 //! Groups and pairs come to be, anew or taken up from metadata after a restart.
 
-use super::budget::{Budget, BudgetKey};
+use super::budget::BudgetKey;
 use super::group::{Group, Life};
 use super::meta::{GroupRecord, PairRecord, StreamMark, group_key, pair_key, stream_key};
 use super::pair::{Pair, Phase};
@@ -89,7 +89,7 @@ impl<M: Memory> Primary<M> {
             group.closed = known.closed;
         }
         self.groups.insert(id, group);
-        self.budgets.entry(budget).or_insert_with(Budget::default).limit_bytes += buffer_bytes;
+        self.budgets.entry(budget).or_default().limit_bytes += buffer_bytes;
         self.tell_suspended(id, ports);
         if is_new {
             self.keep_group(id, ports);

@@ -24,6 +24,10 @@ impl<M: Memory> Primary<M> {
                 names.join(", ")
             )));
         }
+        let open: Vec<StreamId> = self.streams_of(id).map(|(stream, _)| stream).collect();
+        for stream in open {
+            self.leave_stream(id, stream, ports);
+        }
         let Some(group) = self.groups.remove(&id) else { return Ok(()) };
         if let Some(budget) = self.budgets.get_mut(&group.budget) {
             budget.limit_bytes = budget.limit_bytes.saturating_sub(group.config.buffer_bytes);
@@ -148,7 +152,11 @@ impl<M: Memory> Primary<M> {
         let group = self.groups.get_mut(&group_id).expect("a pair's group exists");
         group.pairs.remove(&id);
         let is_used = group.pairs.iter().any(|other| self.pairs[other].stream == pair.stream);
-        if !is_used {
+        // A group cannot come back into an epoch that it left, so it stays in a stream that goes on with others, until
+        // it is deleted.
+        let goes_on =
+            self.streams.get(&pair.stream).is_some_and(|stream| !stream.is_broken() && stream.members.len() > 1);
+        if !is_used && !goes_on {
             self.leave_stream(group_id, pair.stream, ports);
         }
         let group = self.groups.get_mut(&group_id).expect("looked up above");
@@ -187,7 +195,12 @@ impl<M: Memory> Primary<M> {
                 ports.send_message(link, message);
             }
         }
-        if self.streams[&id].members.is_empty() {
+        let groups = &self.groups;
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if is_broken {
+            stream.members.retain(|group, _| !groups[group].pairs.is_empty());
+        }
+        if stream.members.is_empty() {
             if let Some(Numbers::Live(numbering)) = self.streams.remove(&id).map(|stream| stream.numbers) {
                 self.stamper.close(numbering);
                 ports.stream_drop(link, id);

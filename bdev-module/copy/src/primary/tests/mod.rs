@@ -36,19 +36,23 @@ pub enum Did {
     Answer(HostToken, Result<(), HostError>),
 }
 
+type Bytes = Rc<[u8]>;
+type Pending = (VolumeId, LocalIo<Vec<u8>, Bytes>, LocalToken);
+type HostAnswer = (Result<(), HostError>, Option<Vec<u8>>);
+
 #[derive(Default)]
 pub struct World {
     pub did: Vec<Did>,
     pub disks: BTreeMap<VolumeId, Vec<u8>>,
-    pub pending: VecDeque<(VolumeId, LocalIo<Vec<u8>, Rc<[u8]>>, LocalToken)>,
+    pub pending: VecDeque<Pending>,
     pub unkept: VecDeque<(String, Vec<u8>, MetaToken)>,
     pub asked: BTreeMap<String, Vec<u8>>,
     pub durable: BTreeMap<String, Vec<u8>>,
-    pub records: BTreeMap<StreamId, Vec<Record<Rc<[u8]>>>>,
+    pub records: BTreeMap<StreamId, Vec<Record<Bytes>>>,
     /// Every record ever pushed, in order.
-    pub history: Vec<Record<Rc<[u8]>>>,
+    pub history: Vec<Record<Bytes>>,
     pub up: bool,
-    pub hosts: BTreeMap<u64, (Result<(), HostError>, Option<Vec<u8>>)>,
+    pub hosts: BTreeMap<u64, HostAnswer>,
     pub operators: BTreeMap<u64, Result<OperatorAnswer, OperatorError>>,
     pub no_memory: bool,
     pub failing_writes: BTreeSet<VolumeId>,
@@ -57,19 +61,19 @@ pub struct World {
 
 impl Memory for World {
     type Buf = Vec<u8>;
-    type Shared = Rc<[u8]>;
+    type Shared = Bytes;
 
     fn alloc(&mut self, bytes: usize) -> Option<Vec<u8>> {
         (!self.no_memory).then(|| vec![0xee; bytes])
     }
 
-    fn freeze(&mut self, buf: Vec<u8>, bytes: usize) -> Rc<[u8]> {
+    fn freeze(&mut self, buf: Vec<u8>, bytes: usize) -> Bytes {
         Rc::from(&buf[..bytes])
     }
 }
 
 impl Ports for World {
-    fn local(&mut self, volume: VolumeId, io: LocalIo<Vec<u8>, Rc<[u8]>>, token: LocalToken) {
+    fn local(&mut self, volume: VolumeId, io: LocalIo<Vec<u8>, Bytes>, token: LocalToken) {
         let (kind, extent) = match &io {
             LocalIo::Read { extent, .. } => ("read", *extent),
             LocalIo::Write { extent, .. } => ("write", *extent),
@@ -113,7 +117,7 @@ impl Uplink for World {
         self.records.entry(stream).or_default().retain(|record| record.head.stamp.seq > durable);
     }
 
-    fn stream_push(&mut self, _: LinkId, _: Epoch, record: Record<Rc<[u8]>>) {
+    fn stream_push(&mut self, _: LinkId, _: Epoch, record: Record<Bytes>) {
         self.did.push(Did::Push(record.head));
         self.history.push(record.clone());
         self.records.entry(record.head.stamp.stream).or_default().push(record);
@@ -329,7 +333,7 @@ impl Rig {
         }
     }
 
-    pub fn io(&mut self, pair: PairId, io: HostIo<Vec<u8>, Rc<[u8]>>) -> u64 {
+    pub fn io(&mut self, pair: PairId, io: HostIo<Vec<u8>, Bytes>) -> u64 {
         self.next_token += 1;
         self.primary.host_io(self.now, pair, io, HostToken(self.next_token), &mut self.world);
         self.next_token

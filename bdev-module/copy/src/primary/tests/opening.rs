@@ -322,10 +322,77 @@ fn names_volumes_and_scopes_are_checked() {
     assert!(matches!(create("p0", 1, 64), OperatorError::Exists(_)));
     assert!(matches!(create("q", 0, 64), OperatorError::WrongState(_)));
     assert!(matches!(create("q", 1, 0), OperatorError::Invalid(_)));
-    assert!(rig.world.operators.get(&9).is_none());
+    assert!(!rig.world.operators.contains_key(&9));
     let again = rig.primary.group_create(rig.now, Rig::group_config("g", Scope::Group), &mut rig.world);
     assert!(matches!(again, Err(OperatorError::Exists(_))));
     let mut rig = rig.crash();
     let other = rig.primary.group_create(rig.now, Rig::group_config("g", Scope::Pair), &mut rig.world);
     assert!(matches!(other, Err(OperatorError::Invalid(text)) if text.contains("Group") && text.contains("Pair")));
+}
+
+#[test]
+fn a_group_without_pairs_stays_in_a_shared_stream_until_it_is_deleted() {
+    let (mut rig, _, first) = Rig::copying(Scope::System, 1);
+    let second = rig.group("h", Scope::System);
+    let other = rig.pair(second, "q", 5);
+    rig.run();
+    let closes = |rig: &Rig| rig.said().iter().filter(|said| matches!(said, Message::CloseStream { .. })).count();
+    rig.primary.pair_delete(rig.now, other, Ticket(50), &mut rig.world).unwrap();
+    rig.run();
+    assert!(rig.answered(50).is_ok());
+    assert_eq!(closes(&rig), 0, "closed, it could not be opened again in this epoch");
+    rig.world.operators.clear();
+    let other = rig.pair(second, "q", 5);
+    rig.run();
+    rig.write(other, 0, 1, 1);
+    rig.write(first[0], 0, 1, 1);
+    assert_eq!(rig.pushed().iter().map(|head| head.stamp.seq.0).collect::<Vec<_>>(), [1, 2]);
+    rig.locals();
+    rig.durable(rig.show_pair(other).stream, 2);
+    rig.pass(MS);
+    rig.primary.pair_delete(rig.now, other, Ticket(51), &mut rig.world).unwrap();
+    rig.run();
+    rig.primary.group_delete(rig.now, second, &mut rig.world).unwrap();
+    assert_eq!(closes(&rig), 1);
+    rig.write(first[0], 0, 1, 1);
+    assert_eq!(rig.pushed()[2].stamp.seq, Seq(3));
+    rig.primary.link_up(rig.now, LINK, &mut rig.world);
+}
+
+#[test]
+fn a_shared_stream_resumes_when_all_its_groups_are_open_again_but_waits_for_no_new_one() {
+    let (mut rig, _, first) = Rig::copying(Scope::System, 1);
+    let second = rig.group("h", Scope::System);
+    rig.pair(second, "q", 5);
+    rig.run();
+    let stream = rig.show_pair(first[0]).stream;
+    for lba in 0..4 {
+        rig.write(first[0], lba, 1, 1);
+    }
+    rig.durable(stream, 1);
+    rig.primary.link_down(rig.now, LINK, &mut rig.world);
+    // A third group comes while the link is down; the secondary does not know it yet.
+    let third = rig.group("i", Scope::System);
+    rig.pair(third, "r", 6);
+    rig.keep_all();
+    let (before, starts) = (rig.world.did.len(), |rig: &Rig, from: usize| {
+        let starts = rig.world.did[from..].iter().filter(|did| matches!(did, Did::Start(..)));
+        starts.cloned().collect::<Vec<_>>()
+    });
+    rig.primary.link_up(rig.now, LINK, &mut rig.world);
+    let opens: Vec<OpenStream> = rig.world.did[before..]
+        .iter()
+        .filter_map(|did| match did {
+            Did::Say(Message::OpenStream(open)) if open.group != third => Some(open.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(opens.len(), 2);
+    for (open, durable) in opens.iter().zip([3, 2]) {
+        assert!(starts(&rig, before).is_empty(), "a group that may have records is not open yet");
+        let Message::StreamOpened(mut opened) = Rig::opened(open) else { unreachable!() };
+        opened.durable = Seq(durable);
+        rig.hear(Message::StreamOpened(opened));
+    }
+    assert_eq!(starts(&rig, before), [Did::Start(stream, Epoch(1), Seq(2))]);
 }

@@ -257,3 +257,23 @@ fn no_record_is_ever_at_or_before_a_beacon_of_its_stream() {
     assert!(head.stamp.time > beacon.time);
     assert_eq!(head.stamp.seq, beacon.seq.next());
 }
+
+#[test]
+fn writes_that_wait_for_the_lease_are_stamped_in_the_order_they_came() {
+    let (mut rig, _, pairs) = Rig::copying(Scope::Group, 1);
+    rig.now.lease = rig.now.time;
+    rig.now.time = rig.now.time.after_ns(1);
+    for lba in 0..5 {
+        rig.write(pairs[0], lba, 1, 1);
+    }
+    rig.turn();
+    assert!(rig.pushed().is_empty());
+    // Room for two, then for all.
+    rig.now.lease = rig.now.time.after_ns(1);
+    rig.turn();
+    assert_eq!(rig.pushed().len(), 2);
+    rig.now.lease = rig.now.time.after_ns(SECOND);
+    rig.turn();
+    let lbas: Vec<u64> = rig.pushed().iter().map(|head| head.extent.lba).collect();
+    assert_eq!(lbas, [0, 1, 2, 3, 4]);
+}
