@@ -1,0 +1,166 @@
+//! What must hold after every event.
+
+use crate::world::World;
+use longrun_copy::secondary::GroupPhase;
+use longrun_copy::types::{Now, PairState, Time};
+
+/// What clocks that are not the same make of a span of time, beside the error bound.
+const DRIFT_NS: u64 = 100_000;
+
+impl World {
+    /// After a turn of the secondary.
+    pub fn check_secondary(&mut self, now: Now) {
+        let node = self.secondary();
+        let life = self.nodes[node].life;
+        for group in 0..self.groups.len() {
+            let it = &mut self.nodes[node];
+            let Some(engine) = &mut it.engine else { return };
+            let Some(status) = engine.secondary(&mut it.ports).0.group_status(now, self.groups[group].id) else { continue };
+            let at = self.at;
+            let info = &mut self.groups[group];
+            let name = &info.name;
+            match status.phase {
+                GroupPhase::Failed => panic!("group {name} failed at the secondary: {:?}", status.reason),
+                GroupPhase::Opening => continue,
+                GroupPhase::Frozen if !info.is_frozen => {
+                    info.is_frozen = true;
+                    self.totals.frozen += 1;
+                }
+                GroupPhase::Suspended => info.is_suspended_there = true,
+                _ => {}
+            }
+            for view in &status.streams {
+                if let Some(error) = &view.error {
+                    panic!("group {name}: stream {} broke the protocol: {error}", view.stream);
+                }
+            }
+            let point = status.recovery_point;
+            if info.reported_in_life.0 == life {
+                let before = info.reported_in_life.1;
+                assert!(point >= before, "group {name}: the recovery point went from {before} back to {point}");
+            }
+            info.reported_in_life = (life, point);
+            if point < info.reported {
+                // Time without records may be lost in a crash, records not.
+                if let Some(lost) = info.history.first_after(point).filter(|lost| lost.stamp.time <= info.reported) {
+                    panic!(
+                        "promise 1 (cut): group {name} reported recovery point {}, and now {point}: {lost:?} is lost",
+                        info.reported
+                    );
+                }
+            }
+            info.reported = info.reported.max(point);
+            info.limit = info.limit.max(status.limit);
+            // Everything up to the recovery point is durable.
+            let mut streams: Vec<_> = status.streams.iter().collect();
+            for head in info.history.up_to(point) {
+                if streams.is_empty() {
+                    break;
+                }
+                if let Some(index) = streams.iter().position(|view| view.stream == head.stamp.stream) {
+                    let view = streams.swap_remove(index);
+                    assert!(
+                        view.durable >= head.stamp.seq,
+                        "promise 1 (cut): group {name}: recovery point {point}, but {head:?} is durable only up to {}",
+                        view.durable
+                    );
+                }
+            }
+            // Honest lag: by its own clock, and by the true time, as far as clocks agree.
+            if let Some(missing) = info.history.first_after(point)
+                && info.certificate.is_none()
+            {
+                let age = status.recovery_point_age_ns;
+                let by_clock = now.time.since_ns(missing.stamp.time);
+                assert!(age >= by_clock, "promise 9: group {name} shows an age of {age} ns, {missing:?} is {by_clock} ns old");
+                let truth = at - info.stamped_at[&missing.stamp];
+                let slack = 2 * self.plan.error_bound_ns + DRIFT_NS;
+                assert!(
+                    age + slack >= truth,
+                    "promise 9: group {name} shows an age of {age} ns, {missing:?} was stamped {truth} ns ago"
+                );
+            }
+            let held: u64 = status.streams.iter().map(|view| view.held_bytes).sum();
+            assert!(held <= self.plan.receive_bytes, "promise 10: {held} bytes held of {}", self.plan.receive_bytes);
+            assert!(status.journal_used_bytes <= status.journal_bytes, "promise 10: a journal beyond its end");
+        }
+    }
+
+    /// After a turn of a primary.
+    pub fn check_primary(&mut self, node: usize, now: Now) {
+        self.finish_shutdown(node);
+        for group in 0..self.groups.len() {
+            let it = &mut self.nodes[node];
+            let Some(engine) = &mut it.engine else { return };
+            let id = self.groups[group].id;
+            let (roles, world) = engine.primary(&mut it.ports);
+            let Some(status) = roles.group_status(now, id, &world) else { continue };
+            let info = &mut self.groups[group];
+            let name = &info.name;
+            if status.throttle_ns > 0 {
+                self.totals.throttled += 1;
+            }
+            assert!(
+                status.backlog.bytes <= status.buffer_bytes * self.plan.groups as u64,
+                "promise 10: group {name} keeps {} bytes in a buffer of {}",
+                status.backlog.bytes,
+                status.buffer_bytes
+            );
+            if status.fenced.is_some() && !info.fenced[node] {
+                assert!(info.takeover_begun, "group {name} is fenced, but nobody took it over");
+                info.fenced[node] = true;
+                self.totals.fenced += 1;
+            }
+            let is_suspended =
+                !matches!(status.state, PairState::Simplex | PairState::Copy | PairState::Pair | PairState::NearlyFull);
+            if is_suspended && !info.suspended.contains_key(&node) {
+                match status.state {
+                    PairState::SuspendedFull => self.totals.suspended_full += 1,
+                    _ => self.totals.suspended_error += 1,
+                }
+                let reason = status.reason.clone().unwrap_or_default();
+                assert!(!reason.contains("lost data"), "group {name}: {reason}");
+                info.suspended.insert(node, (status.state.code().to_owned(), reason));
+            }
+            if !is_suspended && self.totals.events.is_multiple_of(4) {
+                // Honest lag: not below the age of the oldest record that the secondary has not journaled.
+                let missing = info.history.first_after(info.reported.max(Time(1)));
+                let ours = |stream| status.streams.iter().any(|standing| standing.stream == stream);
+                if let (Some(missing), Some(lag)) = (missing.filter(|it| ours(it.stamp.stream)), status.lag_ns) {
+                    let truth = self.at - info.stamped_at[&missing.stamp];
+                    let slack = 2 * self.plan.error_bound_ns + DRIFT_NS;
+                    assert!(
+                        lag + slack >= truth,
+                        "promise 9: group {name} shows a lag of {lag} ns, {missing:?} was stamped {truth} ns ago"
+                    );
+                }
+            }
+        }
+    }
+
+    /// A word on where everything stands, for failures.
+    pub fn describe(&mut self) -> String {
+        let mut text = format!("{} of {} requests answered", self.ops_answered, self.plan.ops);
+        for node in 0..self.nodes.len() {
+            let it = &mut self.nodes[node];
+            let now = it.clock.read(self.at);
+            let Some(engine) = &mut it.engine else {
+                text += &format!("; node {node} is down");
+                continue;
+            };
+            for info in &self.groups {
+                if node == self.plan.primaries {
+                    let status = engine.secondary(&mut it.ports).0.group_status(now, info.id);
+                    text += &format!("; secondary: {status:?}");
+                } else {
+                    let (roles, world) = engine.primary(&mut it.ports);
+                    text += &format!("; primary {node}: {:?}", roles.group_status(now, info.id, &world));
+                    for pair in self.pairs.iter().filter(|pair| pair.primary == node) {
+                        text += &format!("; {:?}", roles.pair_status(now, pair.id));
+                    }
+                }
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,268 @@
+//! A disk that completes in any order and forgets, tears and reorders what was not flushed.
+
+use crate::chance::Chance;
+use crate::memory::{Buf, Bytes};
+use longrun_copy::types::{Extent, Geometry};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The unit that a disk never tears.
+pub const SECTOR_BYTES: usize = 512;
+
+/// What a sector holds.
+#[derive(Clone, Debug)]
+enum Blob {
+    Zero,
+    /// A sector of these bytes, from this offset.
+    Part(Bytes, usize),
+}
+
+#[derive(Clone, Debug)]
+struct Sector {
+    durable: Blob,
+    /// What was written since, in order, by which operation; the last is what reads see.
+    pending: Vec<(u64, Blob)>,
+}
+
+/// What a disk is asked.
+#[derive(Debug)]
+pub enum DiskIo {
+    /// Fill the buffer.
+    Read(Extent, Buf),
+    /// Write these bytes (or zeroes), durably if so asked.
+    Write(Extent, Option<Bytes>, bool),
+    /// Make durable what had completed.
+    Flush,
+}
+
+struct Flying {
+    io: DiskIo,
+    /// Completions before this one's submission.
+    completed_before: u64,
+    took_effect: bool,
+    fails: bool,
+}
+
+/// One disk.
+pub struct Disk {
+    geometry: Geometry,
+    sectors: BTreeMap<u64, Sector>,
+    /// Sectors with something pending.
+    unflushed: BTreeSet<u64>,
+    flying: BTreeMap<u64, Flying>,
+    next: u64,
+    completions: u64,
+    completed_at: BTreeMap<u64, u64>,
+    /// Writes in flight must not overlap: who submits them orders what must be ordered.
+    pub must_not_overlap: bool,
+}
+
+/// How a disk loses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The process died: what took effect stays.
+    Process,
+    /// The power went: of what was not flushed, any sectors stay.
+    Power,
+    /// The power went: nothing that was not flushed stays.
+    All,
+}
+
+impl Disk {
+    /// A disk of zeroes.
+    pub fn new(geometry: Geometry) -> Disk {
+        Disk {
+            geometry,
+            sectors: BTreeMap::new(),
+            unflushed: BTreeSet::new(),
+            flying: BTreeMap::new(),
+            next: 0,
+            completions: 0,
+            completed_at: BTreeMap::new(),
+            must_not_overlap: true,
+        }
+    }
+
+    /// Its size.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn sectors_of(&self, extent: Extent) -> std::ops::Range<u64> {
+        let per_block = u64::from(self.geometry.block_bytes) / SECTOR_BYTES as u64;
+        extent.lba * per_block..extent.end() * per_block
+    }
+
+    /// Takes an operation; it does nothing before [`Disk::effect`].
+    pub fn submit(&mut self, io: DiskIo, fails: bool) -> u64 {
+        if let DiskIo::Read(extent, _) | DiskIo::Write(extent, ..) = &io {
+            assert!(self.geometry.holds(*extent), "{extent:?} lies outside of a disk of {:?}", self.geometry);
+        }
+        if let DiskIo::Write(extent, ..) = &io
+            && self.must_not_overlap
+        {
+            for other in self.flying.values() {
+                if let DiskIo::Write(other, ..) = &other.io {
+                    assert!(!extent.overlaps(*other), "writes to {extent:?} and {other:?} are in flight together");
+                }
+            }
+        }
+        if let DiskIo::Read(extent, buf) = &io {
+            let bytes = extent.blocks as usize * self.geometry.block_bytes as usize;
+            assert_eq!(buf.as_ref().len(), bytes, "a read's buffer has its extent's size");
+        }
+        if let DiskIo::Write(extent, Some(data), _) = &io {
+            let bytes = extent.blocks as usize * self.geometry.block_bytes as usize;
+            assert_eq!(data.len(), bytes, "a write's data has its extent's size");
+        }
+        let op = self.next;
+        self.next += 1;
+        self.flying.insert(op, Flying { io, completed_before: self.completions, took_effect: false, fails });
+        op
+    }
+
+    /// The operation takes effect: others see a write from here on, a read has what is there now.
+    pub fn effect(&mut self, op: u64, chance: &mut Chance) {
+        let Some(mut flying) = self.flying.remove(&op) else { return };
+        flying.took_effect = true;
+        match &mut flying.io {
+            DiskIo::Read(extent, buf) => {
+                let extent = *extent;
+                if !flying.fails {
+                    self.copy_out(extent, buf.as_mut());
+                }
+            }
+            DiskIo::Write(extent, data, fua) => {
+                // What fails may have done anything to any sector.
+                let fails = flying.fails;
+                self.put(op, *extent, data.as_ref(), |_| !fails || chance.hits(0.5));
+                if *fua && !fails {
+                    for sector in self.sectors_of(*extent) {
+                        self.settle(sector, |by| by <= op);
+                    }
+                }
+            }
+            DiskIo::Flush => {
+                if !flying.fails {
+                    let before = flying.completed_before;
+                    for sector in std::mem::take(&mut self.unflushed) {
+                        self.unflushed.insert(sector);
+                        let completed_at = std::mem::take(&mut self.completed_at);
+                        self.settle(sector, |by| completed_at.get(&by).is_some_and(|at| *at < before));
+                        self.completed_at = completed_at;
+                    }
+                }
+            }
+        }
+        self.flying.insert(op, flying);
+    }
+
+    /// Ends an operation: whether it succeeded, and a read's buffer.
+    pub fn finish(&mut self, op: u64) -> Option<(bool, Option<Buf>)> {
+        let flying = self.flying.remove(&op)?;
+        assert!(flying.took_effect);
+        self.completed_at.insert(op, self.completions);
+        self.completions += 1;
+        let buf = match flying.io {
+            DiskIo::Read(_, buf) => Some(buf),
+            _ => None,
+        };
+        Some((!flying.fails, buf))
+    }
+
+    fn put(&mut self, op: u64, extent: Extent, data: Option<&Bytes>, mut which: impl FnMut(u64) -> bool) {
+        let range = self.sectors_of(extent);
+        for (index, sector) in range.enumerate() {
+            if !which(sector) {
+                continue;
+            }
+            let blob = data.map_or(Blob::Zero, |data| Blob::Part(data.clone(), index * SECTOR_BYTES));
+            let slot =
+                self.sectors.entry(sector).or_insert_with(|| Sector { durable: Blob::Zero, pending: Vec::new() });
+            slot.pending.push((op, blob));
+            self.unflushed.insert(sector);
+        }
+    }
+
+    /// Makes durable what of a sector's pending writes is said to be.
+    fn settle(&mut self, sector: u64, is_covered: impl Fn(u64) -> bool) {
+        let Some(slot) = self.sectors.get_mut(&sector) else { return };
+        if let Some(last) = slot.pending.iter().rposition(|(by, _)| is_covered(*by)) {
+            slot.durable = slot.pending[last].1.clone();
+            slot.pending.drain(..=last);
+        }
+        if slot.pending.is_empty() {
+            self.unflushed.remove(&sector);
+        }
+    }
+
+    fn copy_out(&self, extent: Extent, out: &mut [u8]) {
+        let range = self.sectors_of(extent);
+        out.fill(0);
+        let first = range.start;
+        for (sector, slot) in self.sectors.range(range) {
+            let blob = slot.pending.last().map_or(&slot.durable, |(_, blob)| blob);
+            if let Blob::Part(bytes, at) = blob {
+                let to = (*sector - first) as usize * SECTOR_BYTES;
+                out[to..to + SECTOR_BYTES].copy_from_slice(&bytes[*at..*at + SECTOR_BYTES]);
+            }
+        }
+    }
+
+    /// What reads see now.
+    pub fn contents(&self) -> Vec<u8> {
+        let mut out = vec![0; self.geometry.bytes() as usize];
+        self.copy_out(Extent { lba: 0, blocks: self.geometry.blocks as u32 }, &mut out);
+        out
+    }
+
+    /// Writes before the world begins.
+    pub fn preset(&mut self, extent: Extent, data: &Bytes) {
+        let op = self.next;
+        self.next += 1;
+        self.put(op, extent, Some(data), |_| true);
+        for sector in self.sectors_of(extent) {
+            self.settle(sector, |_| true);
+        }
+    }
+
+    /// Whether something would be lost in a power cut.
+    pub fn has_unflushed(&self) -> bool {
+        !self.unflushed.is_empty()
+    }
+
+    /// The disk after a crash: nothing in flight, and of what was not flushed what the loss leaves.
+    pub fn crashed(&self, loss: Loss, chance: &mut Chance) -> Disk {
+        let mut after = Disk {
+            geometry: self.geometry,
+            sectors: self.sectors.clone(),
+            unflushed: self.unflushed.clone(),
+            flying: BTreeMap::new(),
+            next: self.next,
+            completions: self.completions,
+            completed_at: self.completed_at.clone(),
+            must_not_overlap: self.must_not_overlap,
+        };
+        for (op, flying) in &self.flying {
+            if let DiskIo::Write(extent, data, _) = &flying.io
+                && !flying.took_effect
+            {
+                after.put(*op, *extent, data.as_ref(), |_| chance.hits(0.5));
+            }
+        }
+        if loss == Loss::Process {
+            return after;
+        }
+        for sector in std::mem::take(&mut after.unflushed) {
+            let Some(slot) = after.sectors.get_mut(&sector) else { continue };
+            let kept = match loss {
+                Loss::All => 0,
+                _ => chance.below(slot.pending.len() + 1),
+            };
+            if kept > 0 {
+                slot.durable = slot.pending[kept - 1].1.clone();
+            }
+            slot.pending.clear();
+        }
+        after
+    }
+}

@@ -1,0 +1,399 @@
+//! How worlds end: they catch up, or are taken over, or both.
+
+use crate::disk::Loss;
+use crate::history::first_difference;
+use crate::host::content;
+use crate::memory::Buf;
+use crate::node::Input;
+use crate::plan::{Ending, Fault};
+use crate::world::{What, World};
+use longrun_copy::ports::{HostError, HostIo, HostToken, OperatorAnswer};
+use longrun_copy::secondary::{GroupPhase, TakeoverConsent};
+use longrun_copy::takeover::TakeoverStep;
+use longrun_copy::types::{Extent, Geometry, PairState, Time};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Requests after a takeover have numbers from here on.
+const THERE: u64 = 1 << 32;
+
+impl World {
+    /// A whole life.
+    pub fn live(&mut self) {
+        self.set_up();
+        self.begin_load();
+        let (deadline, end_after) = (self.at + 600 * SECOND, self.plan.end_after);
+        let ending = self.plan.ending;
+        self.run_until("answered", deadline, |world| {
+            let is_idle = world.ops_left == 0 && world.clients.iter().all(|client| client.op.is_none());
+            is_idle || ending != Ending::Quiet && world.ops_answered >= end_after
+        });
+        self.note(40, ending as u64, 0);
+        match ending {
+            Ending::Quiet => self.end_quietly(),
+            Ending::Disaster => self.end_in_disaster(),
+            Ending::Split => self.end_split(),
+        }
+        self.count_at_end();
+    }
+
+    fn end_quietly(&mut self) {
+        self.heal();
+        let deadline = self.at + 40 * SECOND;
+        self.run_until("caught up 40 s after the faults stopped", deadline, |world| world.has_caught_up());
+        self.totals.quiet += 1;
+        self.explain_suspensions();
+        for group in 0..self.groups.len() {
+            if self.is_copying(group) {
+                self.compare_primaries(group);
+            }
+        }
+        for node in 0..self.plan.primaries {
+            self.end_of_primary(node);
+        }
+        let copying: Vec<bool> = (0..self.groups.len()).map(|group| self.is_copying(group)).collect();
+        self.take_all_over(TakeoverConsent { old_primary_fenced: true, accept_split: false });
+        for (group, copying) in copying.into_iter().enumerate() {
+            if copying {
+                let (last, certificate) = (self.groups[group].history.last(), self.groups[group].certificate.clone());
+                let point = certificate.expect("taken over").recovery_point;
+                assert!(
+                    last.is_none_or(|last| last.time <= point),
+                    "promise 8: the group had caught up, but the takeover is at {point} and not at {last:?}"
+                );
+            }
+        }
+        self.serve_hosts_there();
+    }
+
+    fn end_in_disaster(&mut self) {
+        for node in 0..self.plan.primaries {
+            self.end_of_primary(node);
+            let pause = self.chance.log_range(1_000, 3_000_000);
+            self.run_for(pause);
+        }
+        let pause = self.chance.log_range(1_000, 100_000_000);
+        self.run_for(pause);
+        self.take_all_over(TakeoverConsent { old_primary_fenced: true, accept_split: false });
+        self.serve_hosts_there();
+    }
+
+    fn end_split(&mut self) {
+        if self.chance.hits(0.6) {
+            let (until, secondary) = (self.at + 1000 * SECOND, self.secondary());
+            for node in 0..self.plan.primaries {
+                self.cut(node, secondary, until);
+                self.cut(secondary, node, until);
+            }
+            self.totals.partitions += 1;
+        }
+        self.take_all_over(TakeoverConsent { old_primary_fenced: false, accept_split: true });
+        self.serve_hosts_there();
+        let before: Vec<Vec<u8>> = (0..self.pairs.len()).map(|pair| self.contents_there(pair)).collect();
+        self.heal();
+        let deadline = self.at + 40 * SECOND;
+        self.run_until("all old primaries fenced 40 s after the network healed", deadline, |world| {
+            world.ops_left = 0;
+            world.groups.iter().all(|group| group.fenced.iter().all(|fenced| *fenced))
+        });
+        for node in 0..self.plan.primaries {
+            for pair in 0..self.pairs.len() {
+                if self.pairs[pair].primary == node {
+                    let token = HostToken(THERE + 1000 + pair as u64);
+                    let io = HostIo::Flush;
+                    self.there.remove(&token.0);
+                    self.ask(node, pair, io, token);
+                    let deadline = self.at + SECOND;
+                    self.run_until("a fenced primary's answer", deadline, |world| world.there.contains_key(&token.0));
+                    assert_eq!(self.there[&token.0].0, Err(HostError::Fenced), "promise 7: a fenced primary serves");
+                }
+            }
+        }
+        self.run_for(SECOND / 2);
+        for (pair, before) in before.iter().enumerate() {
+            assert!(*before == self.contents_there(pair), "promise 7: an old primary wrote to a volume taken over");
+        }
+    }
+
+    fn end_of_primary(&mut self, node: usize) {
+        self.is_dead[node] = true;
+        self.totals.primary_kills += 1;
+        if self.nodes[node].engine.is_some() {
+            self.kill(node, Loss::Process);
+        }
+        self.abandon(node);
+    }
+
+    /// Whether all primaries of the group and its secondary are in normal operation.
+    fn is_copying(&self, group: usize) -> bool {
+        let info = &self.groups[group];
+        info.suspended.is_empty() && !info.is_frozen && !info.is_suspended_there
+    }
+
+    fn has_caught_up(&mut self) -> bool {
+        let is_idle = self.ops_left == 0 && self.clients.iter().all(|client| client.op.is_none());
+        let is_up = self.nodes.iter().all(|node| node.engine.is_some());
+        if !is_idle || !is_up || self.trouble.iter().any(|trouble| trouble.is_shutting_down) {
+            return false;
+        }
+        (0..self.groups.len()).all(|group| {
+            let info = &self.groups[group];
+            !self.is_copying(group) || info.history.last().is_none_or(|last| last.time <= info.reported)
+        }) && self.all_settled()
+    }
+
+    /// No primary waits for anything: what copies copies, what does not says why.
+    fn all_settled(&mut self) -> bool {
+        for node in 0..self.plan.primaries {
+            let it = &mut self.nodes[node];
+            let now = it.clock.read(self.at);
+            let Some(engine) = &mut it.engine else { return false };
+            for pair in self.pairs.iter().filter(|pair| pair.primary == node) {
+                let Some(status) = engine.primary(&mut it.ports).0.pair_status(now, pair.id) else { return false };
+                if matches!(status.state, PairState::Simplex | PairState::Copy) || status.requests > 0 {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Nothing is suspended without one of the reasons that a suspension may have.
+    fn explain_suspensions(&self) {
+        for info in &self.groups {
+            for (node, (state, reason)) in &info.suspended {
+                let others = self.groups.iter().flat_map(|group| &group.suspended).count();
+                let is_explained = match state.as_str() {
+                    "PFUS" => {
+                        let charged: u64 = self.groups.iter().map(|group| group.charged[*node]).sum();
+                        let largest = self.plan.write_blocks_max * u64::from(self.plan.block_bytes) + 8192;
+                        charged + largest * self.plan.clients as u64 > self.plan.buffer_bytes
+                    }
+                    _ => {
+                        let restarted = self.may(Fault::PrimaryCrash) || self.may(Fault::PrimaryRestart);
+                        let follows = self.plan.primaries > 1 && others > 1;
+                        restarted || self.may(Fault::FailedWrites) || follows
+                    }
+                };
+                assert!(is_explained, "group {} is suspended at primary {node} without cause ({state}): {reason}", info.name);
+            }
+        }
+    }
+
+    /// A primary's volumes hold what they were told, in the order in which they were told.
+    fn compare_primaries(&mut self, group: usize) {
+        for (index, pair) in self.pairs.iter().enumerate().filter(|(_, pair)| pair.group == group) {
+            let is = self.disks[&(pair.primary, pair.primary_volume)].contents();
+            let block_bytes = pair.geometry.block_bytes as usize;
+            let should = &self.groups[group].history.replay(Time(u64::MAX))[&pair.id];
+            self.totals.bytes_compared += is.len() as u64;
+            for lba in 0..pair.geometry.blocks {
+                let range = lba as usize * block_bytes..(lba as usize + 1) * block_bytes;
+                let is_unsure = self.unsure[index].contains(&lba);
+                assert!(
+                    is_unsure || is[range.clone()] == should[range],
+                    "the replay of all records is not what primary {} has in block {lba} of pair {}",
+                    pair.primary,
+                    pair.name
+                );
+            }
+        }
+    }
+
+    /// Takes every group over, through crashes at any step.
+    fn take_all_over(&mut self, consent: TakeoverConsent) {
+        self.faults_on = false;
+        let secondary = self.secondary();
+        let ending = self.plan.ending;
+        let mut crashes = if self.chance.hits(0.5) { self.chance.below(4) } else { 0 };
+        let trouble = &mut self.trouble[secondary];
+        (trouble.slow_until, trouble.bad_until, trouble.no_memory_until) = (0, 0, 0);
+        if self.nodes[secondary].engine.is_none() {
+            self.start_node(secondary);
+        }
+        for group in 0..self.groups.len() {
+            let mut asked: Option<(u32, u64)> = None;
+            let mut crash_at = self.next_takeover_crash(&mut crashes);
+            let deadline = self.at + 60 * SECOND;
+            let mut since = self.at;
+            loop {
+                assert!(self.at < deadline && self.at - since < 20 * SECOND, "promise 5: a takeover takes longer than 20 s: {}", self.describe());
+                if crash_at == Some(0) && self.nodes[secondary].engine.is_some() {
+                    self.totals.takeover_crashes += 1;
+                    self.totals.secondary_crashes += 1;
+                    let loss = self.draw_loss();
+                    self.kill(secondary, loss);
+                    let pause = self.chance.log_range(10_000, 50_000_000);
+                    self.later(self.at + pause, What::Start(secondary));
+                    crash_at = self.next_takeover_crash(&mut crashes);
+                    since = self.at;
+                }
+                crash_at = crash_at.map(|steps| steps.saturating_sub(1));
+                if !self.step() {
+                    self.at += 1_000_000;
+                    self.want_turn(secondary, self.at);
+                }
+                let life = self.nodes[secondary].life;
+                if self.nodes[secondary].engine.is_none() {
+                    continue;
+                }
+                if let Some((of, ticket)) = asked
+                    && of == life
+                {
+                    match self.tickets.get(&ticket) {
+                        None => continue,
+                        Some(Ok(OperatorAnswer::TakenOver(certificate))) => {
+                            self.groups[group].certificate = Some(certificate.clone());
+                            break;
+                        }
+                        Some(other) => panic!("promise 5: a takeover ended in {other:?}"),
+                    }
+                }
+                let ticket = self.ticket();
+                let id = self.groups[group].id;
+                let answer = self.operate(secondary, |engine, ports, now| {
+                    let (roles, mut world) = engine.secondary(ports);
+                    roles.group_takeover(now, id, consent, ticket, &mut world)
+                });
+                if let Err(error) = answer {
+                    let text = error.to_string();
+                    let is_early = text.contains("still being opened") || text.contains("is not attached");
+                    assert!(is_early, "promise 5: {text}");
+                    let pause = self.chance.log_range(10_000, 1_000_000);
+                    self.run_for(pause);
+                } else {
+                    asked = Some((life, ticket.0));
+                    self.groups[group].takeover_begun = true;
+                }
+            }
+            self.totals.takeovers += 1;
+            let certificate = self.groups[group].certificate.clone().expect("just taken over");
+            self.say(secondary, format_args!("taken over at {} ({ending:?})", certificate.recovery_point));
+            let contents: std::collections::BTreeMap<_, _> = self
+                .pairs
+                .iter()
+                .filter(|pair| pair.group == group)
+                .map(|pair| (pair.secondary_volume, self.disks[&(secondary, pair.secondary_volume)].contents()))
+                .collect();
+            self.compare(group, &certificate, "after the takeover", |volume| contents[&volume].clone());
+        }
+    }
+
+    fn next_takeover_crash(&mut self, crashes: &mut usize) -> Option<u64> {
+        *crashes = crashes.checked_sub(1)?;
+        Some(self.chance.log_range(1, 300))
+    }
+
+    fn contents_there(&self, pair: usize) -> Vec<u8> {
+        self.disks[&(self.secondary(), self.pairs[pair].secondary_volume)].contents()
+    }
+
+    /// A request outside of the clients' play.
+    fn ask(&mut self, node: usize, pair: usize, io: HostIo<Buf, crate::memory::Shared>, token: HostToken) {
+        let (id, life) = (self.pairs[pair].id, self.nodes[node].life);
+        self.later(self.at, What::Input(node, life, Input::Host(id, io, token)));
+    }
+
+    /// An answer to such a request.
+    pub fn answered_there(&mut self, token: HostToken, outcome: Result<(), HostError>, buf: Option<Buf>) {
+        let bytes = buf.map(|buf| buf.as_ref().to_vec());
+        self.there.insert(token.0, (outcome, bytes));
+    }
+
+    /// Hosts write to the volumes that were taken over; another crash, and what they flushed is there.
+    fn serve_hosts_there(&mut self) {
+        let secondary = self.secondary();
+        for pair in 0..self.pairs.len() {
+            let volume = self.pairs[pair].secondary_volume;
+            self.disks.get_mut(&(secondary, volume)).expect("a disk stays").must_not_overlap = false;
+        }
+        let mut written = Vec::new();
+        let mut next = THERE;
+        for pair in 0..self.pairs.len() {
+            let geometry = self.pairs[pair].geometry;
+            for _ in 0..3 {
+                let extent = Extent { lba: self.chance.range(0, geometry.blocks - 1), blocks: 1 };
+                let bytes = content(next, pair, extent, geometry.block_bytes);
+                let pool = &self.nodes[secondary].ports.pool;
+                let mut buf = pool.take(bytes.len());
+                buf.as_mut().copy_from_slice(&bytes);
+                let length = bytes.len();
+                self.ask(secondary, pair, HostIo::Write { extent, data: buf.freeze(length), fua: false }, HostToken(next));
+                self.await_there(next, "a write after the takeover");
+                written.push((pair, extent, bytes));
+                next += 1;
+            }
+            self.ask(secondary, pair, HostIo::Flush, HostToken(next));
+            self.await_there(next, "a flush after the takeover");
+            next += 1;
+        }
+        let mut should: Vec<Vec<u8>> = (0..self.pairs.len()).map(|pair| {
+            let info = &self.pairs[pair];
+            let point = self.groups[info.group].certificate.as_ref().expect("taken over").recovery_point;
+            self.groups[info.group].history.replay(point).remove(&info.id).expect("a pair of the group")
+        }).collect();
+        for (pair, extent, bytes) in written {
+            let Geometry { block_bytes, .. } = self.pairs[pair].geometry;
+            let from = extent.lba as usize * block_bytes as usize;
+            should[pair][from..from + bytes.len()].copy_from_slice(&bytes);
+        }
+        for is_second in [false, true] {
+            if is_second {
+                let loss = self.draw_loss();
+                self.totals.secondary_crashes += 1;
+                self.kill(secondary, loss);
+                self.start_node(secondary);
+                let deadline = self.at + 20 * SECOND;
+                self.run_until("serving again after a restart", deadline, |world| world.serves_there());
+            }
+            for (pair, should) in should.iter().enumerate() {
+                let is = self.contents_there(pair);
+                self.totals.bytes_compared += is.len() as u64;
+                let block = first_difference(&is, should, self.pairs[pair].geometry.block_bytes);
+                assert!(
+                    block.is_none(),
+                    "after the takeover and hosts' writes{} block {block:?} of pair {} is wrong",
+                    if is_second { " and another crash" } else { "" },
+                    self.pairs[pair].name
+                );
+            }
+        }
+    }
+
+    fn serves_there(&mut self) -> bool {
+        let secondary = self.secondary();
+        let it = &mut self.nodes[secondary];
+        let now = it.clock.read(self.at);
+        let Some(engine) = &mut it.engine else { return false };
+        self.groups.iter().all(|group| {
+            let status = engine.secondary(&mut it.ports).0.group_status(now, group.id);
+            let is_over = status.as_ref().is_some_and(|status| status.phase == GroupPhase::TakenOver);
+            if let Some(status) = status.filter(|_| is_over) {
+                assert_eq!(status.takeover_step, Some(TakeoverStep::Writable));
+                assert_eq!(status.certificate, group.certificate, "a certificate stays as it was");
+            }
+            is_over
+        })
+    }
+
+    fn await_there(&mut self, token: u64, what: &str) {
+        let deadline = self.at + 10 * SECOND;
+        self.run_until(what, deadline, |world| world.there.contains_key(&token));
+        assert_eq!(self.there[&token].0, Ok(()), "{what} failed");
+    }
+
+    fn count_at_end(&mut self) {
+        self.totals.no_memory = self.nodes.iter().map(|node| node.ports.pool.refusals()).sum();
+        for group in &self.groups {
+            let written: u64 = group.history.up_to(Time(u64::MAX - 1)).map(|head| u64::from(head.payload_bytes)).sum();
+            self.totals.journal_wraps += u64::from(written > self.plan.journal_bytes && self.is_all_there(group.id));
+        }
+        self.totals.failed_writes += self.unsure.iter().map(|unsure| unsure.len() as u64).sum::<u64>();
+        let packets = self.totals.datagrams;
+        self.totals.rekeys += u64::from(self.plan.noise && packets > 4 * self.plan.rekey_after_packets);
+    }
+
+    fn is_all_there(&self, id: longrun_copy::types::GroupId) -> bool {
+        self.groups.iter().any(|group| group.id == id && group.history.last().is_some_and(|last| last.time <= group.reported))
+    }
+}

@@ -1,0 +1,132 @@
+//! What goes wrong.
+
+use crate::disk::Loss;
+use crate::plan::Fault;
+use crate::world::{What, World};
+use longrun_copy::primary::Shutdown;
+
+impl World {
+    /// Something goes wrong, and the next thing is planned.
+    pub fn next_fault(&mut self) {
+        if !self.faults_on {
+            return;
+        }
+        let next = self.at + self.chance.range(1, 2 * self.plan.fault_every_ns);
+        self.later(next, What::Fault);
+        let faults = self.plan.faults.clone();
+        let fault = self.chance.pick(&faults);
+        self.cause(fault);
+    }
+
+    /// How a process ends.
+    pub fn draw_loss(&mut self) -> Loss {
+        let loss = self.chance.pick(&[Loss::Process, Loss::Power, Loss::Power, Loss::All]);
+        if loss != Loss::Process {
+            self.totals.torn_crashes += 1;
+        }
+        loss
+    }
+
+    /// Causes this fault now.
+    pub fn cause(&mut self, fault: Fault) {
+        self.note(30, fault as u64, 0);
+        let at = self.at;
+        let secondary = self.secondary();
+        let primary = self.chance.below(self.plan.primaries);
+        let any = self.chance.below(self.plan.primaries + 1);
+        let long = self.chance.log_range(1_000_000, 40 * self.plan.fault_every_ns);
+        let until = at + long.min(6_000_000_000);
+        self.say(any, format_args!("fault {fault:?} until {:.3} ms", until as f64 / 1e6));
+        match fault {
+            Fault::Partition => {
+                self.totals.partitions += 1;
+                let ways = self.chance.below(3);
+                if ways != 0 {
+                    self.cut(primary, secondary, until);
+                }
+                if ways != 1 {
+                    self.cut(secondary, primary, until);
+                }
+            }
+            Fault::SecondaryCrash => {
+                if self.nodes[secondary].engine.is_some() {
+                    self.totals.secondary_crashes += 1;
+                    let loss = self.draw_loss();
+                    self.kill(secondary, loss);
+                    self.later(until, What::Start(secondary));
+                }
+            }
+            Fault::PrimaryCrash => {
+                if self.nodes[primary].engine.is_some() && self.chance.hits(0.2) {
+                    self.totals.primary_crashes += 1;
+                    let loss = self.draw_loss();
+                    self.kill(primary, loss);
+                    self.abandon(primary);
+                    self.later(until, What::Start(primary));
+                }
+            }
+            Fault::PrimaryRestart => {
+                if self.nodes[primary].engine.is_some() && !self.trouble[primary].is_shutting_down {
+                    self.trouble[primary].is_shutting_down = true;
+                    self.operate(primary, |engine, ports, now| {
+                        let (roles, mut world) = engine.primary(ports);
+                        roles.shutdown(now, &mut world);
+                    });
+                }
+            }
+            Fault::Stall => {
+                self.totals.stalls += 1;
+                let stall = self.chance.range(10_000_000, 70_000_000);
+                let it = &mut self.nodes[any];
+                it.busy_until = it.busy_until.max(at + stall);
+            }
+            Fault::NoMemory => self.trouble[any].no_memory_until = until,
+            Fault::LeaseStall => {
+                self.totals.lease_stalls += 1;
+                self.nodes[any].clock.lease_stalled_until = until + 2_000_000_000;
+            }
+            Fault::SlowDisks => self.trouble[secondary].slow_until = until,
+            Fault::BadDisks => self.trouble[secondary].bad_until = until,
+            Fault::FailedWrites => self.trouble[primary].failing_writes_until = until,
+        }
+    }
+
+    /// Nothing gets from one node to the other for a while.
+    pub fn cut(&mut self, from: usize, to: usize, until: u64) {
+        let wire = self.wires.entry((from, to)).or_default();
+        wire.cut_until = wire.cut_until.max(until);
+    }
+
+    /// All passing troubles end, and nothing new goes wrong. What is down is started.
+    pub fn heal(&mut self) {
+        self.note(31, 0, 0);
+        self.faults_on = false;
+        for wire in self.wires.values_mut() {
+            wire.cut_until = 0;
+        }
+        (self.plan.loss, self.plan.corrupt, self.plan.stall_probability) = (0.0, 0.0, 0.0);
+        for node in 0..self.nodes.len() {
+            let is_shutting_down = self.trouble[node].is_shutting_down;
+            self.trouble[node] = crate::world::Trouble { is_shutting_down, ..Default::default() };
+            self.nodes[node].clock.lease_stalled_until = 0;
+            if self.nodes[node].engine.is_none() && !self.is_dead[node] {
+                self.start_node(node);
+            }
+        }
+    }
+
+    /// A primary whose clean shutdown is done, is started again.
+    pub fn finish_shutdown(&mut self, node: usize) {
+        if !self.trouble[node].is_shutting_down {
+            return;
+        }
+        let state = self.operate(node, |engine, ports, _| engine.primary(ports).0.shutdown_state());
+        if matches!(state, Shutdown::Done { .. }) && self.nodes[node].writing_meta.is_empty() {
+            self.totals.primary_restarts += 1;
+            self.kill(node, Loss::Process);
+            self.abandon(node);
+            let pause = self.chance.log_range(100_000, 200_000_000);
+            self.later(self.at + pause, What::Start(node));
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! "What if it had crashed here, and the operator had taken over?", asked of a copy of the secondary.
+
+use crate::disk::{Disk, DiskIo, Loss};
+use crate::history::first_difference;
+use crate::memory::Pool;
+use crate::node::{Node, Out};
+use crate::world::World;
+use longrun_copy::ports::{Event, LocalIo, OperatorAnswer, Ticket};
+use longrun_copy::secondary::{self, GroupPhase, TakeoverConsent};
+use longrun_copy::takeover::LossCertificate;
+use longrun_copy::types::VolumeId;
+use std::collections::BTreeMap;
+
+/// A lonely system whose disks answer at once.
+struct Copy {
+    node: Node,
+    disks: BTreeMap<VolumeId, Disk>,
+    at: u64,
+    answers: BTreeMap<u64, Result<OperatorAnswer, longrun_copy::engine::OperatorError>>,
+    chance: crate::chance::Chance,
+}
+
+impl Copy {
+    /// Everything that can happen without waiting, happens.
+    fn settle(&mut self) {
+        for _ in 0..4 {
+            self.work();
+            let now = self.node.clock.read(self.at);
+            let engine = self.node.engine.as_mut().expect("a copy lives");
+            engine.handle(now, Event::Turn, &mut self.node.ports);
+            self.work();
+        }
+        let now = self.node.clock.read(self.at);
+        let due = self.node.engine.as_ref().and_then(|engine| engine.next_timeout(now));
+        self.at += due.map_or(1_000_000, |due| due.since_ns(now.mono)).clamp(1_000, 100_000_000);
+    }
+
+    fn work(&mut self) {
+        while !self.node.ports.outs.is_empty() {
+            let now = self.node.clock.read(self.at);
+            for out in std::mem::take(&mut self.node.ports.outs) {
+                let engine = self.node.engine.as_mut().expect("a copy lives");
+                match out {
+                    Out::Local(volume, io, token) => {
+                        let io = match io {
+                            LocalIo::Read { extent, buf } => DiskIo::Read(extent, buf),
+                            LocalIo::Write { extent, data, fua } => DiskIo::Write(extent, Some(data.bytes()), fua),
+                            LocalIo::WriteZeroes { extent, fua } => DiskIo::Write(extent, None, fua),
+                            LocalIo::Unmap { extent } => DiskIo::Write(extent, None, false),
+                            LocalIo::Flush => DiskIo::Flush,
+                        };
+                        let disk = self.disks.get_mut(&volume).expect("the copy has all disks");
+                        let op = disk.submit(io, false);
+                        disk.effect(op, &mut self.chance);
+                        let (_, buf) = disk.finish(op).expect("just submitted");
+                        engine.handle(now, Event::LocalDone { token, result: Ok(()), buf }, &mut self.node.ports);
+                    }
+                    Out::Persist(key, value, token) => {
+                        self.node.durable_meta.insert(key, value);
+                        engine.handle(now, Event::Persisted { token }, &mut self.node.ports);
+                    }
+                    Out::Answer(ticket, answer) => _ = self.answers.insert(ticket.0, answer),
+                    Out::Host(..) | Out::Transmit { .. } | Out::Stamped(..) | Out::Line(_) => {}
+                }
+            }
+        }
+    }
+}
+
+impl World {
+    /// Asks now and then.
+    pub fn maybe_fork(&mut self) {
+        if self.forks_left == 0 || self.fork_countdown > 0 {
+            self.fork_countdown = self.fork_countdown.saturating_sub(1);
+            return;
+        }
+        self.forks_left -= 1;
+        self.fork_countdown = self.chance.log_range(20, 3000);
+        if self.groups.iter().any(|group| group.takeover_begun) {
+            return;
+        }
+        self.fork();
+    }
+
+    /// Crashes a copy of the secondary at this event, takes every group of it over, and compares every byte.
+    pub fn fork(&mut self) {
+        self.totals.forks += 1;
+        let salt = self.totals.events;
+        let mut chance = self.chance.aside(salt);
+        let original = self.secondary();
+        let mut node = Node::new(self.nodes[original].clock.clone(), Pool::new(self.plan.pool_bytes));
+        node.durable_meta = self.nodes[original].durable_meta.clone();
+        node.writing_meta = self.nodes[original].writing_meta.clone();
+        node.kill(&mut chance);
+        let loss = chance.pick(&[Loss::Process, Loss::Power, Loss::All]);
+        let disks = self.disks.iter().filter(|((at, _), _)| *at == original);
+        let disks = disks.map(|((_, volume), disk)| (*volume, disk.crashed(loss, &mut chance))).collect();
+        let keep = self.chance.clone();
+        let config = self.engine_config(original);
+        self.chance = keep;
+        node.start(longrun_copy::engine::EngineConfig { seed: chance.bytes(), ..config }, self.at);
+        let mut copy = Copy { node, disks, at: self.at, answers: BTreeMap::new(), chance };
+        let mut ticket = 0;
+        for info in &self.groups {
+            let geometry = copy.disks[&info.journal].geometry();
+            let config =
+                secondary::GroupConfig { name: info.name.clone(), journal: info.journal, journal_geometry: geometry };
+            let now = copy.node.clock.read(copy.at);
+            let engine = copy.node.engine.as_mut().expect("a copy lives");
+            let (roles, mut world) = engine.secondary(&mut copy.node.ports);
+            roles.group_create(now, config, &mut world).expect("a group can be created again as it was");
+        }
+        for info in &self.pairs {
+            let config = secondary::PairConfig {
+                group: self.groups[info.group].name.clone(),
+                name: info.name.clone(),
+                volume: info.secondary_volume,
+                volume_name: format!("copy-{}", info.name),
+                geometry: info.geometry,
+                declared_identical: self.plan.identical,
+            };
+            let now = copy.node.clock.read(copy.at);
+            let engine = copy.node.engine.as_mut().expect("a copy lives");
+            let (roles, mut world) = engine.secondary(&mut copy.node.ports);
+            ticket += 1;
+            roles.pair_create(now, config, Ticket(ticket), &mut world).expect("a pair can be created again as it was");
+        }
+        let pairs = ticket;
+        for group in 0..self.groups.len() {
+            let id = self.groups[group].id;
+            let mut asked = None;
+            let mut rounds = 0;
+            let certificate = loop {
+                rounds += 1;
+                assert!(rounds < 2000, "promise 5: a takeover of a copy does not end, {:?}", {
+                    let now = copy.node.clock.read(copy.at);
+                    let engine = copy.node.engine.as_mut().expect("a copy lives");
+                    engine.secondary(&mut copy.node.ports).0.group_status(now, id)
+                });
+                copy.settle();
+                let now = copy.node.clock.read(copy.at);
+                let engine = copy.node.engine.as_mut().expect("a copy lives");
+                let (roles, mut world) = engine.secondary(&mut copy.node.ports);
+                let status = roles.group_status(now, id).expect("created above");
+                if status.phase == GroupPhase::Failed {
+                    panic!("promise 1: after a crash at this event ({loss:?}) group {group}: {:?}", status.reason);
+                }
+                if status.phase == GroupPhase::Opening || copy.answers.len() < pairs as usize && asked.is_none() {
+                    continue;
+                }
+                if status.generation.number == 0 {
+                    break None;
+                }
+                match asked {
+                    None => {
+                        ticket += 1;
+                        asked = Some(ticket);
+                        let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
+                        roles
+                            .group_takeover(now, id, consent, Ticket(ticket), &mut world)
+                            .expect("a group that is open can be taken over");
+                    }
+                    Some(asked) => {
+                        if let Some(answer) = copy.answers.get(&asked) {
+                            match answer {
+                                Ok(OperatorAnswer::TakenOver(certificate)) => break Some(certificate.clone()),
+                                other => panic!("promise 5: a takeover of a copy ended in {other:?}"),
+                            }
+                        }
+                    }
+                }
+            };
+            if let Some(certificate) = certificate {
+                let disks = &copy.disks;
+                let contents = |volume: VolumeId| disks[&volume].contents();
+                self.compare(group, &certificate, "after a crash at this event and a takeover", contents);
+            }
+        }
+    }
+
+    /// The volumes of a group that was taken over are exactly history up to the certificate's recovery point.
+    pub fn compare(
+        &mut self,
+        group: usize,
+        certificate: &LossCertificate,
+        when: &str,
+        contents: impl Fn(VolumeId) -> Vec<u8>,
+    ) {
+        let info = &self.groups[group];
+        let point = certificate.recovery_point;
+        if point < info.reported
+            && let Some(lost) = info.history.first_after(point).filter(|lost| lost.stamp.time <= info.reported)
+        {
+            panic!(
+                "promise 1 (cut): group {} had reported {}, {when} the recovery point is {point}: {lost:?} is lost",
+                info.name, info.reported
+            );
+        }
+        let truth = info.history.replay(point);
+        for pair in self.pairs.iter().filter(|pair| pair.group == group) {
+            let is = contents(pair.secondary_volume);
+            self.totals.bytes_compared += is.len() as u64;
+            let should = &truth[&pair.id];
+            if let Some(block) = first_difference(&is, should, pair.geometry.block_bytes) {
+                let at = block * pair.geometry.block_bytes as usize;
+                let word = |bytes: &[u8]| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+                let about = |bytes: &[u8]| {
+                    let id = word(bytes) as usize;
+                    let op = id.checked_sub(1).and_then(|id| self.ops.get(id));
+                    format!("{id:#x} ({op:?})")
+                };
+                panic!(
+                    "promise 1 (cut): {when} block {block} of pair {} of group {} is {}, at {point} it was {}",
+                    pair.name,
+                    info.name,
+                    about(&is),
+                    about(should)
+                );
+            }
+        }
+        for loss in &certificate.streams {
+            let last = info.history.of_stream(loss.stream).filter(|head| head.stamp.time <= point).last();
+            if let Some(last) = last {
+                assert!(
+                    loss.last_applied == last.stamp.seq,
+                    "promise 5: the certificate says that {} is the last applied of stream {}, it is {}",
+                    loss.last_applied,
+                    loss.stream,
+                    last.stamp.seq
+                );
+            }
+            let given = info.history.of_stream(loss.stream).map(|head| head.stamp.seq).max();
+            for seen in &loss.seen_not_applied {
+                assert!(*seen.start() > loss.last_applied.0, "promise 5: a number is both applied and not: {loss:?}");
+                assert!(
+                    self.plan.scope == longrun_copy::types::Scope::System
+                        || given.is_some_and(|given| *seen.end() <= given.0),
+                    "promise 5: {loss:?} has a number that nobody gave"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What a world is made of, drawn from its seed.
+
+use crate::chance::Chance;
+use longrun_copy::stream::CHARGE_BYTES_MAX;
+use longrun_copy::types::Scope;
+
+const US: u64 = 1_000;
+const MS: u64 = 1_000_000;
+
+/// How a world ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The faults stop, everything catches up; then a takeover.
+    Quiet,
+    /// All primaries are killed at some event; then a takeover, with crashes at any of its steps.
+    Disaster,
+    /// A takeover while the primaries live, behind a broken network; then the network heals.
+    Split,
+}
+
+/// What happens to a running world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing gets through in one direction of a link, or both.
+    Partition,
+    /// The secondary dies and is started again.
+    SecondaryCrash,
+    /// A primary dies and is started again.
+    PrimaryCrash,
+    /// A primary is shut down properly and started again.
+    PrimaryRestart,
+    /// A core is preempted.
+    Stall,
+    /// A core's memory is exhausted.
+    NoMemory,
+    /// A core's lease of the timeline is not renewed.
+    LeaseStall,
+    /// The secondary's disks become slow.
+    SlowDisks,
+    /// The secondary's disks report errors.
+    BadDisks,
+    /// Some of the primaries' writes fail.
+    FailedWrites,
+}
+
+/// All parameters.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub primaries: usize,
+    pub groups: usize,
+    pub pairs_per_primary: usize,
+    pub scope: Scope,
+    pub noise: bool,
+    pub block_bytes: u32,
+    pub volume_blocks: u64,
+    pub write_blocks_max: u64,
+    pub identical: bool,
+    pub ops: usize,
+    pub clients: usize,
+    pub think_ns_max: u64,
+    pub hop_ns_max: u64,
+    pub error_bound_ns: u64,
+    pub turn_ns_max: u64,
+    pub stall_probability: f64,
+    pub delay_ns: u64,
+    pub jitter_ns: u64,
+    pub bytes_per_us: u64,
+    pub loss: f64,
+    pub duplicate: f64,
+    pub corrupt: f64,
+    pub reorder: f64,
+    pub mtu_bytes: usize,
+    pub dead_after_ns: u64,
+    pub rekey_after_packets: u64,
+    pub buffer_bytes: u64,
+    pub throttle_ms_max: u32,
+    pub receive_bytes: u64,
+    pub streams_max: usize,
+    pub stream_records: usize,
+    pub checkpoint_interval_ns: u64,
+    pub journal_bytes: u64,
+    pub pool_bytes: usize,
+    pub disk_ns_max: u64,
+    pub meta_ns_max: u64,
+    pub fault_every_ns: u64,
+    pub faults: Vec<Fault>,
+    pub ending: Ending,
+    /// After how many answered requests the end begins.
+    pub end_after: usize,
+    pub forks: usize,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn draw(chance: &mut Chance) -> Plan {
+        let c = chance;
+        let big = c.hits(0.08);
+        let ops = if big { c.range(150, 300) } else { c.range(60, 220) } as usize;
+        let block_bytes = if c.hits(0.2) { 4096 } else { 512 };
+        let volume_blocks = if big { 1024 } else { c.range(16, 160) };
+        let write_blocks_max = if big { 400 * 512 / u64::from(block_bytes) } else { c.range(1, 24).min(volume_blocks) };
+        let all = [
+            (Fault::Partition, 0.7),
+            (Fault::SecondaryCrash, 0.5),
+            (Fault::PrimaryCrash, 0.1),
+            (Fault::PrimaryRestart, 0.1),
+            (Fault::Stall, 0.4),
+            (Fault::NoMemory, 0.2),
+            (Fault::LeaseStall, 0.2),
+            (Fault::SlowDisks, 0.25),
+            (Fault::BadDisks, 0.15),
+            (Fault::FailedWrites, 0.2),
+        ];
+        let faults = all.into_iter().filter(|(_, likely)| c.hits(*likely)).map(|(fault, _)| fault).collect();
+        let think_ns_max = c.log_range(US, 8 * MS);
+        let streams_max = c.range(4, 6) as usize;
+        let roughness = c.pick(&[0.0, 0.005, 0.03, 0.15]);
+        let delay_ns = c.log_range(20 * US, 8 * MS);
+        Plan {
+            primaries: if c.hits(0.45) { 2 } else { 1 },
+            groups: if c.hits(0.25) { 2 } else { 1 },
+            pairs_per_primary: c.range(1, 2) as usize,
+            scope: c.pick(&[Scope::Group, Scope::Pair, Scope::System]),
+            noise: c.hits(0.35),
+            block_bytes,
+            volume_blocks,
+            write_blocks_max: write_blocks_max.min(volume_blocks),
+            identical: c.hits(0.4),
+            ops,
+            clients: c.range(1, 8) as usize,
+            think_ns_max,
+            hop_ns_max: c.pick(&[0, 5 * US, 50 * US]),
+            error_bound_ns: c.pick(&[0, 100, 20 * US, 2 * MS]),
+            turn_ns_max: c.log_range(2 * US, 100 * US),
+            stall_probability: c.pick(&[0.0, 0.0005, 0.005]),
+            delay_ns,
+            jitter_ns: c.log_range(US, delay_ns),
+            bytes_per_us: c.log_range(8, 2000),
+            loss: roughness * c.pick(&[0.0, 1.0, 2.0]),
+            duplicate: roughness * c.pick(&[0.0, 1.0]),
+            corrupt: roughness * c.pick(&[0.0, 0.5]),
+            reorder: c.pick(&[0.0, 0.1, 0.5]),
+            mtu_bytes: c.pick(&[1200, 1400, 4000, 9000]),
+            dead_after_ns: c.log_range(150 * MS, 1500 * MS),
+            rekey_after_packets: c.pick(&[64, 200, 1 << 22]),
+            buffer_bytes: if big { 4 << 20 } else { c.log_range(64 << 10, 4 << 20) },
+            throttle_ms_max: c.pick(&[0, 1, 5]),
+            receive_bytes: streams_max as u64 * CHARGE_BYTES_MAX + c.log_range(4 << 10, 256 << 10),
+            streams_max,
+            stream_records: c.pick(&[4, 16, 64, 1024]),
+            checkpoint_interval_ns: c.log_range(MS, 400 * MS),
+            journal_bytes: longrun_copy::journal::BYTES_MIN,
+            pool_bytes: c.pick(&[24 << 20, 40 << 20]),
+            disk_ns_max: c.log_range(10 * US, 3 * MS),
+            meta_ns_max: c.log_range(20 * US, 5 * MS),
+            fault_every_ns: (think_ns_max * ops as u64 / 12).max(2 * MS),
+            faults,
+            ending: c.pick(&[Ending::Quiet, Ending::Quiet, Ending::Disaster, Ending::Disaster, Ending::Split]),
+            end_after: c.range(ops as u64 / 4, ops as u64) as usize,
+            forks: if big { 6 } else { 12 },
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a run exercised.
+
+use std::fmt;
+
+macro_rules! totals {
+    ($($name:ident: $text:literal,)*) => {
+        /// Counts of one world, or their sum over many.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Totals {
+            $(#[doc = $text] pub $name: u64,)*
+        }
+
+        impl Totals {
+            /// Adds another world's.
+            pub fn add(&mut self, other: &Totals) {
+                $(self.$name += other.$name;)*
+            }
+
+            /// Every count with its name.
+            pub fn rows(&self) -> Vec<(&'static str, u64)> {
+                vec![$(($text, self.$name),)*]
+            }
+        }
+    };
+}
+
+totals! {
+    events: "events",
+    writes: "writes, write-zeroes and unmaps answered",
+    reads: "reads answered",
+    flushes: "flushes answered",
+    stamped: "records stamped",
+    overlapping: "writes that overlapped one in flight",
+    dependent: "writes that had to be stamped after a known one",
+    datagrams: "datagrams sent",
+    lost: "datagrams lost",
+    duplicated: "datagrams duplicated",
+    reordered: "datagrams overtaken",
+    corrupted: "datagrams corrupted",
+    partitions: "partitions",
+    sessions: "sessions that came up",
+    stalls: "preempted cores",
+    secondary_crashes: "crashes of the secondary",
+    torn_crashes: "crashes that lost what was not flushed",
+    primary_kills: "primaries killed for good",
+    primary_crashes: "primaries restarted after a crash",
+    primary_restarts: "primaries restarted properly",
+    no_memory: "allocations refused",
+    lease_stalls: "leases that were not renewed",
+    disk_errors: "I/O errors at the secondary",
+    failed_writes: "local writes that failed after their stamp",
+    repairs: "repair records",
+    suspended_full: "groups suspended by overflow",
+    suspended_error: "groups suspended by error",
+    frozen: "groups frozen at the secondary",
+    throttled: "times a group was seen slowing its hosts",
+    journal_wraps: "journals that went once around",
+    rekeys: "worlds that agreed on new keys",
+    forks: "takeovers of a copy of the world, crashed at some event",
+    takeovers: "takeovers",
+    takeover_crashes: "crashes during takeovers",
+    fenced: "old primaries fenced",
+    quiet: "worlds that caught up after the faults stopped",
+    bytes_compared: "bytes compared",
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, count) in self.rows() {
+            writeln!(f, "{count:>12}  {name}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! What operators do: systems, links, groups and pairs, at the start and again after each restart.
+
+use crate::disk::Disk;
+use crate::history::History;
+use crate::host::{Client, INITIAL, content};
+use crate::memory::Bytes;
+use crate::plan::Ending;
+use crate::world::{GroupInfo, PairInfo, What, World};
+use longrun_copy::engine::EngineConfig;
+use longrun_copy::link::{LinkConfig, Security, public_of};
+use longrun_copy::ports::Ticket;
+use longrun_copy::primary::{self, PrimaryConfig};
+use longrun_copy::secondary::{self, SecondaryConfig};
+use longrun_copy::types::{Extent, Geometry, GroupId, LinkId, PairId, SystemId, Time, VolumeId};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+impl World {
+    /// Makes disks, pairs and groups, starts every system, and waits until every pair copies.
+    pub fn set_up(&mut self) {
+        let (primaries, groups, per_primary) = (self.plan.primaries, self.plan.groups, self.plan.pairs_per_primary);
+        let secondary = self.secondary();
+        for group in 0..groups {
+            let name = format!("g{group}");
+            let id = GroupId::of_name(&name);
+            let journal = VolumeId(1000 + group as u32);
+            let journal_block_bytes = self.chance.pick(&[512, 4096]);
+            let geometry = Geometry {
+                blocks: self.plan.journal_bytes / u64::from(journal_block_bytes),
+                block_bytes: journal_block_bytes,
+            };
+            self.disks.insert((secondary, journal), Disk::new(geometry));
+            self.groups.push(GroupInfo {
+                name,
+                id,
+                journal,
+                history: History::default(),
+                stamped_at: BTreeMap::new(),
+                known: None,
+                reported: Time(0),
+                reported_in_life: (0, Time(0)),
+                limit: Time(0),
+                certificate: None,
+                takeover_begun: false,
+                suspended: BTreeMap::new(),
+                fenced: vec![false; primaries],
+                charged: vec![0; primaries],
+                is_frozen: false,
+                is_suspended_there: false,
+            });
+            for primary in 0..primaries {
+                for index in 0..per_primary {
+                    self.make_pair(group, primary, index);
+                }
+            }
+        }
+        for node in (0..=primaries).rev() {
+            self.start_node(node);
+        }
+        self.clients = vec![Client::default(); self.plan.clients];
+        let deadline = self.at + 60_000_000_000;
+        self.run_until("all pairs copy", deadline, |world| world.are_all_pairs_copying());
+    }
+
+    fn make_pair(&mut self, group: usize, primary: usize, index: usize) {
+        let name = format!("p{primary}k{index}");
+        let number = self.pairs.len() as u32;
+        let geometry = Geometry { blocks: self.plan.volume_blocks, block_bytes: self.plan.block_bytes };
+        let pair = PairInfo {
+            group,
+            primary,
+            id: PairId::of_name(self.groups[group].id, &name),
+            name,
+            primary_volume: VolumeId(number),
+            secondary_volume: VolumeId(500 + number),
+            geometry,
+        };
+        let (mut here, mut there) = (Disk::new(geometry), Disk::new(geometry));
+        let mut initial = vec![0; geometry.bytes() as usize];
+        if self.plan.identical {
+            let all = Extent { lba: 0, blocks: geometry.blocks as u32 };
+            initial = content(INITIAL + u64::from(number), number as usize, all, geometry.block_bytes);
+            let bytes: Bytes = Rc::new(initial.clone());
+            here.preset(all, &bytes);
+            there.preset(all, &bytes);
+        }
+        self.groups[group].history.pair(pair.id, geometry, initial);
+        self.disks.insert((primary, pair.primary_volume), here);
+        self.disks.insert((self.secondary(), pair.secondary_volume), there);
+        self.pairs.push(pair);
+        self.local_order.push(Vec::new());
+        self.unsure.push(Default::default());
+    }
+
+    fn are_all_pairs_copying(&mut self) -> bool {
+        for answer in self.tickets.values() {
+            if let Err(error) = answer {
+                panic!("an operator's request failed: {error}");
+            }
+        }
+        self.tickets.len() as u64 + 1 == self.next_ticket
+    }
+
+    /// A ticket for an operator's request.
+    pub fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket - 1)
+    }
+
+    /// The sizes of a node's roles.
+    pub fn engine_config(&mut self, node: usize) -> EngineConfig {
+        let mut primary = PrimaryConfig::new(SystemId::of_key(&public_of(&self.keys[node])));
+        primary.retry_ns = 20_000_000;
+        primary.shutdown_wait_ns = 2_000_000_000;
+        let secondary = SecondaryConfig {
+            receive_bytes: self.plan.receive_bytes,
+            streams_max: self.plan.streams_max,
+            stream_records: self.plan.stream_records,
+            stamp_ahead_ns_max: 1_000_000_000,
+            checkpoint_interval_ns: self.plan.checkpoint_interval_ns,
+        };
+        EngineConfig { primary, secondary, seed: self.chance.bytes() }
+    }
+
+    fn link_config(&self, node: usize, peer: usize) -> LinkConfig {
+        // One side may not know where the other is.
+        let is_called = node == self.secondary() && self.plan.clients.is_multiple_of(2);
+        let address = (!is_called).then(|| World::address(peer));
+        let mut config = LinkConfig::new(self.keys[node], public_of(&self.keys[peer]), address);
+        config.security = if self.plan.noise { Security::Noise } else { Security::None };
+        config.mtu_bytes = self.plan.mtu_bytes;
+        config.dead_after_ns = self.plan.dead_after_ns;
+        config.keepalive_ns = (self.plan.dead_after_ns / 5).max(10_000_000);
+        config.rekey_after_packets = self.plan.rekey_after_packets;
+        config
+    }
+
+    /// Starts a node's process and repeats what its operator had asked for.
+    pub fn start_node(&mut self, node: usize) {
+        self.say(node, "starts");
+        self.note(20, node as u64, 0);
+        let config = self.engine_config(node);
+        let at = self.at;
+        self.nodes[node].start(config, at);
+        if node == self.secondary() { self.operate_secondary(node) } else { self.operate_primary(node) }
+    }
+
+    fn operate_secondary(&mut self, node: usize) {
+        for primary in 0..self.plan.primaries {
+            let config = self.link_config(node, primary);
+            self.operate(node, |engine, _, _| engine.link_create(config)).expect("a link that makes sense");
+        }
+        for group in 0..self.groups.len() {
+            let info = &self.groups[group];
+            let geometry = self.disks[&(node, info.journal)].geometry();
+            let config =
+                secondary::GroupConfig { name: info.name.clone(), journal: info.journal, journal_geometry: geometry };
+            self.operate(node, |engine, ports, now| {
+                let (roles, mut world) = engine.secondary(ports);
+                roles.group_create(now, config, &mut world)
+            })
+            .expect("a group can be created again as it was");
+        }
+        for pair in 0..self.pairs.len() {
+            let info = &self.pairs[pair];
+            let config = secondary::PairConfig {
+                group: self.groups[info.group].name.clone(),
+                name: info.name.clone(),
+                volume: info.secondary_volume,
+                volume_name: format!("copy-{}", info.name),
+                geometry: info.geometry,
+                declared_identical: self.plan.identical,
+            };
+            let ticket = self.ticket();
+            let created = self.operate(node, |engine, ports, now| {
+                let (roles, mut world) = engine.secondary(ports);
+                roles.pair_create(now, config, ticket, &mut world)
+            });
+            created.expect("a pair can be created again as it was");
+        }
+    }
+
+    fn operate_primary(&mut self, node: usize) {
+        let peer = self.secondary();
+        let config = self.link_config(node, peer);
+        self.operate(node, |engine, _, _| engine.link_create(config)).expect("a link that makes sense");
+        let remote = SystemId::of_key(&public_of(&self.keys[peer]));
+        for group in 0..self.groups.len() {
+            let config = primary::GroupConfig {
+                name: self.groups[group].name.clone(),
+                scope: self.plan.scope,
+                link: LinkId(0),
+                remote,
+                throttle_ms_max: self.plan.throttle_ms_max,
+                buffer_bytes: self.plan.buffer_bytes,
+            };
+            self.operate(node, |engine, ports, now| {
+                let (roles, mut world) = engine.primary(ports);
+                roles.group_create(now, config, &mut world)
+            })
+            .expect("a group can be created again as it was");
+        }
+        for pair in 0..self.pairs.len() {
+            let info = &self.pairs[pair];
+            if info.primary != node {
+                continue;
+            }
+            let config = primary::PairConfig {
+                group: self.groups[info.group].id,
+                name: info.name.clone(),
+                volume: info.primary_volume,
+                geometry: info.geometry,
+                remote_volume: format!("copy-{}", info.name),
+                declared_identical: self.plan.identical,
+            };
+            let ticket = self.ticket();
+            let created = self.operate(node, |engine, ports, now| {
+                let (roles, mut world) = engine.primary(ports);
+                roles.pair_create(now, config, ticket, &mut world)
+            });
+            created.expect("a pair can be created again as it was");
+        }
+    }
+
+    /// Lets the hosts and the faults loose.
+    pub fn begin_load(&mut self) {
+        for client in 0..self.clients.len() {
+            let at = self.at + self.chance.range(0, self.plan.think_ns_max);
+            self.later(at, What::Client(client));
+        }
+        self.faults_on = !self.plan.faults.is_empty();
+        let at = self.at + self.chance.range(0, self.plan.fault_every_ns);
+        self.later(at, What::Fault);
+    }
+
+    /// Whether all primaries are to stay alive to the end.
+    pub fn ends_quietly(&self) -> bool {
+        self.plan.ending == Ending::Quiet
+    }
+}

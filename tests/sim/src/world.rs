@@ -1,0 +1,604 @@
+//! The world: one queue of events in virtual time, and everything that happens in it.
+
+use crate::chance::{Chance, mix};
+use crate::disk::{Disk, DiskIo, Loss};
+use crate::history::History;
+use crate::host::{Client, Op};
+use crate::memory::Pool;
+use crate::node::{Clock, Input, Node, Out};
+use crate::plan::{Fault, Plan};
+use crate::report::Totals;
+use longrun_copy::engine::OperatorError;
+use longrun_copy::ports::{Event, LocalIo, LocalToken, OperatorAnswer};
+use longrun_copy::takeover::LossCertificate;
+use longrun_copy::types::{Geometry, GroupId, LinkId, Now, PairId, Stamp, StreamId, Time, VolumeId};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::SocketAddr;
+
+/// The timelines begin here.
+const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+
+/// What happens next.
+pub enum What {
+    /// A node's turn, if it is still due then.
+    Turn(usize),
+    /// Something for a node's inbox, if it still lives the same life.
+    Input(usize, u32, Input),
+    /// Datagrams reach a node, whatever its life.
+    Arrive(usize, Input),
+    /// A disk operation takes effect.
+    DiskEffect(usize, u32, VolumeId, u64),
+    /// A disk operation ends.
+    DiskDone(usize, u32, VolumeId, u64, LocalToken),
+    /// A node's oldest metadata write is durable.
+    MetaDone(usize, u32),
+    /// A client issues its next request.
+    Client(usize),
+    /// A client hears of a request.
+    Answer(usize, crate::host::HostAnswer),
+    /// The next fault.
+    Fault,
+    /// A node is started again, if it is down.
+    Start(usize),
+}
+
+struct Entry {
+    at: u64,
+    serial: u64,
+    what: What,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        (self.at, self.serial) == (other.at, other.serial)
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        (self.at, self.serial).cmp(&(other.at, other.serial))
+    }
+}
+
+/// A pair as the operators know it.
+pub struct PairInfo {
+    pub group: usize,
+    pub primary: usize,
+    pub id: PairId,
+    pub name: String,
+    pub primary_volume: VolumeId,
+    pub secondary_volume: VolumeId,
+    pub geometry: Geometry,
+}
+
+/// A group as the outside knows it.
+pub struct GroupInfo {
+    pub name: String,
+    pub id: GroupId,
+    pub journal: VolumeId,
+    pub history: History,
+    /// When each record was stamped, true time.
+    pub stamped_at: BTreeMap<Stamp, u64>,
+    /// The newest stamp of a write that a host knows to be done, or has read.
+    pub known: Option<Stamp>,
+    /// The newest recovery point that the secondary ever reported.
+    pub reported: Time,
+    /// The same, of the process that runs now.
+    pub reported_in_life: (u32, Time),
+    /// The newest limit time that the secondary showed.
+    pub limit: Time,
+    /// A takeover was asked for, or is done.
+    pub certificate: Option<LossCertificate>,
+    pub takeover_begun: bool,
+    /// By primary: why it no longer copies.
+    pub suspended: BTreeMap<usize, (String, String)>,
+    pub fenced: Vec<bool>,
+    /// Bytes that were ever charged to the send buffer of each primary.
+    pub charged: Vec<u64>,
+    pub is_frozen: bool,
+    pub is_suspended_there: bool,
+}
+
+/// One direction between two nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Wire {
+    pub cut_until: u64,
+    pub busy_until: u64,
+}
+
+/// Passing troubles of a node.
+#[derive(Clone, Debug, Default)]
+pub struct Trouble {
+    pub slow_until: u64,
+    pub bad_until: u64,
+    pub no_memory_until: u64,
+    pub failing_writes_until: u64,
+    pub is_shutting_down: bool,
+}
+
+/// Everything.
+pub struct World {
+    pub plan: Plan,
+    pub chance: Chance,
+    pub at: u64,
+    queue: BinaryHeap<Reverse<Entry>>,
+    serial: u64,
+    pub nodes: Vec<Node>,
+    pub disks: BTreeMap<(usize, VolumeId), Disk>,
+    pub wires: BTreeMap<(usize, usize), Wire>,
+    pub trouble: Vec<Trouble>,
+    /// Killed for good.
+    pub is_dead: Vec<bool>,
+    pub groups: Vec<GroupInfo>,
+    pub pairs: Vec<PairInfo>,
+    pub clients: Vec<Client>,
+    pub ops: Vec<Op>,
+    pub ops_left: usize,
+    pub ops_answered: usize,
+    pub faults_on: bool,
+    pub tickets: BTreeMap<u64, Result<OperatorAnswer, OperatorError>>,
+    pub next_ticket: u64,
+    pub totals: Totals,
+    pub trace: u64,
+    pub keys: Vec<[u8; 32]>,
+    pub verbose: bool,
+    /// Zeroing requests that wait for their stamp, oldest first.
+    pub zeroing: BTreeMap<(usize, u64, u32, u8), std::collections::VecDeque<usize>>,
+    /// What each primary volume was told to do, in order: what a pair's volume must hold in the end.
+    pub local_order: Vec<Vec<LocalWrite>>,
+    /// Blocks of primary volumes whose content a failed write or a crash left open.
+    pub unsure: Vec<std::collections::BTreeSet<u64>>,
+    pub forks_left: usize,
+    pub fork_countdown: u64,
+    /// Answers to requests after a takeover.
+    pub there: BTreeMap<u64, (Result<(), longrun_copy::ports::HostError>, Option<Vec<u8>>)>,
+}
+
+/// A write that went to a primary's volume.
+#[derive(Clone)]
+pub struct LocalWrite {
+    pub extent: longrun_copy::types::Extent,
+    pub data: Option<crate::memory::Bytes>,
+}
+
+impl World {
+    /// The world of this seed, with nothing created yet.
+    pub fn new(seed: u64, verbose: bool) -> World {
+        let mut chance = Chance::new(seed);
+        let plan = Plan::draw(&mut chance);
+        World::with_plan(plan, chance, verbose)
+    }
+
+    /// A world of this plan.
+    pub fn with_plan(plan: Plan, mut chance: Chance, verbose: bool) -> World {
+        let count = plan.primaries + 1;
+        let nodes = (0..count)
+            .map(|_| Node::new(Clock::new(plan.error_bound_ns, EPOCH_NS, &mut chance), Pool::new(plan.pool_bytes)))
+            .collect();
+        let keys = (0..count).map(|_| chance.bytes()).collect();
+        let forks = plan.forks;
+        World {
+            at: 1_000_000_000,
+            queue: BinaryHeap::new(),
+            serial: 0,
+            nodes,
+            disks: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            trouble: vec![Trouble::default(); count],
+            is_dead: vec![false; count],
+            groups: Vec::new(),
+            pairs: Vec::new(),
+            clients: Vec::new(),
+            ops: Vec::new(),
+            ops_left: plan.ops,
+            ops_answered: 0,
+            faults_on: false,
+            tickets: BTreeMap::new(),
+            next_ticket: 1,
+            totals: Totals::default(),
+            trace: 0,
+            keys,
+            verbose,
+            zeroing: BTreeMap::new(),
+            local_order: Vec::new(),
+            unsure: Vec::new(),
+            forks_left: forks,
+            fork_countdown: 200,
+            there: BTreeMap::new(),
+            plan,
+            chance,
+        }
+    }
+
+    /// The secondary's node.
+    pub fn secondary(&self) -> usize {
+        self.plan.primaries
+    }
+
+    /// Puts an event into the queue.
+    pub fn later(&mut self, at: u64, what: What) {
+        self.serial += 1;
+        self.queue.push(Reverse(Entry { at: at.max(self.at), serial: self.serial, what }));
+    }
+
+    /// Mixes something that happened into the trace.
+    pub fn note(&mut self, kind: u64, a: u64, b: u64) {
+        self.trace = mix(self.trace ^ mix(self.at ^ mix(kind ^ mix(a ^ mix(b)))));
+    }
+
+    /// A line for whoever watches.
+    pub fn say(&self, node: usize, text: impl std::fmt::Display) {
+        if self.verbose {
+            println!("{:>14.6} ms  node {node}  {text}", self.at as f64 / 1e6);
+        }
+    }
+
+    /// The next event; false if there is none.
+    pub fn step(&mut self) -> bool {
+        let Some(Reverse(entry)) = self.queue.pop() else { return false };
+        self.at = entry.at;
+        self.totals.events += 1;
+        match entry.what {
+            What::Turn(node) => {
+                if self.nodes[node].turn_at == Some(self.at) {
+                    self.turn(node);
+                }
+            }
+            What::Input(node, life, input) => {
+                if self.nodes[node].life == life {
+                    self.give(node, input);
+                }
+            }
+            What::Arrive(node, input) => {
+                if self.nodes[node].engine.is_some() {
+                    self.give(node, input);
+                }
+            }
+            What::DiskEffect(node, life, volume, op) => {
+                if self.nodes[node].life == life {
+                    let disk = self.disks.get_mut(&(node, volume)).expect("a disk stays");
+                    disk.effect(op, &mut self.chance);
+                    self.note(1, node as u64, op);
+                }
+            }
+            What::DiskDone(node, life, volume, op, token) => {
+                if self.nodes[node].life == life {
+                    let disk = self.disks.get_mut(&(node, volume)).expect("a disk stays");
+                    if let Some((is_done, buf)) = disk.finish(op) {
+                        self.note(2, op, u64::from(is_done));
+                        self.give(node, Input::LocalDone(token, is_done, buf));
+                    }
+                }
+            }
+            What::MetaDone(node, life) => {
+                if self.nodes[node].life == life
+                    && let Some((key, value, token)) = self.nodes[node].writing_meta.pop_front()
+                {
+                    self.nodes[node].durable_meta.insert(key, value);
+                    self.give(node, Input::Persisted(token));
+                }
+            }
+            What::Client(client) => self.client_turn(client),
+            What::Answer(op, answer) => self.host_hears(op, answer),
+            What::Fault => self.next_fault(),
+            What::Start(node) => {
+                if self.nodes[node].engine.is_none() && !self.is_dead[node] {
+                    self.start_node(node);
+                }
+            }
+        }
+        self.maybe_fork();
+        true
+    }
+
+    /// Goes on until something is true. Panics if it is not by `deadline`, a time in this world.
+    pub fn run_until(&mut self, what: &str, deadline: u64, mut is_true: impl FnMut(&mut World) -> bool) {
+        let mut steps = 0u64;
+        loop {
+            if is_true(self) {
+                return;
+            }
+            assert!(self.step(), "nothing happens any more, but not {what}");
+            steps += 1;
+            assert!(
+                self.at < deadline && steps < 3_000_000,
+                "not {what} after {} ms and {steps} events: {}",
+                self.at / 1_000_000,
+                self.describe()
+            );
+        }
+    }
+
+    /// Goes on for a while.
+    pub fn run_for(&mut self, ns: u64) {
+        let end = self.at + ns;
+        while self.queue.peek().is_some_and(|Reverse(entry)| entry.at <= end) {
+            self.step();
+        }
+        self.at = self.at.max(end);
+    }
+
+    fn give(&mut self, node: usize, input: Input) {
+        self.nodes[node].inbox.push_back(input);
+        let wake = self.chance.range(0, 2_000);
+        self.want_turn(node, self.at + wake);
+    }
+
+    /// A node has a turn at this time, or as soon after it as it can.
+    pub fn want_turn(&mut self, node: usize, at: u64) {
+        let it = &mut self.nodes[node];
+        if it.engine.is_none() {
+            return;
+        }
+        let at = at.max(it.busy_until).max(self.at);
+        if it.turn_at.is_none_or(|turn| turn > at) {
+            it.turn_at = Some(at);
+            self.later(at, What::Turn(node));
+        }
+    }
+
+    /// One turn: the batch, then the clock, then everything, then the end.
+    fn turn(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        it.turn_at = None;
+        let batch: Vec<Input> = it.inbox.drain(..).collect();
+        let now = it.clock.read(self.at);
+        let denied = self.at < self.trouble[node].no_memory_until;
+        it.ports.pool.deny(denied);
+        for input in batch {
+            if let Input::Host(_, _, token) = &input {
+                self.zeroing_arrives(*token);
+            }
+            let it = &mut self.nodes[node];
+            let Some(engine) = &mut it.engine else { return };
+            match input {
+                Input::Host(pair, io, token) => engine.handle(now, Event::Host { pair, io, token }, &mut it.ports),
+                Input::LocalDone(token, is_done, buf) => {
+                    let result = match is_done {
+                        true => Ok(()),
+                        false => Err(longrun_copy::ports::DeviceError { errno: 5 }),
+                    };
+                    engine.handle(now, Event::LocalDone { token, result, buf }, &mut it.ports);
+                }
+                Input::Datagrams { link, from, mut train, segment_bytes } => {
+                    let event = Event::Datagrams { link, from, train: &mut train, segment_bytes };
+                    engine.handle(now, event, &mut it.ports);
+                }
+                Input::Persisted(token) => engine.handle(now, Event::Persisted { token }, &mut it.ports),
+            }
+            self.drain(node);
+        }
+        let it = &mut self.nodes[node];
+        let Some(engine) = &mut it.engine else { return };
+        engine.handle(now, Event::Turn, &mut it.ports);
+        self.drain(node);
+        self.after_turn(node, now);
+    }
+
+    /// Calls the engine as an operator, between two turns.
+    pub fn operate<R>(
+        &mut self,
+        node: usize,
+        call: impl FnOnce(&mut longrun_copy::engine::Engine<crate::node::SimMemory>, &mut crate::node::Recorder, Now) -> R,
+    ) -> R {
+        let it = &mut self.nodes[node];
+        let now = it.clock.read(self.at);
+        let engine = it.engine.as_mut().expect("operators talk to processes that run");
+        let answer = call(engine, &mut it.ports, now);
+        self.drain(node);
+        self.want_turn(node, self.at);
+        answer
+    }
+
+    fn after_turn(&mut self, node: usize, now: Now) {
+        let plan = &self.plan;
+        let mut length = self.chance.range(500, plan.turn_ns_max);
+        if self.chance.hits(plan.stall_probability) {
+            length += self.chance.range(10_000_000, 70_000_000);
+            self.totals.stalls += 1;
+        }
+        let it = &mut self.nodes[node];
+        it.busy_until = it.busy_until.max(self.at + length);
+        let due = it.engine.as_ref().and_then(|engine| engine.next_timeout(now));
+        let when = due.map(|due| it.clock.when(now, self.at, due));
+        if let Some(when) = when {
+            self.want_turn(node, when);
+        }
+        if !self.nodes[node].inbox.is_empty() {
+            self.want_turn(node, self.at);
+        }
+        if node == self.secondary() { self.check_secondary(now) } else { self.check_primary(node, now) }
+    }
+
+    /// Does what the engine asked for.
+    fn drain(&mut self, node: usize) {
+        let mut outs = std::mem::take(&mut self.nodes[node].ports.outs);
+        let life = self.nodes[node].life;
+        for out in outs.drain(..) {
+            match out {
+                Out::Local(volume, io, token) => self.local(node, life, volume, io, token),
+                Out::Host(token, outcome, buf) => self.engine_answers(node, token, outcome, buf),
+                Out::Transmit { link, to, train, bytes, segment_bytes } => {
+                    self.transmit(node, link, to, &train.as_ref()[..bytes], segment_bytes);
+                }
+                Out::Persist(key, value, token) => {
+                    self.note(3, node as u64, value.len() as u64);
+                    let it = &mut self.nodes[node];
+                    it.writing_meta.push_back((key, value, token));
+                    let takes = self.chance.log_range(5_000, self.plan.meta_ns_max);
+                    it.meta_until = it.meta_until.max(self.at) + takes;
+                    let at = it.meta_until;
+                    self.later(at, What::MetaDone(node, life));
+                }
+                Out::Answer(ticket, answer) => {
+                    self.note(4, ticket.0, u64::from(answer.is_ok()));
+                    self.say(node, format_args!("operator's request {}: {answer:?}", ticket.0));
+                    self.tickets.insert(ticket.0, answer);
+                }
+                Out::Stamped(epoch, head, payload) => {
+                    self.note(5, head.stamp.time.0, head.stamp.seq.0 ^ epoch.0);
+                    self.record_stamped(node, head, payload);
+                }
+                Out::Line(line) => {
+                    if line.ends_with("session up") {
+                        self.totals.sessions += 1;
+                    }
+                    self.say(node, line);
+                }
+            }
+        }
+        if self.nodes[node].ports.outs.is_empty() {
+            self.nodes[node].ports.outs = outs;
+        }
+    }
+
+    fn local(
+        &mut self,
+        node: usize,
+        life: u32,
+        volume: VolumeId,
+        io: LocalIo<crate::memory::Buf, crate::memory::Shared>,
+        token: LocalToken,
+    ) {
+        let io = match io {
+            LocalIo::Read { extent, buf } => DiskIo::Read(extent, buf),
+            LocalIo::Write { extent, data, fua } => DiskIo::Write(extent, Some(data.bytes()), fua),
+            LocalIo::WriteZeroes { extent, fua } => DiskIo::Write(extent, None, fua),
+            LocalIo::Unmap { extent } => DiskIo::Write(extent, None, false),
+            LocalIo::Flush => DiskIo::Flush,
+        };
+        let is_secondary = node == self.secondary();
+        let trouble = &self.trouble[node];
+        let is_write = matches!(io, DiskIo::Write(..));
+        let fails = match is_secondary {
+            true => self.at < trouble.bad_until && self.chance.hits(0.3),
+            false => self.at < trouble.failing_writes_until && is_write && self.chance.hits(0.2),
+        };
+        if fails && is_secondary {
+            self.totals.disk_errors += 1;
+        }
+        if !is_secondary {
+            self.primary_submits(node, volume, &io, fails);
+        }
+        let slow = if self.at < self.trouble[node].slow_until { 30 } else { 1 };
+        let effect = self.at + self.chance.log_range(2_000, self.plan.disk_ns_max) * slow;
+        let done = effect + self.chance.log_range(500, self.plan.disk_ns_max / 4);
+        let op = self.disks.get_mut(&(node, volume)).expect("the engine got this disk").submit(io, fails);
+        self.later(effect, What::DiskEffect(node, life, volume, op));
+        self.later(done, What::DiskDone(node, life, volume, op, token));
+    }
+
+    /// The node at the other end of a link, and the link's number there.
+    fn peer(&self, node: usize, link: LinkId) -> (usize, LinkId) {
+        if node == self.secondary() { (link.0 as usize, LinkId(0)) } else { (self.secondary(), LinkId(node as u32)) }
+    }
+
+    /// Where a node is reached.
+    pub fn address(node: usize) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, node as u8 + 1], 4000))
+    }
+
+    fn transmit(&mut self, node: usize, link: LinkId, to: SocketAddr, train: &[u8], segment_bytes: usize) {
+        let (peer, peer_link) = self.peer(node, link);
+        self.note(6, node as u64, train.len() as u64);
+        let from = World::address(node);
+        if to != World::address(peer) {
+            return;
+        }
+        let count = train.len().div_ceil(segment_bytes) as u64;
+        self.totals.datagrams += count;
+        let rate = self.plan.bytes_per_us;
+        let at = self.at;
+        let wire = self.wires.entry((node, peer)).or_default();
+        wire.busy_until = wire.busy_until.max(at);
+        // A router's queue of 50 ms.
+        if at < wire.cut_until || wire.busy_until > at + 50_000_000 {
+            self.totals.lost += count;
+            return;
+        }
+        wire.busy_until += train.len() as u64 * 1000 / rate;
+        let base = wire.busy_until + self.plan.delay_ns + self.chance.range(0, self.plan.jitter_ns);
+        let mut run: Vec<u8> = Vec::with_capacity(train.len());
+        for datagram in train.chunks(segment_bytes) {
+            let (loss, duplicate, corrupt, reorder) =
+                (self.plan.loss, self.plan.duplicate, self.plan.corrupt, self.plan.reorder);
+            if self.chance.hits(loss) {
+                self.totals.lost += 1;
+                continue;
+            }
+            let mut one = datagram.to_vec();
+            if self.chance.hits(corrupt) {
+                self.totals.corrupted += 1;
+                for _ in 0..self.chance.range(1, 3) {
+                    let bit = self.chance.below(one.len() * 8);
+                    one[bit / 8] ^= 1 << (bit % 8);
+                }
+                if self.chance.hits(0.2) {
+                    let kept = self.chance.below(one.len()) + 1;
+                    one.truncate(kept);
+                }
+            }
+            let copies = 1 + u32::from(self.chance.hits(duplicate));
+            self.totals.duplicated += u64::from(copies - 1);
+            let alone = copies > 1 || one.len() != datagram.len() || self.chance.hits(reorder * 0.3);
+            if !alone {
+                run.extend_from_slice(&one);
+                continue;
+            }
+            for _ in 0..copies {
+                let extra = self.chance.log_range(1_000, self.plan.delay_ns * 3);
+                self.totals.reordered += 1;
+                let train = one.clone();
+                let length = train.len().max(1);
+                let input = Input::Datagrams { link: peer_link, from, train, segment_bytes: length };
+                self.later(base + extra, What::Arrive(peer, input));
+            }
+        }
+        if !run.is_empty() {
+            let input = Input::Datagrams { link: peer_link, from, train: run, segment_bytes };
+            self.later(base, What::Arrive(peer, input));
+        }
+    }
+
+    /// A node's process dies. The secondary's disks, and a primary's, lose what the loss says.
+    pub fn kill(&mut self, node: usize, loss: Loss) {
+        self.say(node, format_args!("killed ({loss:?})"));
+        self.note(7, node as u64, loss as u64);
+        self.nodes[node].kill(&mut self.chance);
+        self.trouble[node] = Trouble::default();
+        let volumes: Vec<VolumeId> = self.disks.keys().filter(|(at, _)| *at == node).map(|(_, volume)| *volume).collect();
+        for volume in volumes {
+            let disk = &self.disks[&(node, volume)];
+            let after = disk.crashed(loss, &mut self.chance);
+            self.disks.insert((node, volume), after);
+        }
+        if node != self.secondary() {
+            for (index, pair) in self.pairs.iter().enumerate() {
+                if pair.primary == node {
+                    // What was in flight or not flushed may be there or not.
+                    self.unsure[index].extend(0..pair.geometry.blocks);
+                }
+            }
+        }
+    }
+
+    /// A stream's owner among the primaries, by its group's history.
+    pub fn streams(&self, group: usize) -> Vec<StreamId> {
+        let mut streams: Vec<StreamId> =
+            self.groups[group].history.up_to(Time(u64::MAX - 1)).map(|head| head.stamp.stream).collect();
+        streams.sort();
+        streams.dedup();
+        streams
+    }
+
+    /// Whether a fault is in this world's plan.
+    pub fn may(&self, fault: Fault) -> bool {
+        self.plan.faults.contains(&fault)
+    }
+}
