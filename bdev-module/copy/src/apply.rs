@@ -149,11 +149,6 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         self.queue.push_back(block);
     }
 
-    /// What rounds reached.
-    pub(crate) fn applied(&self) -> Point {
-        self.applied
-    }
-
     /// Whether everything that was pushed or is to be replayed is on the volumes (not necessarily flushed).
     pub(crate) fn is_idle(&self) -> bool {
         self.replay.is_none() && self.queue.is_empty() && self.round.is_none() && !self.rewind
@@ -376,7 +371,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         Some(Applied::Round(done.items))
     }
 
-    /// Flushes what rounds wrote, for a checkpoint at [`Applier::applied`]. Returns it at once if there is nothing to
+    /// Flushes what rounds wrote, for a checkpoint at what rounds reached. Returns it at once if there is nothing to
     /// flush. The caller saw that none is under way.
     pub(crate) fn flush<P: Downlink<Shared = S>>(
         &mut self,

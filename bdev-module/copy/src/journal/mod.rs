@@ -21,7 +21,7 @@ use format::{Area, BLOCK_BYTES_MAX, Entry, EntryHead, HEAD_BYTES, NewBlock};
 use zerocopy::IntoBytes;
 
 /// Smallest journal, in bytes: the superblock, and two blocks of the largest size beside the one that is being freed.
-pub const BYTES_MIN: u64 = 8 << 20;
+pub const BYTES_MIN: u64 = if cfg!(test) { 64 << 10 } else { 8 << 20 };
 
 /// Memory that a journal and the apply behind it take of the arena beside the streams' grants, in bytes: a block that is
 /// being written, two that are being replayed, and a read.
@@ -103,7 +103,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Journal<S> {
     }
 
     /// Position up to which whole commits are durable.
-    pub(crate) fn end(&self) -> u64 {
+    pub(crate) fn committed_end(&self) -> u64 {
         self.committed
     }
 
@@ -121,6 +121,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Journal<S> {
     /// Bytes of the circle.
     pub(crate) fn total_bytes(&self) -> u64 {
         self.area.capacity * u64::from(self.area.block_bytes)
+    }
+
+    /// Entries of one block are at most this many bytes, so that a few blocks always fit into the circle.
+    pub(crate) fn block_bytes_max(&self) -> u64 {
+        BLOCK_BYTES_MAX.min(self.total_bytes() / 4)
     }
 
     /// Whether a block with entries of this many bytes has room now.

@@ -216,7 +216,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             volumes: self.meta.pairs.iter().map(|pair| identity(pair.id)).collect(),
         });
         self.meta.generation = generation;
-        self.meta.life = Life::Sealed { end: ready.journal.end() };
+        self.meta.life = Life::Sealed { end: ready.journal.committed_end() };
         self.persist(io, vec![After::Sealed]);
     }
 
@@ -256,7 +256,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 }
 
 /// Sorted, without overlaps, and at most [`DISCARDED_MAX`]: beyond that neighbours become one region that covers both.
-fn merged(mut extents: Vec<(PairId, Extent)>) -> Vec<(PairId, Extent)> {
+pub(super) fn merged(mut extents: Vec<(PairId, Extent)>) -> Vec<(PairId, Extent)> {
     extents.sort_unstable();
     let mut reach = 0;
     loop {
@@ -278,9 +278,4 @@ fn merged(mut extents: Vec<(PairId, Extent)>) -> Vec<(PairId, Extent)> {
         extents = out;
         reach = reach.saturating_mul(2).max(8);
     }
-}
-
-#[cfg(test)]
-pub(crate) fn merged_for_tests(extents: Vec<(PairId, Extent)>) -> Vec<(PairId, Extent)> {
-    merged(extents)
 }

@@ -9,7 +9,7 @@ use super::{Downlink, GroupConfig, PairConfig};
 use crate::apply::{Applied, Applier, Point, Stuck, Target};
 use crate::blank::{BlankCheck, Verdict};
 use crate::engine::OperatorError;
-use crate::journal::format::{Area, BLOCK_BYTES_MAX};
+use crate::journal::format::Area;
 use crate::journal::{Item, Journal};
 use crate::merge;
 use crate::message::{Content, Message};
@@ -279,7 +279,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             self.recovery_point = self.limit;
             return;
         }
-        let (count, continues) = cut(&self.released);
+        let (count, continues) = cut(&self.released, ready.journal.block_bytes_max());
         let bytes = self.released.iter().take(count).map(Item::entry_bytes).sum();
         if !ready.journal.has_room(bytes) {
             return;
@@ -374,7 +374,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             position: point.position,
             previous: point.previous,
             limit: point.limit,
-            durable_end: ready.journal.end(),
+            durable_end: ready.journal.committed_end(),
         };
         self.meta.greatest_time = self.meta.greatest_time.max(self.limit);
         if self.is_last_flush() {
@@ -648,13 +648,13 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 /// How many of the released records go into the next block, and whether their commit goes on behind it. A commit ends
 /// where the time changes: a cut between records of one time is none. (*A commit ended between A and B, both stamped 7;
 /// the crash left A: the volumes showed A without B, and no limit names that state.*)
-fn cut<S>(released: &VecDeque<Item<S>>) -> (usize, bool) {
+pub(super) fn cut<S>(released: &VecDeque<Item<S>>, bytes_max: u64) -> (usize, bool) {
     let time_at = |index: usize| released.get(index).map(|item| item.record.head.stamp.time);
     let mut bytes = 0;
     let mut fits = 0;
     for item in released {
         bytes += item.entry_bytes();
-        if bytes > BLOCK_BYTES_MAX {
+        if bytes > bytes_max && fits > 0 {
             break;
         }
         fits += 1;

@@ -25,6 +25,10 @@ mod report;
 mod status;
 
 #[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
 mod tests;
 
 pub use crate::takeover::TakeoverStep;
@@ -480,17 +484,28 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
 
     /// Gives the records that continued the run to their groups.
     fn hand_over(&mut self, now: Now, stream: StreamId, tip: Time, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        let mut ready = std::mem::take(&mut self.ready);
         let Some(intake) = self.intakes.get_mut(&stream) else { return };
+        let mut ready = std::mem::take(&mut self.ready);
         intake.is_news = true;
         let epoch = intake.rx.epoch();
         intake.ledger.extend(ready.iter().map(|record| record.head.charge_bytes()));
+        let mut is_durable_news = false;
         for record in ready.drain(..) {
             let stamp = record.head.stamp;
             let group = self.pairs.get(&record.head.pair).copied().unwrap_or_default();
+            if !self.groups.contains_key(&group) {
+                // Deleted since the record's first fragment came.
+                if let Some(intake) = self.intakes.get_mut(&stream) {
+                    intake.account.free(record.head.charge_bytes());
+                }
+                is_durable_news = true;
+                continue;
+            }
             let mut broken = None;
             self.act(now, group, ports, |group, _, effects, _| {
                 broken = group.take(record, epoch, effects).err();
+                // Not before all are handed over: the run counts those already, their groups do not yet.
+                is_durable_news |= std::mem::take(&mut effects.is_durable_news);
             });
             if let Some(limit) = broken
                 && let Some(intake) = self.intakes.get_mut(&stream)
@@ -502,6 +517,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         }
         ready.clear();
         self.ready = ready;
+        if is_durable_news {
+            self.update_durable();
+        }
     }
 
     /// Tells the owner of a stream that broke the protocol, once.

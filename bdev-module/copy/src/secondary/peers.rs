@@ -6,6 +6,7 @@ use super::meta::{Life, StreamMeta};
 use super::{Downlink, Secondary};
 use crate::message::{Content, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject};
 use crate::stream::{BASE_MAX, Drops, RxStream, StreamStart};
+use crate::takeover::TakeoverStep;
 use crate::types::{Epoch, GroupId, LinkId, Now, PairId, Scope, Seq, StreamId, SystemId, Time};
 use smallvec::smallvec;
 use std::collections::VecDeque;
@@ -58,7 +59,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 self.close_stream(from, group, stream, epoch, end)
             }
             Message::GroupSuspended { group, state, reason } => {
-                self.suspend(now, from, group, (state, reason), ports);
+                self.suspend(now, link, from, group, (state, reason), ports);
             }
             // Answers to a primary.
             Message::StreamOpened(_)
@@ -422,6 +423,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let (Some(group), Some(intake)) = (self.groups.get(&group), self.intakes.get_mut(&stream)) else { return };
         let Some(meta) = group.meta.stream(stream).filter(|meta| meta.epoch == intake.rx.epoch()) else { return };
         intake.is_open = true;
+        // The sender starts anew from the answer: its grant comes with the status that follows.
+        intake.is_news = true;
         let opened = StreamOpened {
             group: group.id,
             generation: group.meta.generation,
@@ -577,12 +580,21 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     fn suspend(
         &mut self,
         now: Now,
+        link: LinkId,
         from: SystemId,
         group: GroupId,
         (state, reason): (String, String),
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
         let Some(owned) = self.owned(from, group) else { return };
+        if matches!(owned.meta.life, Life::Sealed { .. } | Life::TakenOver)
+            && owned.takeover_step() != Some(TakeoverStep::Seal)
+        {
+            // A suspended primary opens no stream and sends no frame, so this is where it learns that it is fenced.
+            let generation = owned.meta.generation;
+            ports.send_message(link, Message::Fenced { group, generation });
+            return;
+        }
         if owned.meta.life != Life::Open {
             return;
         }

@@ -145,7 +145,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let extent = self.area.super_extent();
         let bytes = extent.blocks as usize * self.area.block_bytes as usize;
         let Some(mut buf) = io.ports.alloc(bytes) else {
-            self.phase = Phase::Start { not_before: io.now.mono.after_ns(RETRY_NS) };
+            self.phase = Phase::Start { not_before: io.now.mono };
             return;
         };
         format::super_bytes(self.meta.journal_id, self.id, self.config.journal_geometry, buf.as_mut());
@@ -251,7 +251,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     fn opened<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
         let Phase::Scan(scan) = &self.phase else { return };
         let (end, checkpoint) = (scan.end, self.meta.checkpoint);
-        self.limit = end.limit.max(checkpoint.limit);
+        // A sealed group's point was certified; what lies between it and the journal's last word has no records.
+        let certified = self.meta.certificate.as_ref().map_or(Time(0), |it| it.recovery_point);
+        self.limit = end.limit.max(checkpoint.limit).max(certified);
         self.recovery_point = self.limit;
         self.meta.greatest_time = self.meta.greatest_time.max(scan.greatest).max(self.limit);
         for pair in &mut self.meta.pairs {
