@@ -51,6 +51,8 @@ impl<M: Memory> Primary<M> {
         if let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.epoch == epoch) {
             stream.epoch_is_durable = true;
             self.ask_to_open(now, id, ports);
+            // Asked outside of the regular look: it has to be repeated if it is put off.
+            self.due = Mono(0);
         }
     }
 
