@@ -439,3 +439,21 @@ fn a_flood_of_forged_initiations_does_not_keep_the_peer_out() {
     link.handle_datagrams(now(S + 40 * MS), addr(5), &mut later.clone(), 0, &mut end);
     assert_eq!(link.stats().handshakes_answered, 2);
 }
+
+#[test]
+fn a_probe_asks_even_if_what_was_under_way_is_not_wanted_any_more() {
+    let mut world = World::new(20, Network { delay_ns: 5 * MS, ..Network::clean() }, |_| {});
+    world.up();
+    world.open(STREAM);
+    world.run(50 * MS);
+    push(&mut world, STREAM, 1..100);
+    world.net.cut = true;
+    world.run(10 * MS);
+    assert!(world.links[0].stats().in_flight_bytes > 40_000);
+    world.links[0].stream_drop(STREAM);
+    world.run(500 * MS);
+    world.net.cut = false;
+    world.until(280 * MS, "one answer settles all that was under way", |world| {
+        world.links[0].stats().in_flight_bytes == 0
+    });
+}
