@@ -388,7 +388,6 @@ impl World {
             let written: u64 = group.history.up_to(Time(u64::MAX - 1)).map(|head| u64::from(head.payload_bytes)).sum();
             self.totals.journal_wraps += u64::from(written > self.plan.journal_bytes && self.is_all_there(group.id));
         }
-        self.totals.failed_writes += self.unsure.iter().map(|unsure| unsure.len() as u64).sum::<u64>();
         let packets = self.totals.datagrams;
         self.totals.rekeys += u64::from(self.plan.noise && packets > 4 * self.plan.rekey_after_packets);
     }

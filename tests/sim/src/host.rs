@@ -124,6 +124,9 @@ impl World {
         if must_exceed.is_some() && !matches!(kind, Kind::Read | Kind::Flush) {
             self.totals.dependent += 1;
         }
+        let meets = self.clients.iter().enumerate().filter(|(other, _)| *other != client).filter_map(|(_, it)| it.op);
+        let overlaps = meets.map(|op| &self.ops[op]).any(|other| other.pair == pair && other.extent.overlaps(extent));
+        self.totals.overlapping += u64::from(overlaps && !matches!(kind, Kind::Read | Kind::Flush));
         let fua = self.chance.hits(0.2);
         let bytes = blocks as usize * geometry.block_bytes as usize;
         let pool = &self.nodes[node].ports.pool;

@@ -95,7 +95,7 @@ impl Plan {
     pub fn draw(chance: &mut Chance) -> Plan {
         let c = chance;
         let big = c.hits(0.08);
-        let ops = if big { c.range(150, 300) } else { c.range(60, 220) } as usize;
+        let ops = if big { c.range(200, 400) } else { c.range(60, 500) } as usize;
         let block_bytes = if c.hits(0.2) { 4096 } else { 512 };
         let volume_blocks = if big { 1024 } else { c.range(16, 160) };
         let write_blocks_max = if big { 400 * 512 / u64::from(block_bytes) } else { c.range(1, 24).min(volume_blocks) };
@@ -113,13 +113,16 @@ impl Plan {
         ];
         let faults = all.into_iter().filter(|(_, likely)| c.hits(*likely)).map(|(fault, _)| fault).collect();
         let think_ns_max = c.log_range(US, 8 * MS);
-        let streams_max = c.range(4, 6) as usize;
+        let primaries = if c.hits(0.45) { 2 } else { 1 };
+        let groups = if c.hits(0.25) { 2 } else { 1 };
+        let pairs_per_primary = c.range(1, 2) as usize;
+        let streams_max = (c.range(4, 6) as usize).max(primaries * groups * pairs_per_primary);
         let roughness = c.pick(&[0.0, 0.005, 0.03, 0.15]);
         let delay_ns = c.log_range(20 * US, 8 * MS);
         Plan {
-            primaries: if c.hits(0.45) { 2 } else { 1 },
-            groups: if c.hits(0.25) { 2 } else { 1 },
-            pairs_per_primary: c.range(1, 2) as usize,
+            primaries,
+            groups,
+            pairs_per_primary,
             scope: c.pick(&[Scope::Group, Scope::Pair, Scope::System]),
             noise: c.hits(0.35),
             block_bytes,
@@ -157,7 +160,7 @@ impl Plan {
             faults,
             ending: c.pick(&[Ending::Quiet, Ending::Quiet, Ending::Disaster, Ending::Disaster, Ending::Split]),
             end_after: c.range(ops as u64 / 4, ops as u64) as usize,
-            forks: if big { 6 } else { 12 },
+            forks: if big { 8 } else { 20 },
         }
     }
 }

@@ -93,10 +93,9 @@ impl World {
     }
 
     fn are_all_pairs_copying(&mut self) -> bool {
-        for answer in self.tickets.values() {
-            if let Err(error) = answer {
-                panic!("an operator's request failed: {error}");
-            }
+        let failed = self.tickets.values().find_map(|answer| answer.as_ref().err().cloned());
+        if let Some(error) = failed {
+            panic!("an operator's request failed: {error}: {}", self.describe());
         }
         self.tickets.len() as u64 + 1 == self.next_ticket
     }

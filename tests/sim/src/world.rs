@@ -148,6 +148,7 @@ pub struct World {
     pub trace: u64,
     pub keys: Vec<[u8; 32]>,
     pub verbose: bool,
+    is_loud: bool,
     /// Zeroing requests that wait for their stamp, oldest first.
     pub zeroing: BTreeMap<(usize, u64, u32, u8), std::collections::VecDeque<usize>>,
     /// What each primary volume was told to do, in order: what a pair's volume must hold in the end.
@@ -205,6 +206,7 @@ impl World {
             trace: 0,
             keys,
             verbose,
+            is_loud: verbose && std::env::var_os("SIM_LOUD").is_some(),
             zeroing: BTreeMap::new(),
             local_order: Vec::new(),
             unsure: Vec::new(),
@@ -480,8 +482,8 @@ impl World {
             true => self.at < trouble.bad_until && self.chance.hits(0.3),
             false => self.at < trouble.failing_writes_until && is_write && self.chance.hits(0.2),
         };
-        if fails && is_secondary {
-            self.totals.disk_errors += 1;
+        if fails {
+            *(if is_secondary { &mut self.totals.disk_errors } else { &mut self.totals.failed_writes }) += 1;
         }
         if !is_secondary {
             self.primary_submits(node, volume, &io, fails);
@@ -512,6 +514,9 @@ impl World {
             return;
         }
         let count = train.len().div_ceil(segment_bytes) as u64;
+        if self.is_loud {
+            self.say(node, format_args!("sends {count} datagrams, {} bytes, to {peer}", train.len()));
+        }
         self.totals.datagrams += count;
         let rate = self.plan.bytes_per_us;
         let at = self.at;
