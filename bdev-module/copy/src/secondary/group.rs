@@ -258,7 +258,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if !matches!(self.phase, Phase::Ready(_)) {
             return;
         }
-        let is_sealed = matches!(self.meta.life, Life::Sealed { .. });
+        // A shared stream may live on for other groups: what it brings is no business of this one any more, also while
+        // the journal's closing is being made durable.
+        let is_sealed = matches!(self.meta.life, Life::Sealed { .. } | Life::TakenOver);
         if !is_sealed {
             self.merge(tips, effects);
             self.journal(io, effects);

@@ -73,6 +73,21 @@ pub(crate) fn share_bytes(total_bytes: u64, streams_max: usize, streams: usize) 
     CHARGE_BYTES_MAX + total_bytes.saturating_sub(kept) / streams.max(1) as u64
 }
 
+/// Promises memory that is free: first to everyone the room for one largest record, then equal parts of the rest. The
+/// other way round, a stream that shares in the rest takes the room of one that was opened after it, whose first record
+/// then never comes and holds the limit back for ever.
+pub(crate) fn share_out(accounts: &mut [&mut Account], total_bytes: u64, streams_max: usize) {
+    let share = share_bytes(total_bytes, streams_max, accounts.len());
+    let spare = streams_max.saturating_sub(accounts.len()) as u64 * CHARGE_BYTES_MAX;
+    let promised: u64 = accounts.iter().map(|account| account.outstanding()).sum();
+    let mut free = total_bytes.saturating_sub(spare + promised);
+    for least in [CHARGE_BYTES_MAX, share] {
+        for account in &mut *accounts {
+            free -= account.raise(least, free);
+        }
+    }
+}
+
 /// One stream that is open.
 pub(crate) struct Intake<B, S> {
     pub(crate) rx: RxStream<B, S>,
@@ -129,4 +144,33 @@ pub(crate) struct Effects {
     pub(crate) fence: bool,
     /// Something was done.
     pub(crate) is_busy: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_came_before_a_stream_that_opens_has_room_for_one_largest_record() {
+        let (total_bytes, streams_max) = (100 * CHARGE_BYTES_MAX, 10);
+        let mut accounts: Vec<Account> = Vec::new();
+        for opened in 1..=streams_max {
+            // The newest comes first in the order of streams as often as last.
+            let at = if opened % 2 == 0 { 0 } else { accounts.len() };
+            accounts.insert(at, Account::default());
+            // What others have freed meanwhile is free for all.
+            for account in &mut accounts {
+                let freed = account.grant() / 3;
+                account.hold(freed);
+                account.make_durable(freed);
+                account.free(freed);
+            }
+            share_out(&mut accounts.iter_mut().collect::<Vec<_>>(), total_bytes, streams_max);
+            let promised: u64 = accounts.iter().map(Account::outstanding).sum();
+            assert!(promised <= total_bytes, "{opened} streams: {promised} bytes promised of {total_bytes}");
+            for account in &accounts {
+                assert!(account.grant() >= CHARGE_BYTES_MAX, "{opened} streams: a grant of {} bytes", account.grant());
+            }
+        }
+    }
 }

@@ -44,11 +44,12 @@ use crate::types::{
 };
 use failover::Remains;
 use group::{Group, Phase, Tips};
-use intake::{Effects, Intake, share_bytes};
+use intake::{Account, Effects, Intake, share_bytes, share_out};
 use io::{Io, Op, Tokens};
 use meta::{GroupMeta, Life};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a secondary tells a stream's sender; one such replaces the one before.
@@ -681,13 +682,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
 
     /// Shares out memory that came free, and tells senders where they stand.
     fn report(&mut self, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        let streams = self.intakes.len();
-        let spare = self.config.streams_max.saturating_sub(streams) as u64 * CHARGE_BYTES_MAX;
-        let share = share_bytes(self.config.receive_bytes, self.config.streams_max, streams);
-        let promised: u64 = self.intakes.values().map(|intake| intake.account.outstanding()).sum();
-        let mut free = self.config.receive_bytes.saturating_sub(spare + promised);
+        let (total_bytes, streams_max) = (self.config.receive_bytes, self.config.streams_max);
+        let share = share_bytes(total_bytes, streams_max, self.intakes.len());
+        {
+            let accounts = self.intakes.values_mut().map(|intake| &mut intake.account);
+            share_out(&mut accounts.collect::<SmallVec<[&mut Account; 16]>>(), total_bytes, streams_max);
+        }
         for (id, intake) in &mut self.intakes {
-            free -= intake.account.raise(share, free);
             if !intake.is_open {
                 continue;
             }

@@ -14,7 +14,7 @@ use std::rc::Rc;
 pub(super) const BLOCK: usize = 512;
 pub(super) const VOLUME_BLOCKS: u64 = 48;
 
-type Io_ = LocalIo<Vec<u8>, Rc<[u8]>>;
+type Local = LocalIo<Vec<u8>, Rc<[u8]>>;
 
 /// A disk with a volatile cache.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    fn versions(io: &Io_) -> Vec<(u64, [u8; BLOCK])> {
+    fn versions(io: &Local) -> Vec<(u64, [u8; BLOCK])> {
         match io {
             LocalIo::Write { extent, data, .. } => {
                 assert_eq!(data.len(), extent.blocks as usize * BLOCK, "a write has its extent's size");
@@ -65,8 +65,11 @@ impl Disk {
 }
 
 enum Pending {
-    Local(VolumeId, Io_, LocalToken, /** versions a flush makes durable */ Vec<(u64, [u8; BLOCK], usize)>),
+    Local(VolumeId, Local, LocalToken, /** versions a flush makes durable */ Vec<(u64, [u8; BLOCK], usize)>),
 }
+
+/// How a host's request ended, and a read's buffer.
+type HostAnswer = (Result<(), HostError>, Option<Vec<u8>>);
 
 /// Ports over the model.
 pub(super) struct World {
@@ -78,7 +81,7 @@ pub(super) struct World {
     pub(super) statuses: Vec<(LinkId, StreamStatus)>,
     pub(super) messages: Vec<(LinkId, Message)>,
     pub(super) answers: HashMap<u64, Result<OperatorAnswer, OperatorError>>,
-    pub(super) hosts: HashMap<u64, (Result<(), HostError>, Option<Vec<u8>>)>,
+    pub(super) hosts: HashMap<u64, HostAnswer>,
     pub(super) logged: Vec<String>,
     pub(super) alloc_fails: bool,
     /// Errors for the next writes or flushes to a volume.
@@ -102,7 +105,7 @@ impl Memory for World {
 }
 
 impl Ports for World {
-    fn local(&mut self, volume: VolumeId, io: Io_, token: LocalToken) {
+    fn local(&mut self, volume: VolumeId, io: Local, token: LocalToken) {
         let disk = self.disks.entry(volume).or_default();
         for (lba, version) in Disk::versions(&io) {
             disk.volatile.entry(lba).or_default().push(version);
