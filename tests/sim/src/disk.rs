@@ -250,6 +250,13 @@ impl Disk {
             }
         }
         if loss == Loss::Process {
+            // Whoever flushes next makes durable what the dead process had written.
+            for slot in after.unflushed.iter().filter_map(|sector| after.sectors.get(sector)) {
+                for (op, _) in &slot.pending {
+                    after.completed_at.entry(*op).or_insert(0);
+                }
+            }
+            after.completions += 1;
             return after;
         }
         for sector in std::mem::take(&mut after.unflushed) {
