@@ -84,8 +84,14 @@ pub(super) struct World {
     pub(super) hosts: HashMap<u64, HostAnswer>,
     pub(super) logged: Vec<String>,
     pub(super) alloc_fails: bool,
-    /// Errors for the next writes or flushes to a volume.
+    /// Errors for the next writes and flushes of a volume.
     pub(super) failing: Option<(VolumeId, u32)>,
+    /// Only its flushes fail.
+    pub(super) failing_flushes_only: bool,
+    /// As page caches do: what a failing flush could not make durable is forgotten, and the next flush succeeds.
+    pub(super) failing_forgets: bool,
+    /// Metadata does not become durable.
+    pub(super) holds_meta: bool,
 }
 
 impl Memory for World {
@@ -249,6 +255,9 @@ impl Rig {
             logged: Vec::new(),
             alloc_fails: false,
             failing: None,
+            failing_flushes_only: false,
+            failing_forgets: true,
+            holds_meta: false,
         };
         Rig {
             world,
@@ -505,7 +514,8 @@ impl Rig {
 
     /// One local I/O or metadata write ends; false if none is under way.
     pub(super) fn complete(&mut self) -> bool {
-        let all = self.world.pending.len() + usize::from(!self.world.meta_pending.is_empty());
+        let has_meta = !self.world.meta_pending.is_empty() && !self.world.holds_meta;
+        let all = self.world.pending.len() + usize::from(has_meta);
         if all == 0 {
             return false;
         }
@@ -523,8 +533,15 @@ impl Rig {
             && *failing == volume
             && *left > 0
             && !matches!(io, LocalIo::Read { .. })
+            && (matches!(io, LocalIo::Flush) || !self.world.failing_flushes_only)
         {
             *left -= 1;
+            if matches!(io, LocalIo::Flush) && self.world.failing_forgets {
+                for lba in disk.volatile.keys() {
+                    let kept = disk.durable.get(lba).copied().unwrap_or([0; BLOCK]);
+                    disk.current.insert(*lba, kept);
+                }
+            }
             self.secondary.local_done(now, token, Err(DeviceError { errno: 5 }), None, &mut self.world);
             return true;
         }

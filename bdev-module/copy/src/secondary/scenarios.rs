@@ -609,3 +609,164 @@ fn discarded_regions_are_merged_and_bounded_and_never_lose_a_block() {
         assert!(merged.iter().any(|(_, all)| all.lba <= extent.lba && all.end() >= extent.end()));
     }
 }
+
+#[test]
+fn the_journal_is_not_written_over_before_the_checkpoint_is_durable() {
+    for seed in 0..10 {
+        let mut rig = Rig::new(seed, &["g"]).stream(1, Scope::Group, &[("g", "a"), ("g", "b")]);
+        rig.create();
+        rig.settle();
+        rig.drain();
+        rig.world.holds_meta = true;
+        for _ in 0..60 {
+            for _ in 0..14 {
+                if rig.senders[0].history.len() as u64 - rig.senders[0].durable.0 < 14 {
+                    rig.write(0);
+                }
+                for _ in 0..12 {
+                    rig.deliver(0);
+                }
+                rig.beacon(0);
+            }
+            rig.mono += 10_000;
+            rig.settle();
+        }
+        assert!(rig.status("g").reason.unwrap().contains("the journal is full"), "and that is shown");
+        rig.world.holds_meta = false;
+        rig.crash();
+        rig.settle();
+        assert_eq!(rig.status("g").phase, GroupPhase::Active);
+        rig.assert_cut();
+        rig.drain();
+        rig.assert_cut();
+    }
+}
+
+#[test]
+fn a_block_that_a_takeover_gave_up_is_not_replayed_after_the_seal() {
+    let mut resumed = 0;
+    for seed in 0..40 {
+        let mut rig = Rig::new(seed, &["g"]).stream(1, Scope::Group, &[("g", "a")]);
+        rig.create();
+        rig.settle();
+        rig.drain();
+        for _ in 0..3 {
+            rig.write(0);
+            rig.drain();
+        }
+        // The fourth record's block reaches the device, but its flush fails.
+        rig.world.failing = Some((Rig::journal_volume(0), u32::MAX));
+        rig.world.failing_flushes_only = true;
+        rig.world.failing_forgets = false;
+        rig.write(0);
+        for _ in 0..40 {
+            rig.deliver(0);
+            rig.complete();
+            rig.turn();
+        }
+        assert!(rig.status("g").reason.unwrap().contains("cannot be written"));
+        let before = rig.status("g").recovery_point;
+        let (ticket, now) = (rig.ticket(), rig.now());
+        let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
+        rig.secondary.group_takeover(now, group(), consent, ticket, &mut rig.world).unwrap();
+        while rig.status("g").takeover_step <= Some(TakeoverStep::Seal) {
+            rig.complete();
+            rig.turn();
+        }
+        resumed += u32::from(rig.status("g").takeover_step < Some(TakeoverStep::Close));
+        rig.crash();
+        rig.settle();
+        let status = rig.status("g");
+        assert_eq!((status.phase, status.recovery_point), (GroupPhase::TakenOver, before), "seed {seed}");
+        let certificate = status.certificate.unwrap();
+        assert_eq!(certificate.streams[0].last_applied, Seq(3));
+        assert_eq!(certificate.streams[0].seen_not_applied, [4..=4]);
+        rig.assert_cut();
+    }
+    assert!(resumed > 10, "{resumed} takeovers were left to the restart");
+}
+
+#[test]
+fn every_start_raises_the_recovery_epoch_before_it_takes_records() {
+    let mut rig = working(1);
+    for start in 2..6 {
+        let id = group();
+        rig.crash();
+        rig.settle();
+        assert_eq!(rig.status("g").phase, GroupPhase::Active);
+        let value = rig.world.meta.get(&meta::key_of(id)).unwrap();
+        assert_eq!(GroupMeta::decode(value).unwrap().recovery_epoch, start, "durable when the group is open");
+    }
+}
+
+#[test]
+fn a_journal_that_is_shorter_than_the_metadata_knows_is_damaged() {
+    let mut rig = working(4);
+    rig.crash();
+    rig.settle();
+    let id = group();
+    let mut meta = rig.secondary.groups[&id].meta.clone();
+    meta.checkpoint.durable_end += 1;
+    rig.world.meta.insert(meta::key_of(id), meta.encode());
+    rig.crash();
+    rig.settle();
+    assert_eq!(rig.status("g").phase, GroupPhase::Failed);
+}
+
+#[test]
+fn a_shared_stream_s_record_for_a_group_that_has_passed_its_time_is_never_released() {
+    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]).stream(
+        2,
+        Scope::Group,
+        &[("g", "c")],
+    );
+    rig.create();
+    rig.settle();
+    // The group's own stream brings its limit far beyond where the shared one begins.
+    let shared = rig.senders.remove(0);
+    let begin = shared.base_time;
+    rig.drain();
+    rig.clock += 500;
+    rig.drain();
+    let limit = rig.status("g").limit;
+    assert_eq!(limit, Time(rig.clock));
+    rig.senders.insert(0, shared);
+    rig.drain();
+    assert!(rig.senders[0].floor >= limit, "the answer to the OPEN says where its stamps may begin");
+    let head = RecordHead {
+        stamp: Stamp { time: begin.after_ns(1), stream: rig.senders[0].stream, seq: Seq(1) },
+        pair: PairId::of_name(group(), "a"),
+        kind: RecordKind::Unmap,
+        extent: Extent { lba: 0, blocks: 1 },
+        payload_bytes: 0,
+    };
+    let now = rig.now();
+    let fragment = Fragment { epoch: Epoch(1), generation: 1, head, offset: 0, body: &[] };
+    rig.secondary.frame(now, LinkId(1), fragment, &mut rig.world);
+    assert!(rig.status("g").streams.iter().any(|stream| stream.error.is_some()));
+    assert!(rig.status("g").limit >= limit);
+    assert_eq!(rig.status("g").streams.iter().map(|stream| stream.durable).max(), Some(Seq(0)));
+}
+
+#[test]
+fn what_a_volume_forgot_when_its_flush_failed_is_written_again_from_the_journal() {
+    for failures in 1..4 {
+        let mut rig = working(3);
+        rig.world.failing = Some((VolumeId(0), failures));
+        rig.world.failing_flushes_only = true;
+        for _ in 0..6 {
+            rig.write(0);
+            rig.drain();
+        }
+        for _ in 0..8 {
+            rig.mono += 2 * crate::journal::RETRY_NS;
+            rig.settle();
+        }
+        assert_eq!(rig.world.failing, Some((VolumeId(0), 0)), "the errors came");
+        rig.drain();
+        rig.assert_cut();
+        rig.crash();
+        rig.settle();
+        rig.assert_cut();
+    }
+}

@@ -22,7 +22,7 @@ impl Memory for Heap {
 
 const NEVER: Time = Time(u64::MAX);
 
-fn ring(base: u64, slots: usize) -> RxStream<Vec<u8>, Rc<[u8]>> {
+fn ring(base: u64, slots: usize) -> Rx {
     RxStream::new(StreamStart {
         id: StreamId(7),
         epoch: Epoch(3),
@@ -47,15 +47,15 @@ fn fragment(head: RecordHead, offset: u32, body: &[u8]) -> Fragment<'_> {
     Fragment { epoch: Epoch(3), generation: 1, head, offset, body }
 }
 
-fn put(
-    rx: &mut RxStream<Vec<u8>, Rc<[u8]>>,
-    fragment: &Fragment<'_>,
-) -> (Result<Accepted, FrameError>, Vec<Record<Rc<[u8]>>>) {
+type Rx = RxStream<Vec<u8>, Rc<[u8]>>;
+type Outcome = (Result<Accepted, FrameError>, Vec<Record<Rc<[u8]>>>);
+
+fn put(rx: &mut Rx, fragment: &Fragment<'_>) -> Outcome {
     let mut ready = Vec::new();
     (rx.accept(fragment, NEVER, |_| Ok(()), &mut Heap, &mut ready), ready)
 }
 
-fn unmap(rx: &mut RxStream<Vec<u8>, Rc<[u8]>>, seq: u64, time: u64) -> Result<Accepted, FrameError> {
+fn unmap(rx: &mut Rx, seq: u64, time: u64) -> Result<Accepted, FrameError> {
     put(rx, &fragment(head(seq, time, 0), 0, &[])).0
 }
 
