@@ -13,7 +13,7 @@ use crate::journal::format::Area;
 use crate::journal::{Item, Journal};
 use crate::merge;
 use crate::message::{Content, Message};
-use crate::ports::{DeviceError, LocalToken, OperatorAnswer, Ticket};
+use crate::ports::{DeviceError, LocalIo, LocalToken, OperatorAnswer, Ticket};
 use crate::types::{Epoch, Generation, GroupId, LinkId, Mono, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -181,7 +181,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     ) {
         for after in self.after.remove(&token.id).unwrap_or_default() {
             match after {
-                After::Raised => self.start_scan(io),
+                // A process that was killed left blocks that the device had taken and not flushed. What is found and
+                // reported as durable has to be: *it was acknowledged, the primary freed it, the power went.*
+                After::Raised => io.submit(Op::OpenFlush, self.area.volume, LocalIo::Flush),
                 After::Formatting => self.write_super(io),
                 After::Send(link, message) => io.ports.send_message(link, message),
                 After::Opened(stream, link) => effects.opened.push((stream, link)),
@@ -411,7 +413,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         effects.is_busy = true;
         let mono = io.now.mono;
         match (op, &mut self.phase) {
-            (Op::SuperRead | Op::SuperWrite | Op::SuperFlush | Op::Wipe | Op::WipeFlush, _) => {
+            (Op::SuperRead | Op::SuperWrite | Op::SuperFlush | Op::OpenFlush | Op::Wipe | Op::WipeFlush, _) => {
                 self.super_done(io, op, result, data, effects);
             }
             (Op::Scan, Phase::Scan(scan)) => scan.walk.done(mono, result, data),

@@ -14,6 +14,8 @@ pub(crate) enum Op {
     SuperWrite,
     /// And flushed.
     SuperFlush,
+    /// What an earlier process may have left unflushed is being made durable.
+    OpenFlush,
     /// The journal is being searched for its end.
     Scan,
     /// A piece of a journal block is being written.

@@ -78,6 +78,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 self.meta.life = Life::Open;
                 self.raise(io);
             }
+            Op::OpenFlush => self.start_scan(io),
             Op::Wipe => io.submit(Op::WipeFlush, self.area.volume, LocalIo::Flush),
             Op::WipeFlush => {
                 if let Phase::Wiping(ticket) = self.phase {
