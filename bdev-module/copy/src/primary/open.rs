@@ -267,7 +267,8 @@ impl<M: Memory> Primary<M> {
             Subject::Stream(id) => {
                 let stream = self.streams.get_mut(&id).filter(|stream| !stream.numbers_ended());
                 let Some(member) = stream.and_then(|stream| stream.members.get_mut(&group)) else { return };
-                if member.answered.is_some() {
+                // What was opened is only taken back when another primary of the group ended it.
+                if member.answered.is_some() && refusal != Refusal::UnsentRecords {
                     return;
                 }
                 match refusal {

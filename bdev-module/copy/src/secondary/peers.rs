@@ -11,6 +11,9 @@ use crate::types::{Epoch, GroupId, LinkId, Now, PairId, Scope, Seq, StreamId, Sy
 use smallvec::smallvec;
 use std::collections::VecDeque;
 
+/// Streams that a group remembers, those that left included: their epochs must never come again.
+const STREAMS_KNOWN_MAX: usize = 4096;
+
 /// A refusal before it is addressed.
 type Refused = (Refusal, String);
 
@@ -96,9 +99,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 self.act(now, open.group, ports, |group, _, effects, tips| group.merge(tips, effects));
                 let remains = self.detach(open.group);
                 let mut after = vec![After::Send(link, refuse(Refusal::UnsentRecords, text.clone()))];
-                let others = self.groups.get(&open.group).map(|group| group.links.clone()).unwrap_or_default();
-                for (_, other) in others.into_iter().filter(|(_, other)| *other != link) {
-                    after.push(After::Send(other, refuse(Refusal::UnsentRecords, text.clone())));
+                if let Some(group) = self.groups.get(&open.group) {
+                    after.extend(group.refusals_to_others(link, &text));
                 }
                 self.act(now, open.group, ports, |group, io, effects, _| {
                     group.freeze(io, text, remains, after, effects);
@@ -180,6 +182,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             return refused(Refusal::NotYet, text);
         }
         let Some(known) = group.meta.stream(open.stream) else {
+            if group.meta.streams.len() >= STREAMS_KNOWN_MAX {
+                let text = format!(
+                    "group \"{name}\" has known {STREAMS_KNOWN_MAX} streams, as many as it can remember: create the group anew"
+                );
+                return refused(Refusal::Never, text);
+            }
             let is_there = self.intakes.contains_key(&open.stream);
             if !is_there && self.intakes.len() >= self.config.streams_max {
                 let text = format!(
@@ -452,6 +460,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         if let Phase::Failed(reason) = &group.phase {
             return never(format!("group \"{group_name}\" of the secondary: {reason}"));
         }
+        if let Life::Frozen(reason) | Life::Suspended(_, reason) = &group.meta.life {
+            // Suspended by another of its primaries: that does not end by itself.
+            let text = format!("group \"{group_name}\" of the secondary stays at its last cut: {reason}");
+            return Err((Refusal::UnsentRecords, text));
+        }
         if !group.is_receiving() {
             return not_yet(format!("group \"{group_name}\" of the secondary does not receive now"));
         }
@@ -602,8 +615,26 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let mut reason = reason;
         let end = (0..=reason.len().min(400)).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
         reason.truncate(end);
+        let text = format!("another primary of group \"{}\" suspended it ({state}): {reason}", owned.meta.name);
         owned.meta.life = Life::Suspended(state.chars().take(8).collect(), reason);
-        self.act(now, group, ports, |group, io, _, _| group.persist(io, Vec::new()));
+        self.act(now, group, ports, |group, io, _, _| {
+            let after = group.refusals_to_others(link, &text);
+            group.persist(io, after);
+        });
+    }
+}
+
+impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
+    /// The group stays at its last cut: its other primaries must not believe that they still copy.
+    fn refusals_to_others(&self, link: LinkId, text: &str) -> Vec<After> {
+        let streams = self.meta.streams.iter().filter(|stream| !stream.closed);
+        let others = streams.filter_map(|stream| Some((*self.links.get(&stream.owner)?, stream.id)));
+        let refused = others.filter(|(other, _)| *other != link).map(|(other, stream)| {
+            let subject = Subject::Stream(stream);
+            let (refusal, text) = (Refusal::UnsentRecords, text.to_owned());
+            After::Send(other, Message::Refused { group: self.id, subject, refusal, text })
+        });
+        refused.collect()
     }
 }
 
