@@ -24,7 +24,6 @@ impl World {
                 GroupPhase::Opening => continue,
                 GroupPhase::Frozen if !info.is_frozen => {
                     info.is_frozen = true;
-                    self.totals.frozen += 1;
                 }
                 GroupPhase::Suspended => info.is_suspended_there = true,
                 _ => {}

@@ -81,6 +81,8 @@ impl World {
                 it.busy_until = it.busy_until.max(at + stall);
             }
             Fault::NoMemory => self.trouble[any].no_memory_until = until,
+            // A lease is renewed now and then, or nobody could write for ever.
+            Fault::LeaseStall if at < self.nodes[any].clock.lease_stalled_until + 1_000_000_000 => {}
             Fault::LeaseStall => {
                 self.totals.lease_stalls += 1;
                 self.nodes[any].clock.lease_stalled_until = until + 2_000_000_000;

@@ -94,11 +94,11 @@ impl Plan {
     /// The plan of a seed.
     pub fn draw(chance: &mut Chance) -> Plan {
         let c = chance;
-        let big = c.hits(0.08);
-        let ops = if big { c.range(200, 400) } else { c.range(60, 500) } as usize;
+        let big = c.hits(0.05);
+        let ops = if big { c.range(150, 300) } else { c.range(60, 500) } as usize;
         let block_bytes = if c.hits(0.2) { 4096 } else { 512 };
-        let volume_blocks = if big { 1024 } else { c.range(16, 160) };
-        let write_blocks_max = if big { 400 * 512 / u64::from(block_bytes) } else { c.range(1, 24).min(volume_blocks) };
+        let volume_blocks = if big { 2048 } else { c.range(16, 160) };
+        let write_blocks_max = if big { 900 * 512 / u64::from(block_bytes) } else { c.range(1, 24).min(volume_blocks) };
         let all = [
             (Fault::Partition, 0.7),
             (Fault::SecondaryCrash, 0.5),
@@ -138,7 +138,7 @@ impl Plan {
             stall_probability: c.pick(&[0.0, 0.0005, 0.005]),
             delay_ns,
             jitter_ns: c.log_range(US, delay_ns),
-            bytes_per_us: c.log_range(8, 2000),
+            bytes_per_us: c.log_range(if big { 400 } else { 8 }, 2000),
             loss: roughness * c.pick(&[0.0, 1.0, 2.0]),
             duplicate: roughness * c.pick(&[0.0, 1.0]),
             corrupt: roughness * c.pick(&[0.0, 0.5]),
@@ -146,14 +146,14 @@ impl Plan {
             mtu_bytes: c.pick(&[1200, 1400, 4000, 9000]),
             dead_after_ns: c.log_range(150 * MS, 1500 * MS),
             rekey_after_packets: c.pick(&[64, 200, 1 << 22]),
-            buffer_bytes: if big { 4 << 20 } else { c.log_range(64 << 10, 4 << 20) },
+            buffer_bytes: if big { 24 << 20 } else { c.log_range(64 << 10, 4 << 20) },
             throttle_ms_max: c.pick(&[0, 1, 5]),
-            receive_bytes: streams_max as u64 * CHARGE_BYTES_MAX + c.log_range(4 << 10, 256 << 10),
+            receive_bytes: streams_max as u64 * CHARGE_BYTES_MAX + c.log_range(4 << 10, if big { 8 << 20 } else { 256 << 10 }),
             streams_max,
             stream_records: c.pick(&[4, 16, 64, 1024]),
             checkpoint_interval_ns: c.log_range(MS, 400 * MS),
             journal_bytes: longrun_copy::journal::BYTES_MIN,
-            pool_bytes: c.pick(&[24 << 20, 40 << 20]),
+            pool_bytes: if big { 96 << 20 } else { c.pick(&[24 << 20, 40 << 20]) },
             disk_ns_max: c.log_range(10 * US, 3 * MS),
             meta_ns_max: c.log_range(20 * US, 5 * MS),
             fault_every_ns: (think_ns_max * ops as u64 / 12).max(2 * MS),

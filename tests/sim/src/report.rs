@@ -52,7 +52,6 @@ totals! {
     repairs: "repair records",
     suspended_full: "groups suspended by overflow",
     suspended_error: "groups suspended by error",
-    frozen: "groups frozen at the secondary",
     throttled: "times a group was seen slowing its hosts",
     journal_wraps: "journals that went once around",
     rekeys: "worlds that agreed on new keys",
