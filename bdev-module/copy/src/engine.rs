@@ -19,9 +19,7 @@ use crate::ports::{
 use crate::primary::{Backlog, Beacon, Primary, PrimaryConfig, Uplink};
 use crate::secondary::{Downlink, Secondary, SecondaryConfig, StreamStatus};
 use crate::stream::Fragment;
-use crate::types::{
-    Epoch, Generation, GroupId, LinkId, Mono, Now, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId,
-};
+use crate::types::{Epoch, Generation, LinkId, Mono, Now, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId};
 use std::fmt;
 use std::net::SocketAddr;
 

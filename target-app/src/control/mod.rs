@@ -20,8 +20,6 @@ mod group;
 mod link;
 mod nvmf;
 mod pair;
-#[cfg(test)]
-mod tests;
 
 pub use framework::LogLevelSwitch;
 

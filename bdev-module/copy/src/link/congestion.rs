@@ -15,8 +15,10 @@ const INITIAL_SEGMENTS: u64 = 32;
 const LEAST_SEGMENTS: u64 = 4;
 /// Datagrams that have to be accounted for before a fraction of losses is believed.
 const ROUND_PACKETS_MIN: u64 = 32;
-/// A standing queue of less is not taken for one: turns, batches and slow receivers delay as much.
-const QUEUE_NS_MIN: u64 = 10_000_000;
+/// A standing queue of less is not taken for one: turns, batches and receivers whose processor is busy delay as much
+/// (machines that were seen stall for 10 to 70 ms), and a window made small for that stays small. A loss-based flow fills
+/// far longer queues.
+const QUEUE_NS_MIN: u64 = 40_000_000;
 /// One train may always go at once.
 const BURST_BYTES: u64 = 64 * 1024;
 /// What a turn may take: so much may go at once to keep the rate.
@@ -42,6 +44,8 @@ struct Round {
     acked: u64,
     lost: u64,
     rtt_least_ns: u64,
+    /// The window was used: a queue may be of our making.
+    full: bool,
     /// It still shows what caused the last reduction.
     stale: bool,
 }
@@ -94,7 +98,7 @@ impl Congestion {
             threshold: u64::MAX,
             cubic: None,
             before: 0.0,
-            round: Round { end_packet: 0, acked: 0, lost: 0, rtt_least_ns: u64::MAX, stale: false },
+            round: Round { end_packet: 0, acked: 0, lost: 0, rtt_least_ns: u64::MAX, full: false, stale: false },
             loss_tolerance,
             last_ack: Mono(0),
             pacer: Pacer { free_at: Mono(0), rate_limit },
@@ -140,6 +144,7 @@ impl Congestion {
         let since = now.since_ns(self.last_ack).min(rtt.smoothed());
         self.last_ack = now;
         if in_flight * 2 >= self.window {
+            self.round.full = true;
             self.grow(bytes, since, rtt.smoothed());
         }
         if highest < self.round.end_packet {
@@ -154,6 +159,7 @@ impl Congestion {
         let (acked, lost) = (self.round.acked, self.round.lost);
         let queue_ns = self.round.rtt_least_ns.saturating_sub(rtt_least_ns);
         let sampled = self.round.rtt_least_ns != u64::MAX;
+        let full = std::mem::take(&mut self.round.full);
         self.round.rtt_least_ns = u64::MAX;
         if std::mem::take(&mut self.round.stale) {
             (self.round.acked, self.round.lost) = (0, 0);
@@ -162,7 +168,7 @@ impl Congestion {
         let counted = acked + lost >= ROUND_PACKETS_MIN;
         // Three beyond the fraction: in a round of few datagrams chance alone exceeds it.
         let excessive = counted && lost as f64 > self.loss_tolerance * (acked + lost) as f64 + 3.0;
-        let queued = sampled && queue_ns > QUEUE_NS_MIN.max(rtt_least_ns / 2);
+        let queued = sampled && full && queue_ns > QUEUE_NS_MIN.max(rtt_least_ns / 2);
         if excessive || queued {
             self.reduce();
         } else if sampled && self.is_slow_start() && queue_ns > (QUEUE_NS_MIN / 2).max(rtt_least_ns / 4) {
@@ -305,8 +311,21 @@ mod tests {
     fn a_queue_that_stands_for_a_round_trip_shrinks_the_window() {
         let (mut congestion, mut rtt, mut now) = fresh();
         rounds(&mut congestion, &mut rtt, &mut now, 6, 0.0, RTT_NS);
-        rounds(&mut congestion, &mut rtt, &mut now, 1, 0.0, 3 * RTT_NS);
+        rounds(&mut congestion, &mut rtt, &mut now, 1, 0.0, 6 * RTT_NS);
         assert_eq!(congestion.events, 1);
+    }
+
+    #[test]
+    fn delay_that_is_a_busy_processor_s_or_comes_while_the_window_is_not_used_shrinks_nothing() {
+        let (mut congestion, mut rtt, mut now) = fresh();
+        rounds(&mut congestion, &mut rtt, &mut now, 6, 0.0, RTT_NS);
+        rounds(&mut congestion, &mut rtt, &mut now, 1, 0.0, 4 * RTT_NS);
+        assert_eq!(congestion.events, 0);
+        now = now.after_ns(100_000_000);
+        let packet = now.0;
+        let in_flight = congestion.window() / 4;
+        congestion.on_acked(now, 1400, 1, packet, packet + 1, in_flight, Some(8 * RTT_NS), &rtt);
+        assert_eq!(congestion.events, 0);
     }
 
     #[test]
