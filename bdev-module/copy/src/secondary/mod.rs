@@ -155,6 +155,8 @@ pub struct Secondary<B, S> {
     fence_told: BTreeSet<(LinkId, GroupId)>,
     /// Records that continued a run in the call under way.
     ready: Vec<Record<S>>,
+    /// The stamp or beacon that was furthest ahead of this system's idea of the primaries' clocks, and when it came.
+    heard: (Time, Mono),
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> Secondary<B, S> {
@@ -169,6 +171,21 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             pairs: BTreeMap::new(),
             fence_told: BTreeSet::new(),
             ready: Vec::new(),
+            heard: (Time(0), Mono(0)),
+        }
+    }
+
+    /// The latest time that it may be at a primary, as far as this system can know: by its own timeline, or by the
+    /// newest stamp it heard and its own monotonic clock since. A lag counted from this timeline alone would be too small
+    /// when it is behind the primary's.
+    fn latest_time(&self, now: Now) -> Time {
+        let (time, at) = self.heard;
+        now.time.max(time.after_ns(now.mono.since_ns(at)))
+    }
+
+    fn hear(&mut self, now: Now, time: Time) {
+        if time > self.latest_time(now) {
+            self.heard = (time, now.mono);
         }
     }
 
@@ -470,6 +487,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         match taken {
             Ok(accepted) => {
                 intake.account.hold(accepted.charge_bytes);
+                self.hear(now, frame.head.stamp.time);
                 if accepted.advanced {
                     self.hand_over(now, stream, tip, ports);
                 }
@@ -575,8 +593,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         } else {
             intake.rx.beacon(beacon.time, beacon.seq, ceiling)
         };
-        if let Err(why) = taken {
-            intake.drops.count(why);
+        match taken {
+            Ok(_) => self.hear(now, beacon.time),
+            Err(why) => intake.drops.count(why),
         }
         self.refuse_broken(beacon.stream, ports);
     }

@@ -55,7 +55,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             reason: group.reason(),
             generation: group.meta.generation,
             recovery_point: group.recovery_point,
-            recovery_point_age_ns: now.time.since_ns(group.recovery_point),
+            recovery_point_age_ns: self.latest_time(now).since_ns(group.recovery_point),
             limit: group.limit,
             greatest_time_seen: group.meta.greatest_time.max(group.limit).max(seen.unwrap_or(Time(0))),
             consistent: is_consistent(group),
@@ -90,7 +90,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             stream: None,
             consistent: is_consistent(group),
             recovery_point: group.recovery_point,
-            recovery_point_age_ns: now.time.since_ns(group.recovery_point),
+            recovery_point_age_ns: self.latest_time(now).since_ns(group.recovery_point),
             uuid: None,
         };
         if let Some(candidate) = group.candidates.get(&id) {

@@ -605,6 +605,19 @@ impl Rig {
         }
     }
 
+    /// The process is killed: what it had written stays in the devices' caches, what was under way may or may not.
+    pub(super) fn kill(&mut self) {
+        for Pending::Local(volume, io, ..) in std::mem::take(&mut self.world.pending) {
+            if self.below(2) == 0 {
+                let disk = self.world.disks.entry(volume).or_default();
+                for (lba, version) in Disk::versions(&io) {
+                    disk.current.insert(lba, version);
+                }
+            }
+        }
+        self.restart();
+    }
+
     /// Power is lost and comes back: the process starts anew on what the disks and the metadata kept.
     pub(super) fn crash(&mut self) {
         let mut chance = self.world.chance.clone();
@@ -612,6 +625,10 @@ impl Rig {
             disk.crash(&mut chance);
         }
         self.world.chance = chance;
+        self.restart();
+    }
+
+    fn restart(&mut self) {
         let kept = self.below(self.world.meta_pending.len() as u64 + 1) as usize;
         for (key, value, _) in self.world.meta_pending.drain(..).take(kept) {
             self.world.meta.insert(key, value);

@@ -42,7 +42,8 @@ pub struct GroupStatus {
     pub generation: Generation,
     /// Every record not later is durable here (journaled), none later will be taken for it. [`Time`] 0: nothing yet.
     pub recovery_point: Time,
-    /// How old the recovery point is by this system's own timeline; grows while the link is down.
+    /// How old the recovery point is, by this system's own timeline or by the newest stamp heard, whichever is later;
+    /// grows while the link is down.
     pub recovery_point_age_ns: u64,
     /// The limit time: the least tip; every record not later has been released.
     pub limit: Time,

@@ -40,6 +40,12 @@ fn after_a_crash_at_any_event_the_volumes_are_the_replay_to_a_point_not_before_w
         for _ in 0..6 {
             let steps = rig.below(1200);
             work(&mut rig, steps);
+            if rig.below(3) == 0 {
+                // The process dies, starts again and reports what it finds; then the power goes.
+                rig.kill();
+                let steps = rig.below(100);
+                work(&mut rig, steps);
+            }
             rig.crash();
             rig.settle();
             rig.assert_cut();
