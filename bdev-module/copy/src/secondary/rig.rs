@@ -4,8 +4,10 @@
 use super::group::Phase;
 use super::*;
 use crate::link::FRAGMENT_UNIT_BYTES;
-use crate::message::{Content, JoinPair, OpenStream, StreamOpened};
+use crate::message::{Content, JoinPair, OpenStream, Refusal, StreamOpened};
 use crate::ports::{Memory, OperatorAnswer};
+use crate::primary::Beacon;
+use crate::stream::Fragment;
 use crate::types::{Extent, Generation, RecordKind, Scope, Stamp};
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

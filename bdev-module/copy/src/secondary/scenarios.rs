@@ -2,8 +2,9 @@
 
 use super::rig::{BLOCK, Rig, VOLUME_BLOCKS, geometry};
 use super::*;
-use crate::message::{Content, JoinPair, OpenStream};
+use crate::message::{Content, JoinPair, OpenStream, Refusal};
 use crate::ports::OperatorAnswer;
+use crate::stream::Fragment;
 use crate::types::{Extent, Generation, RecordKind, Scope, Stamp};
 
 fn group() -> GroupId {

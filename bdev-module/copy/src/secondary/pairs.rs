@@ -1,0 +1,156 @@
+//! Pairs as the operator creates and deletes them here.
+
+use super::group::{After, Candidate, Group, Phase};
+use super::intake::Effects;
+use super::io::{Io, Op};
+use super::meta::{Life, PairMeta};
+use super::{Downlink, PairConfig};
+use crate::blank::{BlankCheck, Verdict};
+use crate::engine::OperatorError;
+use crate::message::Content;
+use crate::ports::{OperatorAnswer, Ticket};
+use crate::types::PairId;
+
+impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
+    /// Takes a pair in, or attaches its volume again.
+    pub(crate) fn create_pair<P: Downlink<Shared = S>>(
+        &mut self,
+        io: &mut Io<'_, P>,
+        config: PairConfig,
+        ticket: Ticket,
+    ) -> Result<PairId, OperatorError> {
+        let id = PairId::of_name(self.id, &config.name);
+        let (name, group) = (&config.name, &self.meta.name);
+        if let Phase::Failed(reason) = &self.phase {
+            return Err(OperatorError::WrongState(format!("group \"{group}\" cannot take pairs: {reason}")));
+        }
+        if self.volumes.contains_key(&id) || self.candidates.contains_key(&id) {
+            return Err(OperatorError::Exists(format!("group \"{group}\" has a pair \"{name}\" already")));
+        }
+        if let Some(known) = self.meta.pair(id) {
+            if known.geometry != config.geometry {
+                return Err(OperatorError::Invalid(format!(
+                    "pair \"{name}\" was established with {} blocks of {} bytes, volume \"{}\" has {} of {}: give the \
+                     volume it was created with",
+                    known.geometry.blocks,
+                    known.geometry.block_bytes,
+                    config.volume_name,
+                    config.geometry.blocks,
+                    config.geometry.block_bytes
+                )));
+            }
+            self.volumes.insert(id, (config.volume, config.volume_name));
+            io.ports.answer_operator(ticket, Ok(OperatorAnswer::PairCreated(id)));
+            return Ok(id);
+        }
+        if !matches!(self.meta.life, Life::Formatting | Life::Open) || self.takeover.is_some() {
+            return Err(OperatorError::WrongState(format!(
+                "group \"{group}\" no longer follows a primary, so it takes no new pair \"{name}\": create another group"
+            )));
+        }
+        self.candidates.insert(id, Candidate { config, ticket, check: None });
+        Ok(id)
+    }
+
+    /// Goes on with pairs that are not established.
+    pub(super) fn check_candidates<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
+        if let Phase::Failed(reason) = &self.phase {
+            for (id, candidate) in std::mem::take(&mut self.candidates) {
+                effects.forgotten.push(id);
+                let name = &candidate.config.name;
+                let error = format!("pair \"{name}\" cannot be created in group \"{}\": {reason}", self.meta.name);
+                io.ports.answer_operator(candidate.ticket, Err(OperatorError::WrongState(error)));
+            }
+        }
+        if !matches!(self.phase, Phase::Ready(_)) || self.candidates.is_empty() {
+            return;
+        }
+        let mut decided = Vec::new();
+        for (id, candidate) in &mut self.candidates {
+            if candidate.config.declared_identical {
+                decided.push((*id, Ok(Content::DeclaredIdentical)));
+                continue;
+            }
+            let config = &candidate.config;
+            let check = candidate.check.get_or_insert_with(|| BlankCheck::new(config.volume, config.geometry));
+            let (tokens, group) = (&mut *io.tokens, io.group);
+            check.poll(io.ports, || tokens.issue(group, Op::Blank(*id)));
+            let volume = &config.volume_name;
+            match check.verdict() {
+                None => {}
+                Some(Verdict::Blank) => decided.push((*id, Ok(Content::Empty))),
+                Some(Verdict::HasData { lba }) => decided.push((
+                    *id,
+                    Err(OperatorError::Invalid(format!(
+                        "volume \"{volume}\" holds data (block {lba} is not zero): a new pair needs a volume of zeroes, \
+                         or declared_identical if both sites hold the same data already"
+                    ))),
+                )),
+                Some(Verdict::Unreadable { lba, error }) => decided.push((
+                    *id,
+                    Err(OperatorError::Device(format!("volume \"{volume}\" cannot be read at block {lba}: {error}"))),
+                )),
+            }
+        }
+        for (id, verdict) in decided {
+            let Some(candidate) = self.candidates.remove(&id) else { continue };
+            let Candidate { config, ticket, .. } = candidate;
+            effects.is_busy = true;
+            match verdict {
+                Ok(content) => {
+                    self.meta.pairs.push(PairMeta {
+                        id,
+                        name: config.name,
+                        geometry: config.geometry,
+                        content,
+                        stream: None,
+                        touched: false,
+                        left: false,
+                    });
+                    self.volumes.insert(id, (config.volume, config.volume_name));
+                    self.persist(io, vec![After::Answer(ticket, OperatorAnswer::PairCreated(id))]);
+                }
+                Err(error) => {
+                    effects.forgotten.push(id);
+                    io.ports.answer_operator(ticket, Err(error));
+                }
+            }
+        }
+    }
+
+    /// Forgets a pair.
+    pub(crate) fn delete_pair<P: Downlink<Shared = S>>(
+        &mut self,
+        io: &mut Io<'_, P>,
+        id: PairId,
+        ticket: Ticket,
+    ) -> Result<(), OperatorError> {
+        let Some(pair) = self.meta.pair(id) else {
+            return Err(OperatorError::WrongState(
+                "the pair's volume is still being checked: wait until pair_create ends".to_owned(),
+            ));
+        };
+        let is_fed = pair.stream.is_some() && !pair.left && self.is_receiving();
+        if is_fed {
+            return Err(OperatorError::WrongState(format!(
+                "pair \"{}\" still receives: delete it at its primary first, or take the group over",
+                pair.name
+            )));
+        }
+        let is_writing = match &self.phase {
+            Phase::Ready(ready) => !ready.applier.is_idle(),
+            Phase::TakenOver | Phase::Failed(_) => false,
+            _ => true,
+        };
+        if is_writing || self.takeover.is_some() {
+            return Err(OperatorError::WrongState(format!(
+                "records are still being put on the volume of pair \"{}\": try again in a moment",
+                pair.name
+            )));
+        }
+        self.meta.pairs.retain(|pair| pair.id != id);
+        self.volumes.remove(&id);
+        self.persist(io, vec![After::Answer(ticket, OperatorAnswer::Deleted)]);
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! What arrives: fragments and beacons, and what becomes of those that do not belong.
+
+use super::meta::Life;
+use super::{Downlink, Secondary, TakeoverStep};
+use crate::message::{Message, Refusal, Subject};
+use crate::primary::Beacon;
+use crate::stream::{Fragment, FrameError, StreamError};
+use crate::types::{LinkId, Now, RecordHead, StreamId, Time};
+
+impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> Secondary<B, S> {
+    /// A record's fragment came. Returns whether the link may acknowledge it: false if it must come again.
+    pub fn frame(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        frame: Fragment<'_>,
+        ports: &mut impl Downlink<Buf = B, Shared = S>,
+    ) -> bool {
+        let ceiling = self.ceiling(now);
+        let stream = frame.head.stamp.stream;
+        let Some(intake) = self.intakes.get_mut(&stream) else {
+            self.fence(link, stream, ports);
+            return false;
+        };
+        let groups = &self.groups;
+        let pairs = &self.pairs;
+        let (account, epoch, fed) = (intake.account, intake.rx.epoch(), &intake.groups);
+        let check = |head: &RecordHead| {
+            let id = pairs.get(&head.pair).filter(|id| fed.contains(id)).ok_or(FrameError::UnknownPair)?;
+            let group = groups.get(id).ok_or(FrameError::UnknownPair)?;
+            let pair = group.meta.pair(head.pair).ok_or(FrameError::UnknownPair)?;
+            let is_inlet = group.inlets.get(&head.stamp.stream).is_some_and(|inlet| inlet.epoch == epoch);
+            if pair.stream != Some(head.stamp.stream) || !is_inlet {
+                return Err(FrameError::UnknownPair);
+            }
+            if !group.is_receiving() {
+                return Err(FrameError::Closed);
+            }
+            let bytes = u64::from(head.extent.blocks) * u64::from(pair.geometry.block_bytes);
+            let is_sized = !head.kind.has_payload() || bytes == u64::from(head.payload_bytes);
+            if !pair.geometry.holds(head.extent) || !is_sized {
+                return Err(FrameError::Malformed);
+            }
+            if account.has_room(head.charge_bytes()) { Ok(()) } else { Err(FrameError::NoMemory) }
+        };
+        let tip = intake.rx.tip();
+        let taken = if intake.link != link {
+            Err(FrameError::WrongLink)
+        } else if !intake.is_open {
+            Err(FrameError::Closed)
+        } else if frame.epoch == epoch && frame.generation != intake.generation {
+            Err(FrameError::StaleGeneration)
+        } else if frame.head.stamp.seq.0.saturating_sub(intake.durable.0) > intake.rx.window() {
+            Err(FrameError::OutsideWindow)
+        } else {
+            intake.rx.accept(&frame, ceiling, check, ports, &mut self.ready)
+        };
+        match taken {
+            Ok(accepted) => {
+                intake.account.hold(accepted.charge_bytes);
+                self.hear(now, frame.head.stamp.time);
+                if accepted.advanced {
+                    self.hand_over(now, stream, tip, ports);
+                }
+                self.refuse_broken(stream, ports);
+                true
+            }
+            Err(why) => {
+                intake.drops.count(why);
+                why == FrameError::Duplicate
+            }
+        }
+    }
+
+    /// Gives the records that continued the run to their groups.
+    fn hand_over(&mut self, now: Now, stream: StreamId, tip: Time, ports: &mut impl Downlink<Buf = B, Shared = S>) {
+        let Some(intake) = self.intakes.get_mut(&stream) else { return };
+        let mut ready = std::mem::take(&mut self.ready);
+        intake.is_news = true;
+        let epoch = intake.rx.epoch();
+        intake.ledger.extend(ready.iter().map(|record| record.head.charge_bytes()));
+        let mut is_durable_news = false;
+        for record in ready.drain(..) {
+            let stamp = record.head.stamp;
+            let group = self.pairs.get(&record.head.pair).copied().unwrap_or_default();
+            if !self.groups.contains_key(&group) {
+                // Deleted since the record's first fragment came.
+                if let Some(intake) = self.intakes.get_mut(&stream) {
+                    intake.account.free(record.head.charge_bytes());
+                }
+                is_durable_news = true;
+                continue;
+            }
+            let mut broken = None;
+            self.act(now, group, ports, |group, _, effects, _| {
+                broken = group.take(record, epoch, effects).err();
+                // Not before all are handed over: the run counts those already, their groups do not yet.
+                is_durable_news |= std::mem::take(&mut effects.is_durable_news);
+            });
+            if let Some(limit) = broken
+                && let Some(intake) = self.intakes.get_mut(&stream)
+            {
+                let error = StreamError::NotAfterLimit { seq: stamp.seq, time: stamp.time, limit };
+                intake.rx.fail(error, tip);
+                break;
+            }
+        }
+        ready.clear();
+        self.ready = ready;
+        if is_durable_news {
+            self.update_durable();
+        }
+    }
+
+    /// Tells the owner of a stream that broke the protocol, once.
+    fn refuse_broken(&mut self, stream: StreamId, ports: &mut impl Downlink<Buf = B, Shared = S>) {
+        let Some(intake) = self.intakes.get_mut(&stream) else { return };
+        let Some(error) = intake.rx.error().filter(|_| !intake.was_refused) else { return };
+        intake.was_refused = true;
+        let text = format!("the stream broke the protocol and is stopped: {error}");
+        ports.log(format_args!("stream {stream}: {text}"));
+        for group in &intake.groups {
+            let subject = Subject::Stream(stream);
+            let refused = Message::Refused { group: *group, subject, refusal: Refusal::Never, text: text.clone() };
+            ports.send_message(intake.link, refused);
+        }
+    }
+
+    /// A frame of a stream that is not open: if its group was taken over, the sender has to know; once in a session.
+    fn fence(&mut self, link: LinkId, stream: StreamId, ports: &mut impl Downlink<Buf = B, Shared = S>) {
+        for (id, group) in &self.groups {
+            let is_over = matches!(group.meta.life, Life::TakenOver | Life::Sealed { .. }) && {
+                // Only once the seal is durable.
+                group.takeover_step() != Some(TakeoverStep::Seal)
+            };
+            if is_over && group.meta.stream(stream).is_some() && self.fence_told.insert((link, *id)) {
+                ports.send_message(link, Message::Fenced { group: *id, generation: group.meta.generation });
+            }
+        }
+    }
+
+    /// A beacon came; `generation` is the number of its sender's.
+    pub fn beacon(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        generation: u64,
+        beacon: Beacon,
+        ports: &mut impl Downlink<Buf = B, Shared = S>,
+    ) {
+        let ceiling = self.ceiling(now);
+        let Some(intake) = self.intakes.get_mut(&beacon.stream) else {
+            self.fence(link, beacon.stream, ports);
+            return;
+        };
+        let taken = if intake.link != link {
+            Err(FrameError::WrongLink)
+        } else if !intake.is_open {
+            Err(FrameError::Closed)
+        } else if beacon.epoch != intake.rx.epoch() {
+            Err(FrameError::StaleEpoch)
+        } else if generation != intake.generation {
+            Err(FrameError::StaleGeneration)
+        } else {
+            intake.rx.beacon(beacon.time, beacon.seq, ceiling)
+        };
+        match taken {
+            Ok(_) => self.hear(now, beacon.time),
+            Err(why) => intake.drops.count(why),
+        }
+        self.refuse_broken(beacon.stream, ports);
+    }
+}
