@@ -225,9 +225,20 @@ impl Disk {
         }
     }
 
-    /// Whether something would be lost in a power cut.
-    pub fn has_unflushed(&self) -> bool {
-        !self.unflushed.is_empty()
+    /// Another disk's contents become this one's, durably.
+    pub fn copy_from(&mut self, other: &Disk) {
+        assert!(self.flying.is_empty(), "a disk is copied that somebody writes to");
+        self.sectors.clear();
+        self.unflushed.clear();
+        let all = Extent { lba: 0, blocks: self.geometry.blocks as u32 };
+        self.preset(all, &Bytes::new(other.contents()));
+    }
+
+    /// Makes everything durable.
+    pub fn settle_all(&mut self) {
+        for sector in self.unflushed.clone() {
+            self.settle(sector, |_| true);
+        }
     }
 
     /// The disk after a crash: nothing in flight, and of what was not flushed what the loss leaves.

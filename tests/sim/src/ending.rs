@@ -41,8 +41,12 @@ impl World {
         self.heal();
         let deadline = self.at + 40 * SECOND;
         self.run_until("caught up 40 s after the faults stopped", deadline, |world| world.has_caught_up());
-        self.totals.quiet += 1;
         self.explain_suspensions();
+        let is_hurt = (0..self.groups.len()).any(|group| !self.is_copying(group));
+        if self.chance.hits(if is_hurt { 0.7 } else { 0.1 }) {
+            self.create_anew();
+        }
+        self.totals.quiet += 1;
         for group in 0..self.groups.len() {
             if self.is_copying(group) {
                 self.compare_primaries(group);
@@ -130,7 +134,7 @@ impl World {
         info.suspended.is_empty() && !info.is_frozen && !info.is_suspended_there
     }
 
-    fn has_caught_up(&mut self) -> bool {
+    pub fn has_caught_up(&mut self) -> bool {
         let is_idle = self.ops_left == 0 && self.clients.iter().all(|client| client.op.is_none());
         let is_up = self.nodes.iter().all(|node| node.engine.is_some());
         if !is_idle || !is_up || self.trouble.iter().any(|trouble| trouble.is_shutting_down) {
@@ -249,7 +253,7 @@ impl World {
                         Some(other) => panic!("promise 5: a takeover ended in {other:?}"),
                     }
                 }
-                let ticket = self.ticket();
+                let ticket = self.ticket(secondary);
                 let id = self.groups[group].id;
                 let answer = self.operate(secondary, |engine, ports, now| {
                     let (roles, mut world) = engine.secondary(ports);

@@ -22,6 +22,7 @@
 
 #[doc(hidden)]
 pub mod chance;
+mod anew;
 mod checks;
 mod disk;
 mod ending;

@@ -84,6 +84,8 @@ pub struct Plan {
     pub meta_ns_max: u64,
     pub fault_every_ns: u64,
     pub faults: Vec<Fault>,
+    /// Things go wrong already while operators create everything.
+    pub faults_at_setup: bool,
     pub ending: Ending,
     /// After how many answered requests the end begins.
     pub end_after: usize,
@@ -158,9 +160,10 @@ impl Plan {
             meta_ns_max: c.log_range(20 * US, 5 * MS),
             fault_every_ns: (think_ns_max * ops as u64 / 12).max(2 * MS),
             faults,
+            faults_at_setup: c.hits(0.25),
             ending: c.pick(&[Ending::Quiet, Ending::Quiet, Ending::Disaster, Ending::Disaster, Ending::Split]),
             end_after: c.range(ops as u64 / 4, ops as u64) as usize,
-            forks: if big { 8 } else { 20 },
+            forks: if big { 10 } else { 60 },
         }
     }
 }

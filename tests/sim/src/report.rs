@@ -59,6 +59,7 @@ totals! {
     takeovers: "takeovers",
     takeover_crashes: "crashes during takeovers",
     fenced: "old primaries fenced",
+    created_anew: "worlds whose groups were deleted and created again",
     quiet: "worlds that caught up after the faults stopped",
     bytes_compared: "bytes compared",
 }

@@ -4,7 +4,7 @@ use crate::disk::Disk;
 use crate::history::History;
 use crate::host::{Client, INITIAL, content};
 use crate::memory::Bytes;
-use crate::plan::Ending;
+use crate::plan::Fault;
 use crate::world::{GroupInfo, PairInfo, What, World};
 use longrun_copy::engine::EngineConfig;
 use longrun_copy::link::{LinkConfig, Security, public_of};
@@ -58,8 +58,17 @@ impl World {
             self.start_node(node);
         }
         self.clients = vec![Client::default(); self.plan.clients];
-        let deadline = self.at + 60_000_000_000;
-        self.run_until("all pairs copy", deadline, |world| world.are_all_pairs_copying());
+        if self.plan.faults_at_setup {
+            let all = self.plan.faults.clone();
+            let harmless = [Fault::Partition, Fault::SecondaryCrash, Fault::Stall, Fault::NoMemory, Fault::SlowDisks];
+            self.plan.faults.retain(|fault| harmless.contains(fault));
+            self.faults_on = !self.plan.faults.is_empty();
+            self.later(self.at, What::Fault);
+            self.run_for(self.plan.fault_every_ns * 12);
+            self.faults_on = false;
+            self.plan.faults = all;
+        }
+        self.await_copying();
     }
 
     fn make_pair(&mut self, group: usize, primary: usize, index: usize) {
@@ -92,16 +101,23 @@ impl World {
         self.unsure.push(Default::default());
     }
 
+    /// Waits until every operator's request is answered, which is when every pair copies.
+    pub fn await_copying(&mut self) {
+        let deadline = self.at + 60_000_000_000;
+        self.run_until("all pairs copy", deadline, |world| world.are_all_pairs_copying());
+    }
+
     fn are_all_pairs_copying(&mut self) -> bool {
         let failed = self.tickets.values().find_map(|answer| answer.as_ref().err().cloned());
         if let Some(error) = failed {
             panic!("an operator's request failed: {error}: {}", self.describe());
         }
-        self.tickets.len() as u64 + 1 == self.next_ticket
+        self.open_tickets.is_empty() && self.nodes.iter().all(|node| node.engine.is_some())
     }
 
-    /// A ticket for an operator's request.
-    pub fn ticket(&mut self) -> Ticket {
+    /// A ticket for an operator's request to a node.
+    pub fn ticket(&mut self, node: usize) -> Ticket {
+        self.open_tickets.insert(self.next_ticket, node);
         self.next_ticket += 1;
         Ticket(self.next_ticket - 1)
     }
@@ -141,14 +157,24 @@ impl World {
         let config = self.engine_config(node);
         let at = self.at;
         self.nodes[node].start(config, at);
-        if node == self.secondary() { self.operate_secondary(node) } else { self.operate_primary(node) }
+        if node == self.secondary() {
+            self.link_secondary(node);
+            self.operate_secondary(node);
+        } else {
+            self.link_primary(node);
+            self.operate_primary(node);
+        }
     }
 
-    fn operate_secondary(&mut self, node: usize) {
+    fn link_secondary(&mut self, node: usize) {
         for primary in 0..self.plan.primaries {
             let config = self.link_config(node, primary);
             self.operate(node, |engine, _, _| engine.link_create(config)).expect("a link that makes sense");
         }
+    }
+
+    /// Creates the groups and pairs at the secondary.
+    pub fn operate_secondary(&mut self, node: usize) {
         for group in 0..self.groups.len() {
             let info = &self.groups[group];
             let geometry = self.disks[&(node, info.journal)].geometry();
@@ -170,7 +196,7 @@ impl World {
                 geometry: info.geometry,
                 declared_identical: self.plan.identical,
             };
-            let ticket = self.ticket();
+            let ticket = self.ticket(node);
             let created = self.operate(node, |engine, ports, now| {
                 let (roles, mut world) = engine.secondary(ports);
                 roles.pair_create(now, config, ticket, &mut world)
@@ -179,10 +205,14 @@ impl World {
         }
     }
 
-    fn operate_primary(&mut self, node: usize) {
-        let peer = self.secondary();
-        let config = self.link_config(node, peer);
+    fn link_primary(&mut self, node: usize) {
+        let config = self.link_config(node, self.secondary());
         self.operate(node, |engine, _, _| engine.link_create(config)).expect("a link that makes sense");
+    }
+
+    /// Creates the groups and pairs at a primary.
+    pub fn operate_primary(&mut self, node: usize) {
+        let peer = self.secondary();
         let remote = SystemId::of_key(&public_of(&self.keys[peer]));
         for group in 0..self.groups.len() {
             let config = primary::GroupConfig {
@@ -212,7 +242,7 @@ impl World {
                 remote_volume: format!("copy-{}", info.name),
                 declared_identical: self.plan.identical,
             };
-            let ticket = self.ticket();
+            let ticket = self.ticket(node);
             let created = self.operate(node, |engine, ports, now| {
                 let (roles, mut world) = engine.primary(ports);
                 roles.pair_create(now, config, ticket, &mut world)
@@ -230,10 +260,5 @@ impl World {
         self.faults_on = !self.plan.faults.is_empty();
         let at = self.at + self.chance.range(0, self.plan.fault_every_ns);
         self.later(at, What::Fault);
-    }
-
-    /// Whether all primaries are to stay alive to the end.
-    pub fn ends_quietly(&self) -> bool {
-        self.plan.ending == Ending::Quiet
     }
 }

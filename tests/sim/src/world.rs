@@ -144,6 +144,8 @@ pub struct World {
     pub faults_on: bool,
     pub tickets: BTreeMap<u64, Result<OperatorAnswer, OperatorError>>,
     pub next_ticket: u64,
+    /// Operators' requests that are not answered: by whom they have to be.
+    pub open_tickets: BTreeMap<u64, usize>,
     pub totals: Totals,
     pub trace: u64,
     pub keys: Vec<[u8; 32]>,
@@ -202,6 +204,7 @@ impl World {
             faults_on: false,
             tickets: BTreeMap::new(),
             next_ticket: 1,
+            open_tickets: BTreeMap::new(),
             totals: Totals::default(),
             trace: 0,
             keys,
@@ -441,6 +444,7 @@ impl World {
                 Out::Answer(ticket, answer) => {
                     self.note(4, ticket.0, u64::from(answer.is_ok()));
                     self.say(node, format_args!("operator's request {}: {answer:?}", ticket.0));
+                    self.open_tickets.remove(&ticket.0);
                     self.tickets.insert(ticket.0, answer);
                 }
                 Out::Stamped(epoch, head, payload) => {
@@ -577,6 +581,7 @@ impl World {
         self.note(7, node as u64, loss as u64);
         self.nodes[node].kill(&mut self.chance);
         self.trouble[node] = Trouble::default();
+        self.open_tickets.retain(|_, of| *of != node);
         let volumes: Vec<VolumeId> = self.disks.keys().filter(|(at, _)| *at == node).map(|(_, volume)| *volume).collect();
         for volume in volumes {
             let disk = &self.disks[&(node, volume)];

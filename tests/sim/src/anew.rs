@@ -1,0 +1,127 @@
+//! What an operator does about suspended groups before there is a resync: delete everything at both sites, copy the
+//! volumes by other means, create everything again.
+
+use crate::history::History;
+use crate::world::{What, World};
+use longrun_copy::engine::OperatorError;
+use longrun_copy::types::Time;
+
+const SECOND: u64 = 1_000_000_000;
+
+impl World {
+    /// Deletes all pairs and groups, copies the volumes, creates all again, and lets the hosts go on for a while.
+    pub fn create_anew(&mut self) {
+        self.totals.created_anew += 1;
+        let secondary = self.secondary();
+        for pair in 0..self.pairs.len() {
+            let (node, id) = (self.pairs[pair].primary, self.pairs[pair].id);
+            let ticket = self.ticket(node);
+            self.operate(node, |engine, ports, now| {
+                let (roles, mut world) = engine.primary(ports);
+                roles.pair_delete(now, id, ticket, &mut world)
+            })
+            .expect("a pair can be deleted");
+        }
+        self.await_deleted("all pairs deleted at the primaries");
+        for group in 0..self.groups.len() {
+            let id = self.groups[group].id;
+            for node in 0..self.plan.primaries {
+                self.operate(node, |engine, ports, now| {
+                    let (roles, mut world) = engine.primary(ports);
+                    roles.group_delete(now, id, &mut world)
+                })
+                .expect("a group without pairs can be deleted");
+            }
+        }
+        for pair in 0..self.pairs.len() {
+            let id = self.pairs[pair].id;
+            self.insist("a pair deleted at the secondary", |world| {
+                let ticket = world.ticket(secondary);
+                let answer = world.operate(secondary, |engine, ports, now| {
+                    let (roles, mut ports) = engine.secondary(ports);
+                    roles.pair_delete(now, id, ticket, &mut ports)
+                });
+                world.forget_if_refused(ticket.0, answer)
+            });
+        }
+        self.await_deleted("all pairs deleted at the secondary");
+        for group in 0..self.groups.len() {
+            let id = self.groups[group].id;
+            self.insist("a group deleted at the secondary", |world| {
+                let ticket = world.ticket(secondary);
+                let answer = world.operate(secondary, |engine, ports, now| {
+                    let (roles, mut ports) = engine.secondary(ports);
+                    roles.group_delete(now, id, ticket, &mut ports)
+                });
+                world.forget_if_refused(ticket.0, answer)
+            });
+        }
+        self.await_deleted("all groups deleted at the secondary");
+        self.begin_again();
+    }
+
+    fn begin_again(&mut self) {
+        let secondary = self.secondary();
+        self.plan.identical = true;
+        let life = self.nodes[secondary].life;
+        for info in &mut self.groups {
+            info.history = History::default();
+            info.stamped_at.clear();
+            (info.known, info.reported, info.limit) = (None, Time(0), Time(0));
+            info.reported_in_life = (life, Time(0));
+            info.suspended.clear();
+            info.charged.fill(0);
+            (info.is_frozen, info.is_suspended_there) = (false, false);
+        }
+        for index in 0..self.pairs.len() {
+            let pair = &self.pairs[index];
+            let here = (pair.primary, pair.primary_volume);
+            self.disks.get_mut(&here).expect("a disk stays").settle_all();
+            let contents = self.disks[&here].contents();
+            self.groups[pair.group].history.pair(pair.id, pair.geometry, contents);
+            let mut there = self.disks.remove(&(secondary, pair.secondary_volume)).expect("a disk stays");
+            there.copy_from(&self.disks[&here]);
+            self.disks.insert((secondary, pair.secondary_volume), there);
+            self.unsure[index].clear();
+        }
+        self.operate_secondary(secondary);
+        for node in 0..self.plan.primaries {
+            self.operate_primary(node);
+        }
+        self.await_copying();
+        self.ops_left += 40;
+        for client in 0..self.clients.len() {
+            self.later(self.at, What::Client(client));
+        }
+        let deadline = self.at + 60 * SECOND;
+        self.run_until("caught up after everything was created again", deadline, |world| world.has_caught_up());
+        for info in &self.groups {
+            let full = info.suspended.values().all(|(state, _)| state == "PFUS");
+            assert!(full, "a group that was created again is suspended: {:?}", info.suspended);
+        }
+    }
+
+    fn await_deleted(&mut self, what: &str) {
+        let deadline = self.at + 40 * SECOND;
+        self.run_until(what, deadline, |world| world.open_tickets.is_empty());
+        if let Some(error) = self.tickets.values().find_map(|answer| answer.as_ref().err()) {
+            panic!("not {what}: {error}");
+        }
+    }
+
+    /// Asks until it is granted: an operator is told to try again in a moment.
+    fn insist(&mut self, what: &str, mut ask: impl FnMut(&mut World) -> Option<OperatorError>) {
+        for _ in 0..2000 {
+            let Some(error) = ask(self) else { return };
+            assert!(matches!(error, OperatorError::WrongState(_)), "not {what}: {error}");
+            self.run_for(10_000_000);
+        }
+        panic!("not {what}: {}", self.describe());
+    }
+
+    fn forget_if_refused(&mut self, ticket: u64, answer: Result<(), OperatorError>) -> Option<OperatorError> {
+        let error = answer.err()?;
+        self.open_tickets.remove(&ticket);
+        Some(error)
+    }
+}
