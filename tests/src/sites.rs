@@ -160,9 +160,15 @@ impl Sites {
         Observer::start("primary", self.primary.client(), self.clock).unwrap()
     }
 
-    /// Takes over.
+    /// Takes over; right after a start it is asked again, as the refusal says, until the journal is open.
     pub fn take_over(&self) -> LossCertificate {
-        let certificate = self.secondary.call("group_takeover", json!({"name": GROUP, "old_primary": "fenced"}));
+        let params = json!({"name": GROUP, "old_primary": "fenced"});
+        let certificate =
+            eventually("the takeover", PATIENCE, || match self.secondary.try_call("group_takeover", params.clone()) {
+                Ok(certificate) => Ok(certificate),
+                Err(error) if error.to_string().contains("try again in a moment") => Err(error.to_string()),
+                Err(error) => panic!("{error}\n{}", self.secondary.log_end()),
+            });
         serde_json::from_value(certificate).unwrap()
     }
 
