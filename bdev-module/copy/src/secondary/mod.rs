@@ -404,7 +404,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let Some(group) = self.pairs.get(&pair).copied() else {
             return Err(OperatorError::NotFound("there is no such pair".to_owned()));
         };
-        let answer = self.act(now, group, ports, |group, io, _, _| Some(group.delete_pair(io, pair, ticket)));
+        let stream = self.groups.get(&group).and_then(|group| group.meta.pair(pair)).and_then(|pair| pair.stream);
+        let is_open = stream.and_then(|stream| self.intakes.get(&stream)).is_some_and(|intake| intake.is_open);
+        let answer = self.act(now, group, ports, |group, io, _, _| Some(group.delete_pair(io, pair, is_open, ticket)));
         answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))?;
         self.pairs.remove(&pair);
         Ok(())

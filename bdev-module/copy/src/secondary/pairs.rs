@@ -123,6 +123,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         &mut self,
         io: &mut Io<'_, P>,
         id: PairId,
+        is_open: bool,
         ticket: Ticket,
     ) -> Result<(), OperatorError> {
         let Some(pair) = self.meta.pair(id) else {
@@ -130,7 +131,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 "the pair's volume is still being checked: wait until pair_create ends".to_owned(),
             ));
         };
-        let is_fed = pair.stream.is_some() && !pair.left && self.is_receiving();
+        // A primary that did not open the stream in this session may have forgotten the pair while it was not heard.
+        let is_fed = is_open && pair.stream.is_some() && !pair.left && self.is_receiving();
         if is_fed {
             return Err(OperatorError::WrongState(format!(
                 "pair \"{}\" still receives: delete it at its primary first, or take the group over",
