@@ -12,6 +12,9 @@ impl World {
     /// Deletes all pairs and groups, copies the volumes, creates all again, and lets the hosts go on for a while.
     pub fn create_anew(&mut self) {
         self.totals.created_anew += 1;
+        // Operators are slower than messages.
+        self.run_for(3 * SECOND);
+        let forks_left = std::mem::take(&mut self.forks_left);
         let secondary = self.secondary();
         for pair in 0..self.pairs.len() {
             let (node, id) = (self.pairs[pair].primary, self.pairs[pair].id);
@@ -57,10 +60,10 @@ impl World {
             });
         }
         self.await_deleted("all groups deleted at the secondary");
-        self.begin_again();
+        self.begin_again(forks_left);
     }
 
-    fn begin_again(&mut self) {
+    fn begin_again(&mut self, forks_left: usize) {
         let secondary = self.secondary();
         self.plan.identical = true;
         let life = self.nodes[secondary].life;
@@ -83,12 +86,14 @@ impl World {
             there.copy_from(&self.disks[&here]);
             self.disks.insert((secondary, pair.secondary_volume), there);
             self.unsure[index].clear();
+            self.was_torn[index] = false;
         }
         self.operate_secondary(secondary);
         for node in 0..self.plan.primaries {
             self.operate_primary(node);
         }
         self.await_copying();
+        self.forks_left = forks_left;
         self.ops_left += 40;
         for client in 0..self.clients.len() {
             self.later(self.at, What::Client(client));
@@ -104,19 +109,22 @@ impl World {
     fn await_deleted(&mut self, what: &str) {
         let deadline = self.at + 40 * SECOND;
         self.run_until(what, deadline, |world| world.open_tickets.is_empty());
-        if let Some(error) = self.tickets.values().find_map(|answer| answer.as_ref().err()) {
-            panic!("not {what}: {error}");
+        let failed = self.tickets.values().find_map(|answer| answer.as_ref().err().cloned());
+        if let Some(error) = failed {
+            panic!("not {what}: {error}: {}", self.describe());
         }
     }
 
     /// Asks until it is granted: an operator is told to try again in a moment.
     fn insist(&mut self, what: &str, mut ask: impl FnMut(&mut World) -> Option<OperatorError>) {
+        let mut last = None;
         for _ in 0..2000 {
             let Some(error) = ask(self) else { return };
             assert!(matches!(error, OperatorError::WrongState(_)), "not {what}: {error}");
+            last = Some(error);
             self.run_for(10_000_000);
         }
-        panic!("not {what}: {}", self.describe());
+        panic!("not {what}: {last:?} {}", self.describe());
     }
 
     fn forget_if_refused(&mut self, ticket: u64, answer: Result<(), OperatorError>) -> Option<OperatorError> {

@@ -225,6 +225,11 @@ impl Disk {
         }
     }
 
+    /// Whether a write is in flight.
+    pub fn is_writing(&self) -> bool {
+        self.flying.values().any(|flying| matches!(flying.io, DiskIo::Write(..)))
+    }
+
     /// Another disk's contents become this one's, durably.
     pub fn copy_from(&mut self, other: &Disk) {
         assert!(self.flying.is_empty(), "a disk is copied that somebody writes to");

@@ -187,15 +187,19 @@ impl World {
     /// A primary's volumes hold what they were told, in the order in which they were told.
     fn compare_primaries(&mut self, group: usize) {
         for (index, pair) in self.pairs.iter().enumerate().filter(|(_, pair)| pair.group == group) {
+            if self.was_torn[index] {
+                continue;
+            }
+            let unsure = &self.unsure[index];
+            assert!(unsure.is_empty(), "failed writes to blocks {unsure:?} of pair {} were never repaired", pair.name);
             let is = self.disks[&(pair.primary, pair.primary_volume)].contents();
             let block_bytes = pair.geometry.block_bytes as usize;
             let should = &self.groups[group].history.replay(Time(u64::MAX))[&pair.id];
             self.totals.bytes_compared += is.len() as u64;
             for lba in 0..pair.geometry.blocks {
                 let range = lba as usize * block_bytes..(lba as usize + 1) * block_bytes;
-                let is_unsure = self.unsure[index].contains(&lba);
                 assert!(
-                    is_unsure || is[range.clone()] == should[range],
+                    is[range.clone()] == should[range],
                     "the replay of all records is not what primary {} has in block {lba} of pair {}",
                     pair.primary,
                     pair.name

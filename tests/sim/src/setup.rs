@@ -99,6 +99,7 @@ impl World {
         self.pairs.push(pair);
         self.local_order.push(Vec::new());
         self.unsure.push(Default::default());
+        self.was_torn.push(false);
     }
 
     /// Waits until every operator's request is answered, which is when every pair copies.

@@ -155,8 +155,10 @@ pub struct World {
     pub zeroing: BTreeMap<(usize, u64, u32, u8), std::collections::VecDeque<usize>>,
     /// What each primary volume was told to do, in order: what a pair's volume must hold in the end.
     pub local_order: Vec<Vec<LocalWrite>>,
-    /// Blocks of primary volumes whose content a failed write or a crash left open.
+    /// Blocks of primary volumes whose content a failed write left open, and no repair record or later write settled.
     pub unsure: Vec<std::collections::BTreeSet<u64>>,
+    /// Volumes that a crash left in an unknown state.
+    pub was_torn: Vec<bool>,
     pub forks_left: usize,
     pub fork_countdown: u64,
     /// Answers to requests after a takeover.
@@ -213,6 +215,7 @@ impl World {
             zeroing: BTreeMap::new(),
             local_order: Vec::new(),
             unsure: Vec::new(),
+            was_torn: Vec::new(),
             forks_left: forks,
             fork_countdown: 200,
             there: BTreeMap::new(),
@@ -583,6 +586,7 @@ impl World {
         self.trouble[node] = Trouble::default();
         self.open_tickets.retain(|_, of| *of != node);
         let volumes: Vec<VolumeId> = self.disks.keys().filter(|(at, _)| *at == node).map(|(_, volume)| *volume).collect();
+        let was_writing = volumes.iter().any(|volume| self.disks[&(node, *volume)].is_writing());
         for volume in volumes {
             let disk = &self.disks[&(node, volume)];
             let after = disk.crashed(loss, &mut self.chance);
@@ -590,10 +594,8 @@ impl World {
         }
         if node != self.secondary() {
             for (index, pair) in self.pairs.iter().enumerate() {
-                if pair.primary == node {
-                    // What was in flight or not flushed may be there or not.
-                    self.unsure[index].extend(0..pair.geometry.blocks);
-                }
+                // What was in flight or not flushed may be there or not.
+                self.was_torn[index] |= pair.primary == node && (loss != Loss::Process || was_writing);
             }
         }
     }
