@@ -127,9 +127,10 @@ impl Options {
         self.works_for.max(self.cut_link_after.map_or(Duration::ZERO, |cut| cut + shows))
     }
 
-    /// Losses up to twice of what the network is told to lose are not taken for congestion.
+    /// Losses up to twice of what the network is told to lose are not taken for congestion; at least what a link tolerates
+    /// by itself.
     fn loss_tolerance(&self) -> f64 {
-        (self.impairment.loss * 2.0).min(0.5)
+        (self.impairment.loss * 2.0).clamp(0.1, 0.5)
     }
 }
 

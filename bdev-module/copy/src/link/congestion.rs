@@ -37,6 +37,18 @@ struct Cubic {
     grown_ns: u64,
 }
 
+/// What a reduction for losses took, until it is known that they were losses (RFC 9438 section 4.9): on a path that
+/// reorders, the first late datagrams are declared lost before the tolerance for lateness has been learned, and a small
+/// window would take seconds to climb back.
+struct Undo {
+    window: u64,
+    threshold: u64,
+    cubic: Option<Cubic>,
+    before: f64,
+    acked: u64,
+    lost: u64,
+}
+
 /// What happened since about a round trip.
 struct Round {
     /// Ends when a number not below this is acknowledged.
@@ -60,6 +72,7 @@ pub(crate) struct Congestion {
     before: f64,
     round: Round,
     loss_tolerance: f64,
+    undo: Option<Undo>,
     last_ack: Mono,
     pacer: Pacer,
     pub(crate) events: u64,
@@ -100,6 +113,7 @@ impl Congestion {
             before: 0.0,
             round: Round { end_packet: 0, acked: 0, lost: 0, rtt_least_ns: u64::MAX, full: false, stale: false },
             loss_tolerance,
+            undo: None,
             last_ack: Mono(0),
             pacer: Pacer { free_at: Mono(0), rate_limit },
             events: 0,
@@ -122,6 +136,25 @@ impl Congestion {
     /// Datagrams that had been declared lost were acknowledged.
     pub(crate) fn on_spurious(&mut self, packets: u64) {
         self.round.lost = self.round.lost.saturating_sub(packets);
+        let Some(undo) = &mut self.undo else { return };
+        undo.lost = undo.lost.saturating_sub(packets);
+        undo.acked += packets;
+        let (acked, lost) = (undo.acked, undo.lost);
+        if !self.is_excessive(acked, lost)
+            && let Some(undo) = self.undo.take()
+            && undo.window > self.window
+        {
+            self.window = undo.window;
+            self.threshold = undo.threshold;
+            self.cubic = undo.cubic;
+            self.before = undo.before;
+        }
+    }
+
+    /// Whether so many losses are more than the path's nature.
+    fn is_excessive(&self, acked: u64, lost: u64) -> bool {
+        // Three beyond the fraction: in a round of few datagrams chance alone exceeds it.
+        lost as f64 > self.loss_tolerance * (acked + lost) as f64 + 3.0
     }
 
     /// Datagrams were acknowledged. `in_flight` is what was under way just before. Returns whether a round trip ended.
@@ -166,10 +199,11 @@ impl Congestion {
             return;
         }
         let counted = acked + lost >= ROUND_PACKETS_MIN;
-        // Three beyond the fraction: in a round of few datagrams chance alone exceeds it.
-        let excessive = counted && lost as f64 > self.loss_tolerance * (acked + lost) as f64 + 3.0;
+        let excessive = counted && self.is_excessive(acked, lost);
         let queued = sampled && full && queue_ns > QUEUE_NS_MIN.max(rtt_least_ns / 2);
         if excessive || queued {
+            let Congestion { window, threshold, cubic, before, .. } = *self;
+            self.undo = (!queued).then_some(Undo { window, threshold, cubic, before, acked, lost });
             self.reduce();
         } else if sampled && self.is_slow_start() && queue_ns > (QUEUE_NS_MIN / 2).max(rtt_least_ns / 4) {
             // The queue begins to build: the window is about right, no reason to make it smaller.
@@ -198,6 +232,7 @@ impl Congestion {
     /// Nothing came through for several probes: what was known of the path is void. RFC 9002 section 7.6.
     pub(crate) fn on_persistent(&mut self) {
         self.events += 1;
+        self.undo = None;
         self.threshold = (self.window / 2).max(INITIAL_SEGMENTS * self.segment);
         self.window = LEAST_SEGMENTS * self.segment;
         self.cubic = None;
@@ -326,6 +361,24 @@ mod tests {
         let in_flight = congestion.window() / 4;
         congestion.on_acked(now, 1400, 1, packet, packet + 1, in_flight, Some(8 * RTT_NS), &rtt);
         assert_eq!(congestion.events, 0);
+    }
+
+    #[test]
+    fn a_reduction_for_losses_that_were_none_is_undone() {
+        let (mut congestion, mut rtt, mut now) = fresh();
+        rounds(&mut congestion, &mut rtt, &mut now, 6, 0.0, RTT_NS);
+        let late = congestion.window() / 1400 * 3 / 10;
+        rounds(&mut congestion, &mut rtt, &mut now, 1, 0.3, RTT_NS);
+        let reduced = congestion.window();
+        assert_eq!(congestion.events, 1);
+        congestion.on_spurious(late / 4);
+        assert_eq!(congestion.window(), reduced, "too few came after all");
+        congestion.on_spurious(late * 3 / 4);
+        let restored = congestion.window();
+        assert!(restored as f64 > reduced as f64 / CUBIC_BETA * 0.99, "{reduced} to {restored}");
+        assert!(congestion.is_slow_start());
+        congestion.on_spurious(late);
+        assert_eq!(congestion.window(), restored);
     }
 
     #[test]
