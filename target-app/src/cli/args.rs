@@ -589,7 +589,7 @@ pub struct PairCreateArgs {
     /// The link to the system of the other volume, where the group has several
     #[arg(long, value_name = "NAME")]
     pub link: Option<String>,
-    /// The pair's name at the other system; default the same
+    /// The volume's name at the other system, to be compared with what is there; default any
     #[arg(long, value_name = "NAME")]
     pub remote_volume: Option<String>,
     /// Your word that both volumes hold the same; without it they are read and must be empty
