@@ -101,8 +101,13 @@ impl World {
         let deadline = self.at + 60 * SECOND;
         self.run_until("caught up after everything was created again", deadline, |world| world.has_caught_up());
         for info in &self.groups {
-            let full = info.suspended.values().all(|(state, _)| state == "PFUS");
-            assert!(full, "a group that was created again is suspended: {:?}", info.suspended);
+            // Its buffer may overflow again, and then all its primaries hear of it.
+            let is_full = info.suspended.values().any(|(state, _)| state == "PFUS");
+            assert!(
+                info.suspended.is_empty() || is_full,
+                "a group that was created again is suspended: {:?}",
+                info.suspended
+            );
         }
     }
 

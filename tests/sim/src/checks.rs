@@ -15,7 +15,9 @@ impl World {
         for group in 0..self.groups.len() {
             let it = &mut self.nodes[node];
             let Some(engine) = &mut it.engine else { return };
-            let Some(status) = engine.secondary(&mut it.ports).0.group_status(now, self.groups[group].id) else { continue };
+            let Some(status) = engine.secondary(&mut it.ports).0.group_status(now, self.groups[group].id) else {
+                continue;
+            };
             let at = self.at;
             let info = &mut self.groups[group];
             let name = &info.name;
@@ -71,7 +73,10 @@ impl World {
             {
                 let age = status.recovery_point_age_ns;
                 let by_clock = now.time.since_ns(missing.stamp.time);
-                assert!(age >= by_clock, "promise 9: group {name} shows an age of {age} ns, {missing:?} is {by_clock} ns old");
+                assert!(
+                    age >= by_clock,
+                    "promise 9: group {name} shows an age of {age} ns, {missing:?} is {by_clock} ns old"
+                );
                 let truth = at - info.stamped_at[&missing.stamp];
                 let slack = 2 * self.plan.error_bound_ns + DRIFT_NS;
                 assert!(

@@ -179,7 +179,11 @@ impl World {
                         restarted || self.may(Fault::FailedWrites) || follows
                     }
                 };
-                assert!(is_explained, "group {} is suspended at primary {node} without cause ({state}): {reason}", info.name);
+                assert!(
+                    is_explained,
+                    "group {} is suspended at primary {node} without cause ({state}): {reason}",
+                    info.name
+                );
             }
         }
     }
@@ -225,7 +229,11 @@ impl World {
             let deadline = self.at + 60 * SECOND;
             let mut since = self.at;
             loop {
-                assert!(self.at < deadline && self.at - since < 20 * SECOND, "promise 5: a takeover takes longer than 20 s: {}", self.describe());
+                assert!(
+                    self.at < deadline && self.at - since < 20 * SECOND,
+                    "promise 5: a takeover takes longer than 20 s: {}",
+                    self.describe()
+                );
                 if crash_at == Some(0) && self.nodes[secondary].engine.is_some() {
                     self.totals.takeover_crashes += 1;
                     self.totals.secondary_crashes += 1;
@@ -326,7 +334,12 @@ impl World {
                 let mut buf = pool.take(bytes.len());
                 buf.as_mut().copy_from_slice(&bytes);
                 let length = bytes.len();
-                self.ask(secondary, pair, HostIo::Write { extent, data: buf.freeze(length), fua: false }, HostToken(next));
+                self.ask(
+                    secondary,
+                    pair,
+                    HostIo::Write { extent, data: buf.freeze(length), fua: false },
+                    HostToken(next),
+                );
                 self.await_there(next, "a write after the takeover");
                 written.push((pair, extent, bytes));
                 next += 1;
@@ -335,11 +348,13 @@ impl World {
             self.await_there(next, "a flush after the takeover");
             next += 1;
         }
-        let mut should: Vec<Vec<u8>> = (0..self.pairs.len()).map(|pair| {
-            let info = &self.pairs[pair];
-            let point = self.groups[info.group].certificate.as_ref().expect("taken over").recovery_point;
-            self.groups[info.group].history.replay(point).remove(&info.id).expect("a pair of the group")
-        }).collect();
+        let mut should: Vec<Vec<u8>> = (0..self.pairs.len())
+            .map(|pair| {
+                let info = &self.pairs[pair];
+                let point = self.groups[info.group].certificate.as_ref().expect("taken over").recovery_point;
+                self.groups[info.group].history.replay(point).remove(&info.id).expect("a pair of the group")
+            })
+            .collect();
         for (pair, extent, bytes) in written {
             let Geometry { block_bytes, .. } = self.pairs[pair].geometry;
             let from = extent.lba as usize * block_bytes as usize;
@@ -401,6 +416,8 @@ impl World {
     }
 
     fn is_all_there(&self, id: longrun_copy::types::GroupId) -> bool {
-        self.groups.iter().any(|group| group.id == id && group.history.last().is_some_and(|last| last.time <= group.reported))
+        self.groups
+            .iter()
+            .any(|group| group.id == id && group.history.last().is_some_and(|last| last.time <= group.reported))
     }
 }

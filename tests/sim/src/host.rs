@@ -229,7 +229,9 @@ impl World {
                             seen.pair == pair && seen.kind == Kind::Write && seen.extent.range().contains(&lba)
                         });
                         let Some(seen) = seen else {
-                            panic!("request {id}: block {lba} of pair {pair} read as {named:#x}, which nobody wrote there");
+                            panic!(
+                                "request {id}: block {lba} of pair {pair} read as {named:#x}, which nobody wrote there"
+                            );
                         };
                         self.groups[group].known = self.groups[group].known.max(seen.stamp);
                     }
@@ -243,7 +245,8 @@ impl World {
         }
         if self.clients[client].op == Some(id) {
             self.clients[client].op = None;
-            if answer.outcome == Err(HostError::Fenced) && self.groups.iter().all(|group| group.fenced.iter().all(|it| *it))
+            if answer.outcome == Err(HostError::Fenced)
+                && self.groups.iter().all(|group| group.fenced.iter().all(|it| *it))
             {
                 self.clients[client].has_stopped = true;
                 return;

@@ -20,9 +20,9 @@
 //!   and old primaries are fenced and change nothing (promise 7);
 //! - a seed gives the same trace each time (promise 12).
 
+mod anew;
 #[doc(hidden)]
 pub mod chance;
-mod anew;
 mod checks;
 mod disk;
 mod ending;

@@ -7,7 +7,10 @@ use std::time::Instant;
 
 /// Runs simulated worlds and prints a line for each seed that fails, and what all of them exercised.
 #[derive(Parser)]
-#[command(name = "simulate", after_help = "Examples:\n  scripts/simulate --seeds 1000\n  scripts/simulate --from 4711 --seeds 1 --verbose\n  scripts/simulate --forever")]
+#[command(
+    name = "simulate",
+    after_help = "Examples:\n  scripts/simulate --seeds 1000\n  scripts/simulate --from 4711 --seeds 1 --verbose\n  scripts/simulate --forever"
+)]
 struct Arguments {
     /// How many seeds.
     #[arg(long, default_value_t = 100)]

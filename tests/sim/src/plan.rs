@@ -150,7 +150,8 @@ impl Plan {
             rekey_after_packets: c.pick(&[64, 200, 1 << 22]),
             buffer_bytes: if big { 24 << 20 } else { c.log_range(64 << 10, 4 << 20) },
             throttle_ms_max: c.pick(&[0, 1, 5]),
-            receive_bytes: streams_max as u64 * CHARGE_BYTES_MAX + c.log_range(4 << 10, if big { 8 << 20 } else { 256 << 10 }),
+            receive_bytes: streams_max as u64 * CHARGE_BYTES_MAX
+                + c.log_range(4 << 10, if big { 8 << 20 } else { 256 << 10 }),
             streams_max,
             stream_records: c.pick(&[4, 16, 64, 1024]),
             checkpoint_interval_ns: c.log_range(MS, 400 * MS),

@@ -585,7 +585,8 @@ impl World {
         self.nodes[node].kill(&mut self.chance);
         self.trouble[node] = Trouble::default();
         self.open_tickets.retain(|_, of| *of != node);
-        let volumes: Vec<VolumeId> = self.disks.keys().filter(|(at, _)| *at == node).map(|(_, volume)| *volume).collect();
+        let volumes: Vec<VolumeId> =
+            self.disks.keys().filter(|(at, _)| *at == node).map(|(_, volume)| *volume).collect();
         let was_writing = volumes.iter().any(|volume| self.disks[&(node, *volume)].is_writing());
         for volume in volumes {
             let disk = &self.disks[&(node, volume)];

@@ -1,7 +1,8 @@
 //! Worlds that are run with the other tests; `scripts/simulate` runs thousands.
 
+use longrun_copy::types::Scope;
 use longrun_sim::plan::{Ending, Fault};
-use longrun_sim::{Totals, run, run_planned};
+use longrun_sim::{Plan, Totals, run, run_planned};
 
 /// Runs the seeds and fails with every seed that failed.
 fn run_all(seeds: impl Iterator<Item = u64>) -> Totals {
@@ -38,6 +39,78 @@ fn different_seeds_give_different_traces() {
     let traces: std::collections::BTreeSet<_> =
         (0..5).map(|seed| run(seed, false).map(|outcome| outcome.trace)).filter_map(Result::ok).collect();
     assert_eq!(traces.len(), 5);
+}
+
+/// Runs some worlds of a changed plan; all must keep their promises. Returns what they exercised.
+fn run_some(count: u64, change: impl Fn(&mut Plan)) -> Totals {
+    let mut totals = Totals::default();
+    for seed in 0..count {
+        let outcome = run_planned(seed, false, &change);
+        totals.add(&outcome.unwrap_or_else(|text| panic!("seed {seed}: {text}")).totals);
+    }
+    totals
+}
+
+#[test]
+fn an_open_that_is_put_off_is_repeated_whenever_the_epoch_became_durable() {
+    // The session is up before the epoch is durable, and the secondary still opens its journal: nobody asked again.
+    let totals = run_some(10, |plan| {
+        plan.ending = Ending::Quiet;
+        plan.faults.clear();
+        (plan.delay_ns, plan.jitter_ns, plan.meta_ns_max, plan.disk_ns_max) = (20_000, 1_000, 5_000_000, 3_000_000);
+    });
+    assert_eq!(totals.quiet, 10);
+}
+
+#[test]
+fn what_a_killed_process_left_in_its_cache_is_durable_before_it_is_reported() {
+    // Killed between a journal block's write and its flush; restarted; acknowledged; then the power goes.
+    let totals = run_some(15, |plan| {
+        plan.faults = vec![Fault::SecondaryCrash, Fault::SlowDisks];
+        plan.faults_at_setup = false;
+        plan.forks = 200;
+    });
+    assert!(totals.secondary_crashes > 20 && totals.forks > 100, "{totals}");
+}
+
+#[test]
+fn a_stream_that_lives_on_for_another_group_does_not_move_a_point_that_is_certified() {
+    let totals = run_some(12, |plan| {
+        (plan.scope, plan.groups, plan.ending) = (Scope::System, 2, Ending::Disaster);
+        plan.streams_max = plan.streams_max.max(8);
+        plan.meta_ns_max = 5_000_000;
+    });
+    assert_eq!(totals.takeovers, 24);
+}
+
+#[test]
+fn a_group_that_one_of_its_primaries_suspends_is_suspended_at_the_others() {
+    let totals = run_some(12, |plan| {
+        (plan.primaries, plan.ending) = (2, Ending::Quiet);
+        plan.streams_max = plan.streams_max.max(8);
+        plan.receive_bytes += 4 << 20;
+        plan.faults = vec![Fault::PrimaryCrash];
+    });
+    assert!(totals.suspended_error > totals.primary_crashes, "{totals}");
+}
+
+#[test]
+fn groups_that_were_suspended_while_the_secondary_was_down_can_be_deleted_and_created_again() {
+    let totals = run_some(15, |plan| {
+        plan.ending = Ending::Quiet;
+        plan.buffer_bytes = 96 << 10;
+        plan.faults = vec![Fault::SecondaryCrash, Fault::Partition];
+    });
+    assert!(totals.created_anew > 0, "{totals}");
+}
+
+#[test]
+fn a_local_write_that_fails_after_its_stamp_is_repaired() {
+    let totals = run_some(10, |plan| {
+        plan.ending = Ending::Quiet;
+        plan.faults = vec![Fault::FailedWrites];
+    });
+    assert!(totals.failed_writes > 10 && totals.repairs > 5, "{totals}");
 }
 
 #[test]
