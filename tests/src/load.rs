@@ -182,7 +182,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Connects as `host`; what comes of it shows in [`Watcher::next`].
+    /// Connects as `host`; what comes of it shows in [`Watcher::next_event`].
     pub fn connect(to: SocketAddr, host: &str, subsystem: &str) -> Watcher {
         let stream = TcpStream::connect(to).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
@@ -195,7 +195,7 @@ impl Watcher {
     /// # Panics
     ///
     /// If there is none within twenty seconds.
-    pub fn next(&mut self) -> ControllerEvent {
+    pub fn next_event(&mut self) -> ControllerEvent {
         let until = Instant::now() + Duration::from_secs(20);
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -217,7 +217,7 @@ impl Watcher {
     pub fn execute(&mut self, command: Command) -> Completion {
         self.controller.submit(command, 1).unwrap();
         loop {
-            if let ControllerEvent::Done(completion) = self.next() {
+            if let ControllerEvent::Done(completion) = self.next_event() {
                 return completion;
             }
         }

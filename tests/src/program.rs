@@ -26,7 +26,16 @@ fn build() -> PathBuf {
     let name = profile_dir.file_name().and_then(|name| name.to_str()).expect("cargo's own name");
     let profile = if name == "debug" { "dev" } else { name };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // What cargo tells a test about its package is not to be taken for the built ones' own: build scripts that look at it
+    // would run again, and all that depends on them would be compiled again, each time.
+    for (name, _) in std::env::vars_os() {
+        let shown = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_PRIMARY_"].iter().any(|p| shown.starts_with(p)) {
+            command.env_remove(&name);
+        }
+    }
+    let status = command
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--quiet", "--package", "longrun", "--bin", "longrun", "--profile", profile, "--target-dir"])
         .arg(target_dir)

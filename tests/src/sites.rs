@@ -41,11 +41,19 @@ pub struct Options {
     pub buffer_bytes: u64,
     /// Added to every write of the secondary's media, microseconds.
     pub secondary_write_us: u64,
+    /// Added to every write of the journal's medium, microseconds.
+    pub journal_write_us: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { scope: "group", throttle_ms_max: 2_000, buffer_bytes: 64 << 20, secondary_write_us: 0 }
+        Options {
+            scope: "group",
+            throttle_ms_max: 2_000,
+            buffer_bytes: 64 << 20,
+            secondary_write_us: 0,
+            journal_write_us: 0,
+        }
     }
 }
 
@@ -214,21 +222,24 @@ fn said(system: &Longrun, group: &GroupInfo) -> String {
 }
 
 fn set_up_secondary(system: &Longrun, options: &Options) {
-    system.create_volume("journal", JOURNAL_BYTES, 4096);
+    let medium = |name: &str, bytes, block_bytes, write_us: u64| {
+        if write_us == 0 {
+            return system.create_volume(name, bytes, block_bytes);
+        }
+        let base = format!("fast-{name}");
+        system.create_volume(&base, bytes, block_bytes);
+        let delay = json!({
+            "base_bdev_name": base, "name": name, "avg_read_latency": 0, "p99_read_latency": 0,
+            "avg_write_latency": write_us, "p99_write_latency": write_us,
+        });
+        system.call("bdev_delay_create", delay);
+    };
+    medium("journal", JOURNAL_BYTES, 4096, options.journal_write_us);
     system.call("group_create", json!({"name": GROUP, "role": "secondary", "link": LINK, "journal": "journal"}));
     for (volume, block_bytes) in VOLUMES.into_iter().zip(BLOCK_BYTES) {
-        let mut medium = format!("medium-{volume}");
-        system.create_volume(&medium, VOLUME_BYTES, block_bytes);
-        if options.secondary_write_us > 0 {
-            let base = std::mem::replace(&mut medium, format!("slow-{volume}"));
-            let us = options.secondary_write_us;
-            let delay = json!({
-                "base_bdev_name": base, "name": medium, "avg_read_latency": 0, "p99_read_latency": 0,
-                "avg_write_latency": us, "p99_write_latency": us,
-            });
-            system.call("bdev_delay_create", delay);
-        }
-        system.call("pair_create", json!({"group": GROUP, "name": volume, "volume": medium}));
+        let name = format!("medium-{volume}");
+        medium(&name, VOLUME_BYTES, block_bytes, options.secondary_write_us);
+        system.call("pair_create", json!({"group": GROUP, "name": volume, "volume": name}));
     }
 }
 

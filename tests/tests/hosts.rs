@@ -159,7 +159,7 @@ fn connections_that_say_nothing_or_stop_in_the_middle_do_not_pile_up() {
 }
 
 fn ready(watcher: &mut Watcher) -> Vec<u32> {
-    match watcher.next() {
+    match watcher.next_event() {
         ControllerEvent::Ready(description) => nsids(&description.namespaces),
         other => panic!("{other:?}"),
     }
@@ -174,7 +174,7 @@ fn only_hosts_on_the_list_connect_and_taking_one_off_ends_its_connections() {
     let directory = tempfile::tempdir().unwrap();
     let (mut system, to) = target(directory.path());
     system.call("nvmf_subsystem_allow_any_host", json!({"nqn": NQN, "allow_any_host": false}));
-    let refused = |host: &str| match Watcher::connect(to, host, NQN).next() {
+    let refused = |host: &str| match Watcher::connect(to, host, NQN).next_event() {
         ControllerEvent::Failed(error) => error.to_string(),
         other => panic!("{host} was not refused but: {other:?}"),
     };
@@ -197,7 +197,7 @@ fn discovered(watcher: &mut Watcher, is_right: impl Fn(&[(String, String)]) -> b
     let until = Instant::now() + PATIENCE;
     let mut last = Vec::new();
     while Instant::now() < until {
-        if let ControllerEvent::Discovered { paths, .. } = watcher.next() {
+        if let ControllerEvent::Discovered { paths, .. } = watcher.next_event() {
             last = paths.into_iter().map(|path| (path.subsystem, path.port)).collect();
             if is_right(&last) {
                 return;
@@ -247,7 +247,7 @@ fn namespaces_come_and_go_under_a_connected_host_that_goes_on_working() {
         let until = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < until, "namespaces {wanted:?} were not reported");
-            if let ControllerEvent::Namespaces(now) = watcher.next()
+            if let ControllerEvent::Namespaces(now) = watcher.next_event()
                 && nsids(&now) == wanted
             {
                 return;
