@@ -49,7 +49,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
         match message {
-            Message::OpenStream(open) => self.open_stream(now, link, from, &open, ports),
+            Message::OpenStream(open) => {
+                // A CLOSE of the epoch before may have come in the same train: without it the new epoch would look like
+                // a primary that lost its records.
+                self.retire_streams(now, ports);
+                self.open_stream(now, link, from, &open, ports);
+            }
             Message::JoinPair(join) => {
                 let answer = self.join_pair(now, link, from, &join, ports);
                 if let Err((refusal, text)) = answer {
@@ -566,8 +571,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let mut ended = Vec::new();
         for (id, group) in &self.groups {
             for (stream, inlet) in &group.inlets {
-                let durable = self.intakes.get(stream).map(|intake| intake.durable);
-                if inlet.end.zip(durable).is_some_and(|(end, durable)| durable >= end) && inlet.undurable.is_empty() {
+                // A stream that ended before this process started is not opened again: the journal says what is durable.
+                let durable = self.intakes.get(stream).map_or(inlet.durable, |intake| intake.durable);
+                if inlet.end.is_some_and(|end| durable >= end) && inlet.undurable.is_empty() {
                     ended.push((*id, *stream));
                 }
             }
