@@ -178,7 +178,7 @@ impl<M: Memory> Primary<M> {
             return;
         };
         let member = stream.members.remove(&group_id);
-        let was_open = member.is_some_and(|member| member.opened || member.asked.is_some());
+        let was_open = member.is_some_and(|member| member.opened || member.was_asked);
         let count = stream.count(&self.stamper);
         let (link, epoch, is_broken) = (stream.link, stream.epoch, stream.is_broken());
         if was_open && !is_broken {

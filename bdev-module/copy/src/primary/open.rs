@@ -72,7 +72,7 @@ impl<M: Memory> Primary<M> {
                 again = Some(again.map_or(at, |again| again.min(at)));
                 continue;
             }
-            member.asked = Some(now.mono);
+            (member.asked, member.was_asked) = (Some(now.mono), true);
             let acknowledged = *member.acknowledged.get_or_insert(stream.durable);
             let at = now.mono.after_ns(self.config.retry_ns);
             again = Some(again.map_or(at, |again| again.min(at)));

@@ -52,6 +52,9 @@ pub(super) struct Membership {
     pub acknowledged: Option<Seq>,
     /// When the secondary was last asked in this session.
     pub asked: Option<Mono>,
+    /// The secondary was asked in some session of this epoch: the stream may be in the group's set there, though no
+    /// answer came.
+    pub was_asked: bool,
     /// The secondary's word when it put the opening off.
     pub put_off: Option<String>,
 }
