@@ -207,8 +207,8 @@ impl Core {
     }
 
     /// Ends a link that no group uses, and closes its socket.
-    pub fn link_delete(&mut self, uring: &mut Uring, link: LinkId) {
-        self.engine.link_delete(link);
+    pub fn link_delete(&mut self, now: Now, uring: &mut Uring, link: LinkId) {
+        self.with_engine(now, uring, |engine, world| engine.link_delete(now, link, world));
         self.sockets.close(uring, link);
     }
 

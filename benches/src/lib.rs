@@ -1,1 +1,6 @@
-//! Benchmarks.
+//! Benchmarks, each beside its floor in the same run: `cargo bench -p longrun-benches`.
+//!
+//! | bench | what | beside |
+//! | --- | --- | --- |
+//! | `ring` | a message through the single-producer ring between two cores' ends, on one core | the many-to-one queue that the control plane uses; a `VecDeque` |
+//! | `stamp` | a stamp for one stream, and a fenced clock read | a bare counter |

@@ -68,9 +68,22 @@ pub fn generate(path: &Path) -> Result<PublicKey, IdentityError> {
         IdentityError::Io { doing: "write", path: path.to_owned(), source, advice }
     };
     let (private_key, public_key) = generate_keypair(random_seed().map_err(error)?);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(error)?;
-    // A private key has the same form as a public one.
-    writeln!(file, "{}", PublicKey::from(private_key)).and_then(|()| file.sync_all()).map_err(error)?;
+    // Whole and durable before it has its name: a crash in midway must not leave a key file without a key.
+    let half_written = path.with_extension("new");
+    // One that a crash left; it never was a key.
+    let _ = std::fs::remove_file(&half_written);
+    let write = || {
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half_written)?;
+        // A private key has the same form as a public one.
+        writeln!(file, "{}", PublicKey::from(private_key))?;
+        file.sync_all()?;
+        // Fails where there is a file of that name; a rename would replace it.
+        std::fs::hard_link(&half_written, path)
+    };
+    let written = write();
+    let _ = std::fs::remove_file(&half_written);
+    written.map_err(error)?;
     Ok(PublicKey::from(public_key))
 }
 

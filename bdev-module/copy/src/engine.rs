@@ -259,8 +259,15 @@ impl<M: Memory> Engine<M> {
         Ok(id)
     }
 
-    /// Ends a link. The caller has made sure that no group uses it.
-    pub fn link_delete(&mut self, id: LinkId) {
+    /// Ends a link, with a last word to the peer. The caller has made sure that no group uses it.
+    pub fn link_delete<P>(&mut self, now: Now, id: LinkId, ports: &mut P)
+    where
+        P: Ports<Buf = M::Buf, Shared = M::Shared>,
+    {
+        if let Some(link) = self.links.get_mut(id) {
+            link.close();
+            self.transmit(now, id, ports);
+        }
         if let Some(slot) = self.links.slots.get_mut(id.0 as usize) {
             *slot = None;
         }

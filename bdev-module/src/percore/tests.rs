@@ -215,7 +215,7 @@ fn links_of_two_cores_find_each_other_through_their_sockets() {
     assert_eq!(sites[0].core.engine().link_peer(links[0]), Some(sites[1].system));
     assert!(sites[0].core.socket_stats(links[0]).unwrap().datagrams_received > 0);
     let Site { core, uring, .. } = &mut sites[0];
-    core.link_delete(uring, links[0]);
+    core.link_delete(now(), uring, links[0]);
     assert_eq!(core.socket_stats(links[0]), None);
     until(&mut sites[..1], "the socket's end", |sites| sites[0].uring.in_flight().eq(&0).then_some(()));
 }

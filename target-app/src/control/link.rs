@@ -5,9 +5,7 @@ use longrun_copy::link::{LinkConfig, LinkStats, Security as LinkSecurity, public
 use longrun_copy::types::{LinkId, SystemId};
 use longrun_hal::net::{UdpConfig, udp_bind};
 use longrun_rpc::RpcError;
-use longrun_rpc::methods::link::{
-    LinkCounters, LinkCreate, LinkDelete, LinkGet, LinkInfo, LinkState, Security,
-};
+use longrun_rpc::methods::link::{LinkCounters, LinkCreate, LinkDelete, LinkGet, LinkInfo, LinkState, Security};
 use longrun_rpc::types::PublicKey;
 use std::path::Path;
 use std::time::Instant;
@@ -61,7 +59,10 @@ impl Control {
         let endpoint = udp_bind(call.local_addr, &socket).map_err(|error| {
             RpcError::errno(
                 error.raw_os_error().unwrap_or(libc::EIO),
-                format!("cannot bind UDP {}: {error}; is the address this machine's and the port free?", call.local_addr),
+                format!(
+                    "cannot bind UDP {}: {error}; is the address this machine's and the port free?",
+                    call.local_addr
+                ),
             )
         })?;
         if let Some(notice) = &endpoint.notice {
@@ -92,8 +93,8 @@ impl Control {
         let (core, id) = (link.core, link.id);
         self.reactor(core)
             .call(move |reactor| {
-                let (core, uring, _) = reactor.core();
-                core.link_delete(uring, id);
+                let (core, uring, now) = reactor.core();
+                core.link_delete(now, uring, id);
             })
             .await;
         state.links.remove(&call.name);
