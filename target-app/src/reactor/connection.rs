@@ -22,6 +22,9 @@ pub const STAGING_BYTES: usize = 64 << 10;
 const SEND_BYTES_MAX: usize = 2 << 20;
 /// And no more pieces than this.
 const SEND_PIECES_MAX: usize = 512;
+/// How long a connection that is being closed gets to send what it has. A host that has stopped reading would else keep
+/// the connection, its queues and its controller for ever.
+const CLOSE_NS_MAX: u64 = 2_000_000_000;
 
 /// What a connection's machine may use while it handles one event. Effects are collected and carried out afterwards by
 /// the reactor, so nothing re-enters the machine.
@@ -88,6 +91,8 @@ pub struct Session {
     /// Number of machine sends that the send in flight carries; 0 if none is in flight.
     sends_in_flight: u32,
     closing: Option<CloseReason>,
+    /// When the closing no longer waits for what is to be sent; set when it begins.
+    close_deadline_ns: Option<u64>,
     /// The socket was shut down; it is gone from the reactor's view once its last operation came back.
     shut: bool,
 }
@@ -128,6 +133,7 @@ impl Session {
             outgoing: VecDeque::new(),
             sends_in_flight: 0,
             closing: None,
+            close_deadline_ns: None,
             shut: false,
         }
     }
@@ -234,6 +240,11 @@ impl Session {
     /// Sends what the turn produced, and closes once nothing is left to send. True if the session is over: nothing of it
     /// is in flight any more.
     pub fn flush(&mut self, turn: &mut Turn<'_>) -> bool {
+        let overdue = self.closing.is_some()
+            && *self.close_deadline_ns.get_or_insert(turn.now_ns.saturating_add(CLOSE_NS_MAX)) <= turn.now_ns;
+        if overdue {
+            self.outgoing.clear();
+        }
         if self.sends_in_flight == 0 && !self.outgoing.is_empty() && !self.shut {
             let mut gather = turn.uring.gather();
             while let Some(next) = self.outgoing.front() {
@@ -251,13 +262,19 @@ impl Session {
             }
             turn.uring.send(turn.send_token, &self.socket, gather);
         }
-        if self.closing.is_some() && self.sends_in_flight == 0 && !self.shut {
+        if self.closing.is_some() && (self.sends_in_flight == 0 || overdue) && !self.shut {
             self.shut = true;
-            // Ends a receive that is in flight, with 0 bytes; dropping the last handle closes the socket.
+            // Ends a receive that is in flight, with 0 bytes, and a send that waits for the host; dropping the last handle
+            // closes the socket.
             turn.uring.shutdown(super::token::IGNORED, &self.socket, Shutdown::Both);
         }
         let receiving = matches!(self.receiving, Receiving::Staging | Receiving::Into { .. });
         self.shut && !receiving && self.sends_in_flight == 0 && self.machine.is_finished()
+    }
+
+    /// Whether the connection is being closed and still waits for what is to be sent.
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some() && !self.shut
     }
 
     /// Whether [`Session::flush`] has something to do.

@@ -129,6 +129,8 @@ enum Asker {
 struct Listener {
     address: SocketAddr,
     socket: Fd,
+    /// Accepting failed; the next connection tick tries again.
+    rests: bool,
 }
 
 /// What a reactor is made of; see [`Reactor::new`].
@@ -170,6 +172,8 @@ pub struct Reactor {
     accept_next: usize,
     connection_tick_ns: u64,
     stats: ReactorStats,
+    /// How long the turn under way waited for its batch.
+    waited_ns: u64,
     served: Served,
     tickets: HashMap<u64, oneshot::Sender<Answer>>,
     ticket_next: u64,
@@ -196,6 +200,7 @@ impl Reactor {
             accept_next: 0,
             connection_tick_ns: 0,
             stats: ReactorStats::default(),
+            waited_ns: 0,
             served: Served::default(),
             tickets: HashMap::new(),
             ticket_next: 0,
@@ -216,13 +221,16 @@ impl Reactor {
             let worked = self.turn(wait)?;
             let ended_ns = mono_ns();
             let took_ns = ended_ns.saturating_sub(turn_began_ns);
+            // What the turn waited for its batch is idle time, also if there was something in it at last.
+            let waited_ns = std::mem::take(&mut self.waited_ns).min(took_ns);
+            self.stats.idle_ns += waited_ns;
             if worked {
                 worked_ns = ended_ns;
                 self.stats.busy_turns += 1;
-                self.stats.busy_ns += took_ns;
+                self.stats.busy_ns += took_ns - waited_ns;
             } else {
                 self.stats.idle_turns += 1;
-                self.stats.idle_ns += took_ns;
+                self.stats.idle_ns += took_ns - waited_ns;
             }
             turn_began_ns = ended_ns;
         }
@@ -252,7 +260,9 @@ impl Reactor {
                 let idle = self.parts.mesh.is_empty() && self.parts.commands.is_empty();
                 let wait = idle.then_some(wait);
                 self.stats.sleeps += u64::from(idle);
+                let began_ns = mono_ns();
                 let reaped = self.parts.uring.submit_and_reap(wait, &mut completions)?;
+                self.waited_ns = mono_ns().saturating_sub(began_ns);
                 drop(announced);
                 reaped
             }
@@ -451,8 +461,17 @@ impl Reactor {
             return;
         }
         self.connection_tick_ns = now.mono.0 + CONNECTION_TICK_NS;
+        for (index, listener) in &mut self.listeners {
+            if std::mem::take(&mut listener.rests) {
+                self.parts.uring.accept(token::ACCEPT | index as u64, &listener.socket);
+            }
+        }
         for index in 0..self.sessions.capacity() {
             let Some(session) = self.sessions.get(index) else { continue };
+            if session.is_closing() {
+                // Nothing may ever come back from a host that has stopped reading.
+                self.dirty.push(index);
+            }
             if session.machine.deadline_ns().is_some_and(|due_ns| due_ns <= now.mono.0) {
                 self.with_session(now, index, |session, turn| session.handle(turn, Event::Tick));
             }
@@ -501,7 +520,7 @@ fn core_of(id: ConnectionId) -> usize {
 impl Reactor {
     /// Listens; accepted connections go round over all cores. `address` is the bound one.
     pub fn listen(&mut self, socket: Fd, address: SocketAddr) {
-        let index = self.listeners.insert(Listener { address, socket: socket.clone() });
+        let index = self.listeners.insert(Listener { address, socket: socket.clone(), rests: false });
         self.parts.uring.accept(token::ACCEPT | index as u64, &socket);
     }
 
@@ -509,6 +528,10 @@ impl Reactor {
     pub fn unlisten(&mut self, address: SocketAddr) {
         let found = self.listeners.iter().find(|(_, listener)| listener.address == address).map(|(index, _)| index);
         if let Some(index) = found {
+            if self.listeners[index].rests {
+                self.listeners.remove(index);
+                return;
+            }
             // The slot is given back when the accept has ended, so that its token never means another listener.
             self.parts.uring.cancel(&self.listeners[index].socket);
         }
@@ -533,8 +556,9 @@ impl Reactor {
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {
                 self.listeners.remove(index);
             }
-            // Out of descriptors, or a connection that was gone before it was accepted: go on listening.
-            _ => {
+            // Out of descriptors, mostly, and still so a moment later: asking again at once would only spin.
+            Err(_) => self.listeners[index].rests = true,
+            Ok(_) => {
                 let socket = self.listeners[index].socket.clone();
                 self.parts.uring.accept(token::ACCEPT | index as u64, &socket);
             }
@@ -543,8 +567,8 @@ impl Reactor {
 
     /// Begins to serve a connection on this core.
     fn serve(&mut self, now: &Now, socket: Fd, listener: SocketAddr) {
-        let addresses = net::tcp_tune(&socket)
-            .and_then(|()| Ok((net::peer_address(&socket)?, net::local_address(&socket)?)));
+        let addresses =
+            net::tcp_tune(&socket).and_then(|()| Ok((net::peer_address(&socket)?, net::local_address(&socket)?)));
         // A socket that is already gone has no addresses; there is nobody to tell.
         let Ok((peer, local)) = addresses else { return };
         let staging = self.parts.core.arena().alloc(STAGING_BYTES);
@@ -576,8 +600,13 @@ impl Reactor {
         self.each_session(now, |session, turn| session.handle(turn, Event::ConfigChanged));
     }
 
-    /// Ends all connections, for a shutdown.
+    /// Ends all connections and lets no new ones in, for a shutdown: a host that came back while streams drain would have
+    /// its commands fail instead of waiting for the next start.
     pub fn close_connections(&mut self) {
+        let addresses: Vec<SocketAddr> = self.listeners.iter().map(|(_, listener)| listener.address).collect();
+        for address in addresses {
+            self.unlisten(address);
+        }
         let now = self.now();
         self.each_session(&now, |session, turn| session.handle(turn, Event::Close));
     }
