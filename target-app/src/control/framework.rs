@@ -3,6 +3,7 @@
 use super::bdev::TICK_RATE_HZ;
 use super::nvmf::thread_name;
 use super::{Caller, Control, State};
+use longrun_bdev::catalog::Kind;
 use longrun_nvmf::target::{Namespace, Subsystem};
 use longrun_rpc::RpcError;
 use longrun_rpc::config::{Config, ConfigCall, SUBSYSTEMS};
@@ -13,6 +14,7 @@ use longrun_rpc::methods::framework::{
 };
 use longrun_rpc::methods::{Method, to_params};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
@@ -83,15 +85,10 @@ impl Control {
         let state = self.state().await;
         let calls = match call.name.as_str() {
             "log" => vec![config_call(&LogSetLevel { level: self.log.level() })],
-            "bdev" => state
-                .catalog
-                .config()
-                .into_iter()
-                .map(|(method, params)| ConfigCall { method: method.to_owned(), params })
-                .collect(),
+            "bdev" => devices_config(&state).0,
             "link" => state.links.values().map(|link| config_call(&link.call)).collect(),
             "group" => state.groups.values().map(|group| config_call(&group.call)).collect(),
-            "pair" => state.pairs.values().map(|pair| config_call(&pair.call)).collect(),
+            "pair" => devices_config(&state).1,
             "nvmf" => nvmf_config(&state),
             other => {
                 let known: Vec<&str> = SUBSYSTEMS.iter().map(|(name, _)| *name).collect();
@@ -161,13 +158,36 @@ fn config_call<M: Method>(params: &M) -> ConfigCall {
     ConfigCall { method: M::NAME.to_owned(), params: to_params(params) }
 }
 
+/// The calls that make the bdevs again and those that make the pairs, each in the order in which things were made. A bdev
+/// that stands on a pair's replica device can only be made after that pair, so it is among the second.
+fn devices_config(state: &State) -> (Vec<ConfigCall>, Vec<ConfigCall>) {
+    let mut bdevs = state.catalog.config().into_iter();
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let mut late = HashSet::new();
+    for entry in state.catalog.iter() {
+        if entry.kind == Kind::Replica {
+            late.insert(entry.id);
+            let pair = state.pairs.values().find(|pair| pair.replica == entry.id);
+            second.extend(pair.map(|pair| config_call(&pair.call)));
+            continue;
+        }
+        let Some((method, params)) = bdevs.next() else { break };
+        let call = ConfigCall { method: method.to_owned(), params };
+        if entry.base.is_some_and(|base| late.contains(&base)) {
+            late.insert(entry.id);
+            second.push(call);
+        } else {
+            first.push(call);
+        }
+    }
+    (first, second)
+}
+
 /// The calls that make the target again, from what it is.
 fn nvmf_config(state: &State) -> Vec<ConfigCall> {
     let raw = |method: &str, params: Value| ConfigCall { method: method.to_owned(), params };
     let mut calls: Vec<ConfigCall> = state.transport.iter().map(config_call).collect();
-    let listen = |address: &std::net::SocketAddr| {
-        json!(longrun_rpc::methods::nvmf::ListenAddress::from(*address))
-    };
+    let listen = |address: &std::net::SocketAddr| json!(longrun_rpc::methods::nvmf::ListenAddress::from(*address));
     for address in &state.target.discovery_listeners {
         let params = json!({"nqn": longrun_nvmf::DISCOVERY_NQN, "listen_address": listen(address)});
         calls.push(raw("nvmf_subsystem_add_listener", params));

@@ -5,6 +5,7 @@ use super::{Caller, Control, State, catalog_error, operator_error};
 use crate::reactor::Ended;
 use longrun_bdev::BdevId;
 use longrun_bdev::catalog::{Entry, Kind, Spec};
+use longrun_copy::engine::OperatorError;
 use longrun_copy::primary::{self, PairConfig as PrimaryPair};
 use longrun_copy::secondary::{self, PairConfig as SecondaryPair};
 use longrun_copy::types::{GroupId, Now, PairId, VolumeId};
@@ -22,6 +23,8 @@ pub struct PairEntry {
     pub id: PairId,
     /// The device that hosts see.
     pub replica: BdevId,
+    /// Why the engine has given the pair up, while its replica device is still there to be deleted.
+    pub failed: Option<String>,
 }
 
 /// What replica devices' identities are derived from before a takeover: a pair's name, so that a restart keeps them.
@@ -34,18 +37,27 @@ impl Control {
         match caller {
             Caller::Operator => {
                 if let Err(error) = ended.wait().await {
-                    self.forget_pair(&call.group, &name).await;
-                    return Err(operator_error(error));
+                    let mut error = operator_error(error);
+                    self.note_failed(&call.group, &name, &error.message).await;
+                    if let Err(held) = self.forget_pair(&call.group, &name).await {
+                        error.message = format!("{}; {}, then pair_delete it", error.message, held.message);
+                    }
+                    return Err(error);
                 }
             }
             Caller::Configuration => {
                 // The peer may be away for long; hosts are served meanwhile as the pair's state allows.
                 let group = call.group.clone();
                 let shown = name.clone();
+                let control = Arc::clone(self);
                 tokio::spawn(async move {
                     match ended.wait().await {
                         Ok(_) => tracing::info!("pair {shown} of group {group} is established"),
-                        Err(error) => tracing::warn!("pair {shown} of group {group}: {error}"),
+                        Err(error) => {
+                            tracing::warn!("pair {shown} of group {group}: {error}");
+                            // It stays, as configured: hosts may be connected to it, and the operator decides.
+                            control.note_failed(&group, &shown, &operator_error(error).message).await;
+                        }
                     }
                 });
             }
@@ -125,7 +137,7 @@ impl Control {
         match (began, entry) {
             (Ok(ended), _) => {
                 let id = PairId::of_name(GroupId::of_name(&call.group), &key.1);
-                state.pairs.insert(key, PairEntry { call: call.clone(), id, replica });
+                state.pairs.insert(key, PairEntry { call: call.clone(), id, replica, failed: None });
                 Ok(ended)
             }
             (Err(error), entry) => {
@@ -138,13 +150,26 @@ impl Control {
         }
     }
 
-    /// Undoes a creation that the engine has given up: the engine has forgotten the pair.
-    async fn forget_pair(&self, group: &str, name: &str) {
+    /// Keeps the reason for which the engine gave a pair up, for as long as the pair is shown.
+    async fn note_failed(&self, group: &str, name: &str, reason: &str) {
+        if let Some(pair) = self.state().await.pairs.get_mut(&(group.to_owned(), name.to_owned())) {
+            pair.failed = Some(reason.to_owned());
+        }
+    }
+
+    /// Removes a pair that the engine has forgotten, with its replica device. Changes nothing while somebody holds the
+    /// device: a namespace or a bdev must not be left standing on nothing.
+    async fn forget_pair(&self, group: &str, name: &str) -> Result<(), RpcError> {
         let mut state = self.state().await;
-        let Some(pair) = state.pairs.remove(&(group.to_owned(), name.to_owned())) else { return };
-        let Some(entry) = state.catalog.get(pair.replica).cloned() else { return };
-        drop(self.take_device(&entry).await);
-        state.catalog.remove(entry.id);
+        let key = (group.to_owned(), name.to_owned());
+        let Some(replica) = state.pairs.get(&key).map(|pair| pair.replica) else { return Ok(()) };
+        if let Some(entry) = state.catalog.get(replica).cloned() {
+            state.catalog.check_delete(&entry.name, Some(Kind::Replica)).map_err(catalog_error)?;
+            drop(self.take_device(&entry).await?);
+            state.catalog.remove(replica);
+        }
+        state.pairs.remove(&key);
+        Ok(())
     }
 
     pub(super) async fn pair_delete(&self, call: &PairDelete) -> Result<bool, RpcError> {
@@ -171,10 +196,14 @@ impl Control {
                     })
                 })
                 .await
-                .map_err(operator_error)?
         };
-        ended.wait().await.map_err(operator_error)?;
-        self.forget_pair(&call.group, &call.name).await;
+        match ended {
+            Ok(ended) => drop(ended.wait().await.map_err(operator_error)?),
+            // The engine gave it up earlier; what is left is the device.
+            Err(OperatorError::NotFound(_)) => {}
+            Err(error) => return Err(operator_error(error)),
+        }
+        self.forget_pair(&call.group, &call.name).await?;
         Ok(true)
     }
 
@@ -216,6 +245,7 @@ impl Control {
                 pending_records: None,
                 counters: PairCounters::default(),
             };
+            let forgotten = PairInfo { reason: pair.failed.clone(), ..base_of_info.clone() };
             let info = self
                 .reactor(group.core)
                 .call(move |reactor| {
@@ -232,7 +262,7 @@ impl Control {
                     })
                 })
                 .await;
-            infos.extend(info);
+            infos.push(info.unwrap_or(forgotten));
         }
         Ok(infos)
     }
