@@ -35,8 +35,20 @@ impl Cores {
             core.reactor.post(Reactor::stop);
         }
         for thread in self.threads {
-            // A reactor that panicked has said why.
+            // It has not panicked: that would have ended the process.
             let _ = thread.join();
+        }
+    }
+}
+
+/// Ends the process when a reactor panics: what it served would hang for ever, while a process that is gone is started
+/// again and its peers know what to do.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
         }
     }
 }
@@ -79,8 +91,7 @@ pub fn start(
             .spawn(move || {
                 let made = (|| {
                     longrun_hal::affinity::pin_current_thread(processor).map_err(|error| error.to_string())?;
-                    let arena = Arena::new(ArenaConfig::new(memory_bytes))
-                        .map_err(|error| error.to_string())?;
+                    let arena = Arena::new(ArenaConfig::new(memory_bytes)).map_err(|error| error.to_string())?;
                     if let Some(notice) = arena.notice() {
                         tracing::warn!("reactor {index}: {notice}");
                     }
@@ -104,6 +115,7 @@ pub fn start(
                 match made {
                     Ok(reactor) => {
                         let _ = started.send(Ok(()));
+                        let _abort = AbortOnPanic;
                         if let Err(error) = reactor.run() {
                             tracing::error!("reactor {index} cannot go on: {error}");
                             std::process::abort();
