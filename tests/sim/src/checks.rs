@@ -148,6 +148,11 @@ impl World {
         for node in 0..self.nodes.len() {
             let it = &mut self.nodes[node];
             let now = it.clock.read(self.at);
+            text += &format!(
+                "; node {node}: {:?}, next {:?}",
+                it.ports.pool,
+                it.engine.as_ref().map(|e| e.next_timeout(now))
+            );
             let Some(engine) = &mut it.engine else {
                 text += &format!("; node {node} is down");
                 continue;

@@ -122,7 +122,9 @@ impl World {
         if !self.trouble[node].is_shutting_down {
             return;
         }
-        let state = self.operate(node, |engine, ports, _| engine.primary(ports).0.shutdown_state());
+        let it = &mut self.nodes[node];
+        let Some(engine) = &mut it.engine else { return };
+        let state = engine.primary(&mut it.ports).0.shutdown_state();
         if matches!(state, Shutdown::Done { .. }) && self.nodes[node].writing_meta.is_empty() {
             self.totals.primary_restarts += 1;
             self.kill(node, Loss::Process);

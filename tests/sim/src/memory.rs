@@ -14,7 +14,17 @@ pub struct Pool {
     /// While set, nothing is given.
     denied: Cell<bool>,
     refusals: Cell<u64>,
-    spare: RefCell<Vec<Vec<u8>>>,
+    spare: RefCell<Spare>,
+}
+
+/// Buffers for reuse.
+#[derive(Default)]
+struct Spare(Vec<Vec<u8>>);
+
+impl std::fmt::Debug for Spare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.len())
+    }
 }
 
 impl Pool {
@@ -25,7 +35,7 @@ impl Pool {
             limit_bytes,
             denied: Cell::new(false),
             refusals: Cell::new(0),
-            spare: RefCell::new(Vec::new()),
+            spare: RefCell::new(Spare::default()),
         })
     }
 
@@ -51,7 +61,7 @@ impl Pool {
     /// A buffer for a host, whose memory is not the engine's.
     pub fn take(self: &Rc<Pool>, bytes: usize) -> Buf {
         self.used_bytes.set(self.used_bytes.get() + bytes);
-        let spare = (bytes == TRAIN_BYTES).then(|| self.spare.borrow_mut().pop()).flatten();
+        let spare = (bytes == TRAIN_BYTES).then(|| self.spare.borrow_mut().0.pop()).flatten();
         // Not zeroes: what the engine does not fill must not look like an empty block.
         let bytes_of = spare.unwrap_or_else(|| vec![0xa5; bytes]);
         Buf { bytes: bytes_of, charge: Charge { bytes, pool: self.clone() } }
@@ -91,8 +101,8 @@ impl AsMut<[u8]> for Buf {
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        if self.bytes.len() == TRAIN_BYTES && self.charge.pool.spare.borrow().len() < 64 {
-            self.charge.pool.spare.borrow_mut().push(std::mem::take(&mut self.bytes));
+        if self.bytes.len() == TRAIN_BYTES && self.charge.pool.spare.borrow().0.len() < 64 {
+            self.charge.pool.spare.borrow_mut().0.push(std::mem::take(&mut self.bytes));
         }
     }
 }

@@ -357,6 +357,15 @@ impl World {
         it.turn_at = None;
         let batch: Vec<Input> = it.inbox.drain(..).collect();
         let now = it.clock.read(self.at);
+        if self.is_loud {
+            let next = it.engine.as_ref().and_then(|engine| engine.next_timeout(now));
+            println!(
+                "{:>14.6} ms  node {node}  turn at {now:?}, {} inputs, due {next:?}",
+                self.at as f64 / 1e6,
+                batch.len()
+            );
+        }
+        let it = &mut self.nodes[node];
         let denied = self.at < self.trouble[node].no_memory_until;
         it.ports.pool.deny(denied);
         for input in batch {
