@@ -154,10 +154,7 @@ fn read_all(database: &Database) -> Result<Entries, redb::Error> {
     Ok(entries)
 }
 
-fn commit<'a>(
-    database: &Database,
-    entries: impl IntoIterator<Item = (&'a str, &'a [u8])>,
-) -> Result<(), redb::Error> {
+fn commit<'a>(database: &Database, entries: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut table = transaction.open_table(ENTRIES)?;

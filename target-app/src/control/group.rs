@@ -157,8 +157,12 @@ impl Control {
         if let Some(name) = &call.name {
             group_of(&state, name)?;
         }
-        let names: Vec<String> =
-            state.groups.keys().filter(|name| call.name.as_ref().is_none_or(|wanted| wanted == *name)).cloned().collect();
+        let names: Vec<String> = state
+            .groups
+            .keys()
+            .filter(|name| call.name.as_ref().is_none_or(|wanted| wanted == *name))
+            .cloned()
+            .collect();
         let mut infos = Vec::new();
         for name in names {
             let Some(group) = state.groups.get(&name) else { continue };

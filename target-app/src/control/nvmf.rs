@@ -15,8 +15,8 @@ use longrun_rpc::methods::nvmf::{
     NvmfCreateTransport, NvmfDeleteSubsystem, NvmfGetStats, NvmfGetSubsystems, NvmfGetTransports, NvmfStats,
     NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs, NvmfSubsystemAllowAnyHost,
     NvmfSubsystemGetControllers, NvmfSubsystemGetListeners, NvmfSubsystemGetQpairs, NvmfSubsystemRemoveHost,
-    NvmfSubsystemRemoveListener, NvmfSubsystemRemoveNs, PollGroupStats, QpairInfo, SubsystemInfo, Subtype,
-    TransportInfo, TrType,
+    NvmfSubsystemRemoveListener, NvmfSubsystemRemoveNs, PollGroupStats, QpairInfo, SubsystemInfo, Subtype, TrType,
+    TransportInfo,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,16 +55,19 @@ impl Control {
     pub(super) async fn nvmf_get_transports(&self, _: &NvmfGetTransports) -> Result<Vec<TransportInfo>, RpcError> {
         let state = self.state().await;
         let limits = state.target.limits;
-        Ok(state.transport.iter().map(|transport| TransportInfo {
-            trtype: TrType::Tcp,
-            max_queue_depth: limits.io_queue_entries_max,
-            max_io_qpairs_per_ctrlr: limits.io_queues_max,
-            in_capsule_data_size: IN_CAPSULE_BYTES_IO,
-            max_io_size: TRANSFER_BYTES_MAX,
-            max_aq_depth: limits.io_queue_entries_max,
-            c2h_success: transport.c2h_success.unwrap_or(true),
-        })
-        .collect())
+        Ok(state
+            .transport
+            .iter()
+            .map(|transport| TransportInfo {
+                trtype: TrType::Tcp,
+                max_queue_depth: limits.io_queue_entries_max,
+                max_io_qpairs_per_ctrlr: limits.io_queues_max,
+                in_capsule_data_size: IN_CAPSULE_BYTES_IO,
+                max_io_size: TRANSFER_BYTES_MAX,
+                max_aq_depth: limits.io_queue_entries_max,
+                c2h_success: transport.c2h_success.unwrap_or(true),
+            })
+            .collect())
     }
 
     pub(super) async fn nvmf_create_subsystem(&self, call: &NvmfCreateSubsystem) -> Result<bool, RpcError> {
@@ -79,11 +82,8 @@ impl Control {
         let text = |error: longrun_nvmf::target::TextError| RpcError::invalid_params(error.to_string());
         let serial = call.serial_number.clone().unwrap_or_else(|| "00000000000000000000".to_owned());
         let model = call.model_number.as_deref().unwrap_or(MODEL);
-        let mut subsystem = Subsystem::new(
-            nqn,
-            SerialNumber::new(&serial).map_err(text)?,
-            ModelNumber::new(model).map_err(text)?,
-        );
+        let mut subsystem =
+            Subsystem::new(nqn, SerialNumber::new(&serial).map_err(text)?, ModelNumber::new(model).map_err(text)?);
         subsystem.allow_any_host = call.allow_any_host.unwrap_or(false);
         subsystem.cntlid_min = call.min_cntlid.unwrap_or(subsystem.cntlid_min);
         subsystem.cntlid_max = call.max_cntlid.unwrap_or(subsystem.cntlid_max);
@@ -207,7 +207,9 @@ impl Control {
             )));
         }
         if state.transport.is_none() {
-            return Err(RpcError::wrong_state("there is no transport yet; call nvmf_create_transport with trtype TCP first"));
+            return Err(RpcError::wrong_state(
+                "there is no transport yet; call nvmf_create_transport with trtype TCP first",
+            ));
         }
         let nqn = if call.nqn == DISCOVERY_NQN { None } else { Some(subsystem_of(&state, &call.nqn)?.nqn.clone()) };
         let address = call.listen_address.socket_addr();

@@ -53,7 +53,9 @@ impl Timekeeper {
             tokio::time::sleep(STEP).await;
             let found = self.timeline.discipline();
             if found.single_stamper_only && !std::mem::replace(&mut warned, true) {
-                tracing::warn!("the processors' counters cannot be trusted to agree; stamps are given on one core only");
+                tracing::warn!(
+                    "the processors' counters cannot be trusted to agree; stamps are given on one core only"
+                );
             }
             let mut seen_ns = 0;
             for reactor in &reactors {
