@@ -225,8 +225,8 @@ impl Control {
     async fn note_takeover(&self, state: &mut State, name: &str, status: &Status) {
         if let Status::Secondary(status) = status
             && status.phase == GroupPhase::TakenOver
-            && state.groups.get(name).is_some_and(|group| !group.taken_over)
             && let Some(certificate) = &status.certificate
+            && !state.has_identities(name, certificate)
         {
             self.adopt_identities(state, name, certificate).await;
         }
@@ -261,6 +261,16 @@ impl Control {
 }
 
 impl State {
+    /// Whether a taken-over group and all its volumes that are here show themselves as the certificate says.
+    fn has_identities(&self, name: &str, certificate: &takeover::LossCertificate) -> bool {
+        let shown = |volume: &takeover::VolumeIdentity| {
+            let pair = self.pairs.values().find(|pair| pair.id == volume.pair);
+            let entry = pair.and_then(|pair| self.catalog.get(pair.replica));
+            entry.is_none_or(|entry| *entry.uuid.as_bytes() == volume.uuid)
+        };
+        self.groups.get(name).is_some_and(|group| group.taken_over) && certificate.volumes.iter().all(shown)
+    }
+
     /// Whether the bdev is the replica device of a secondary that was not taken over.
     pub(super) fn is_untaken_secondary(&self, bdev: BdevId) -> bool {
         self.pairs.iter().any(|((group, _), pair)| {

@@ -34,9 +34,14 @@ impl Control {
     pub(super) async fn pair_create(self: &Arc<Self>, call: &PairCreate, caller: Caller) -> Result<String, RpcError> {
         let name = call.name.as_str().to_owned();
         let ended = self.begin_pair(call).await?;
+        // Of a group that was taken over, the volume must never be seen under its former identity.
+        self.notice_takeovers().await;
         match caller {
-            Caller::Operator => {
-                if let Err(error) = ended.wait().await {
+            Caller::Operator => match ended.wait().await {
+                Ok(_) => {}
+                // The engine goes on trying and holds the volume; `pair_get` shows what it waits for.
+                Err(error @ OperatorError::TimedOut(_)) => return Err(operator_error(error)),
+                Err(error) => {
                     let mut error = operator_error(error);
                     self.note_failed(&call.group, &name, &error.message).await;
                     if let Err(held) = self.forget_pair(&call.group, &name).await {
@@ -44,7 +49,7 @@ impl Control {
                     }
                     return Err(error);
                 }
-            }
+            },
             Caller::Configuration => {
                 // The peer may be away for long; hosts are served meanwhile as the pair's state allows.
                 let group = call.group.clone();
@@ -53,6 +58,9 @@ impl Control {
                 tokio::spawn(async move {
                     match ended.wait().await {
                         Ok(_) => tracing::info!("pair {shown} of group {group} is established"),
+                        Err(error @ OperatorError::TimedOut(_)) => {
+                            tracing::warn!("pair {shown} of group {group}: {error}");
+                        }
                         Err(error) => {
                             tracing::warn!("pair {shown} of group {group}: {error}");
                             // It stays, as configured: hosts may be connected to it, and the operator decides.
