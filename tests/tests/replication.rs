@@ -16,7 +16,8 @@ const MIB: u64 = 1 << 20;
 
 #[test]
 fn a_secondary_killed_twenty_times_under_load_loses_nothing_and_catches_up() {
-    let mut sites = Sites::paired(&Options::default());
+    // Two streams, so that the limit time is the lesser of two tips.
+    let mut sites = Sites::paired(&Options { scope: "pair", ..Options::default() });
     let observer = sites.observe_primary();
     let load = sites.load(2 * MIB, 11);
     for round in 0..20u64 {
@@ -78,7 +79,8 @@ fn a_takeover_killed_at_each_step_is_finished_after_the_restart() {
     // Each step but the last; some are over in less than a look, and are met by chance at one of the other moments.
     for (round, wanted) in ["Journal", "Seal", "Apply", "Flush", "Close"].into_iter().enumerate() {
         // Journaling and applying take long enough to be met.
-        let slow = Options { secondary_write_us: 30_000, journal_write_us: 200_000, ..Options::default() };
+        let scope = ["group", "pair", "system"][round % 3];
+        let slow = Options { scope, secondary_write_us: 30_000, journal_write_us: 200_000, ..Options::default() };
         let mut sites = Sites::paired(&slow);
         let observer = sites.observe_primary();
         let load = sites.load(3 * MIB, round as u64);

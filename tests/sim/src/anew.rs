@@ -86,6 +86,7 @@ impl World {
             there.copy_from(&self.disks[&here]);
             self.disks.insert((secondary, pair.secondary_volume), there);
             self.unsure[index].clear();
+            self.local_order[index].clear();
             self.was_torn[index] = false;
         }
         self.operate_secondary(secondary);

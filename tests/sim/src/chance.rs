@@ -8,7 +8,7 @@ impl Chance {
     /// The sequence of this seed.
     pub fn new(seed: u64) -> Chance {
         let mut chance = Chance(seed ^ 0x6c6f_6e67_7275_6e21);
-        chance.next();
+        chance.draw();
         chance
     }
 
@@ -18,24 +18,24 @@ impl Chance {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
     /// A number in `low..=high`.
     pub fn range(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low + 1)
+        low + self.draw() % (high - low + 1)
     }
 
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        (self.draw() % bound as u64) as usize
     }
 
     /// Whether something of this probability happens.
     pub fn hits(&mut self, probability: f64) -> bool {
-        ((self.next() >> 11) as f64) < probability * (1u64 << 53) as f64
+        ((self.draw() >> 11) as f64) < probability * (1u64 << 53) as f64
     }
 
     /// A number between the two whose order of magnitude is drawn first: small ones are as likely as large ones.
@@ -55,7 +55,7 @@ impl Chance {
     pub fn bytes(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];
         for eight in bytes.chunks_exact_mut(8) {
-            eight.copy_from_slice(&self.next().to_le_bytes());
+            eight.copy_from_slice(&self.draw().to_le_bytes());
         }
         bytes
     }

@@ -75,7 +75,7 @@ impl World {
             return;
         }
         self.forks_left -= 1;
-        self.fork_countdown = self.chance.log_range(1, 800);
+        self.fork_countdown = self.chance.log_range(1, 300);
         if self.groups.iter().any(|group| group.takeover_begun) {
             return;
         }

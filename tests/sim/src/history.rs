@@ -34,16 +34,6 @@ impl History {
         self.records.keys().next_back().copied()
     }
 
-    /// How many records there are.
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
     /// The first record later than `time`.
     pub fn first_after(&self, time: Time) -> Option<&RecordHead> {
         let from = Stamp { time: time.after_ns(1), stream: StreamId(0), seq: longrun_copy::types::Seq(0) };
@@ -75,6 +65,11 @@ impl History {
             }
         }
         images
+    }
+
+    /// What a pair's volumes hold before anything is written.
+    pub fn initial(&self, pair: PairId) -> Vec<u8> {
+        self.initial[&pair].1.clone()
     }
 
     /// Records of a stream in the order of their numbers.

@@ -29,8 +29,6 @@ pub struct Op {
     pub must_exceed: Option<Stamp>,
     pub stamp: Option<Stamp>,
     pub is_answered: bool,
-    /// The life of the node it was sent to.
-    pub life: u32,
 }
 
 /// What a host hears.
@@ -108,16 +106,7 @@ impl World {
         let id = self.ops.len();
         let group = self.pairs[pair].group;
         let must_exceed = self.groups[group].known;
-        self.ops.push(Op {
-            client,
-            pair,
-            kind,
-            extent,
-            must_exceed,
-            stamp: None,
-            is_answered: false,
-            life: self.nodes[node].life,
-        });
+        self.ops.push(Op { client, pair, kind, extent, must_exceed, stamp: None, is_answered: false });
         self.ops_left -= 1;
         self.clients[client].op = Some(id);
         self.note(10, id as u64, lba);

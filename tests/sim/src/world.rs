@@ -11,7 +11,7 @@ use crate::report::Totals;
 use longrun_copy::engine::OperatorError;
 use longrun_copy::ports::{Event, LocalIo, LocalToken, OperatorAnswer};
 use longrun_copy::takeover::LossCertificate;
-use longrun_copy::types::{Geometry, GroupId, LinkId, Now, PairId, Stamp, StreamId, Time, VolumeId};
+use longrun_copy::types::{Geometry, GroupId, LinkId, Now, PairId, Stamp, Time, VolumeId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
@@ -162,7 +162,7 @@ pub struct World {
     pub forks_left: usize,
     pub fork_countdown: u64,
     /// Answers to requests after a takeover.
-    pub there: BTreeMap<u64, (Result<(), longrun_copy::ports::HostError>, Option<Vec<u8>>)>,
+    pub there: BTreeMap<u64, Result<(), longrun_copy::ports::HostError>>,
 }
 
 /// A write that went to a primary's volume.
@@ -173,13 +173,6 @@ pub struct LocalWrite {
 }
 
 impl World {
-    /// The world of this seed, with nothing created yet.
-    pub fn new(seed: u64, verbose: bool) -> World {
-        let mut chance = Chance::new(seed);
-        let plan = Plan::draw(&mut chance);
-        World::with_plan(plan, chance, verbose)
-    }
-
     /// A world of this plan.
     pub fn with_plan(plan: Plan, mut chance: Chance, verbose: bool) -> World {
         let count = plan.primaries + 1;
@@ -608,15 +601,6 @@ impl World {
                 self.was_torn[index] |= pair.primary == node && (loss != Loss::Process || was_writing);
             }
         }
-    }
-
-    /// A stream's owner among the primaries, by its group's history.
-    pub fn streams(&self, group: usize) -> Vec<StreamId> {
-        let mut streams: Vec<StreamId> =
-            self.groups[group].history.up_to(Time(u64::MAX - 1)).map(|head| head.stamp.stream).collect();
-        streams.sort();
-        streams.dedup();
-        streams
     }
 
     /// Whether a fault is in this world's plan.
