@@ -73,8 +73,7 @@ pub fn generate(path: &Path) -> Result<PublicKey, IdentityError> {
     // One that a crash left; it never was a key.
     let _ = std::fs::remove_file(&half_written);
     let write = || {
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half_written)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half_written)?;
         // A private key has the same form as a public one.
         writeln!(file, "{}", PublicKey::from(private_key))?;
         file.sync_all()?;
