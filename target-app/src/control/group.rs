@@ -345,19 +345,26 @@ pub(super) fn ms_of(ns: u64) -> u64 {
     ns.div_ceil(1_000_000)
 }
 
+/// Whether a copy exists that was equal once.
+pub(super) fn is_established(state: types::PairState) -> bool {
+    !matches!(state, types::PairState::Simplex | types::PairState::Copy)
+}
+
 fn primary_info(state: &State, group: &GroupEntry, now: Now, status: &primary::GroupStatus) -> GroupInfo {
     let suspended = !status.state.is_copying();
+    // Before the first pair is established there is no copy whose age could be told.
+    let lag_ns = status.lag_ns.filter(|_| is_established(status.state));
     GroupInfo {
         name: status.name.clone(),
         role: Role::Primary,
         state: state_info(status.state),
-        consistent: true,
+        consistent: is_established(status.state),
         recovery_point_ns: None,
-        rpo_ms: status.lag_ns.map(ms_of),
+        rpo_ms: lag_ns.map(ms_of),
         limit_time_ns: None,
         timeline_now_ns: now.time.0,
         lag: Lag {
-            seconds: status.lag_ns.map(|ns| ns as f64 / 1e9),
+            seconds: lag_ns.map(|ns| ns as f64 / 1e9),
             bytes: (!suspended).then_some(status.backlog.bytes),
             records: (!suspended).then_some(status.backlog.records),
         },
@@ -389,6 +396,8 @@ fn primary_info(state: &State, group: &GroupEntry, now: Now, status: &primary::G
 
 fn secondary_info(state: &State, group: &GroupEntry, now: Now, status: &secondary::GroupStatus) -> GroupInfo {
     let known = status.recovery_point.0 != 0;
+    // A volume that serves hosts is no copy any more, and has no age.
+    let is_copy = known && status.phase != GroupPhase::TakenOver;
     GroupInfo {
         name: status.name.clone(),
         role: Role::Secondary,
@@ -402,11 +411,11 @@ fn secondary_info(state: &State, group: &GroupEntry, now: Now, status: &secondar
         },
         consistent: status.consistent,
         recovery_point_ns: known.then_some(status.recovery_point.0),
-        rpo_ms: known.then(|| ms_of(status.recovery_point_age_ns)),
+        rpo_ms: is_copy.then(|| ms_of(status.recovery_point_age_ns)),
         limit_time_ns: known.then_some(status.limit.0),
         timeline_now_ns: now.time.0,
         lag: Lag {
-            seconds: known.then_some(status.recovery_point_age_ns as f64 / 1e9),
+            seconds: is_copy.then_some(status.recovery_point_age_ns as f64 / 1e9),
             bytes: Some(status.apply_lag_bytes),
             records: Some(status.apply_lag_records),
         },

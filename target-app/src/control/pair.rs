@@ -1,6 +1,6 @@
 //! Pairs and their replica devices.
 
-use super::group::{group_of, ms_of, state_info};
+use super::group::{group_of, is_established, ms_of, state_info};
 use super::{Caller, Control, State, catalog_error, operator_error};
 use crate::reactor::Ended;
 use longrun_bdev::BdevId;
@@ -328,7 +328,8 @@ fn primary_info(
     });
     PairInfo {
         state: state_info(status.state),
-        rpo_ms: group.and_then(|group| group.lag_ns).map(ms_of),
+        consistent: is_established(status.state),
+        rpo_ms: group.and_then(|group| group.lag_ns).filter(|_| is_established(status.state)).map(ms_of),
         reason: status.reason.clone(),
         waiting,
         pending_bytes: stream.map(|backlog| backlog.bytes),
@@ -341,7 +342,7 @@ fn secondary_info(info: PairInfo, status: &secondary::PairStatus) -> PairInfo {
     PairInfo {
         state: state_info(status.state),
         consistent: status.consistent,
-        rpo_ms: (status.recovery_point.0 != 0).then(|| ms_of(status.recovery_point_age_ns)),
+        rpo_ms: (status.recovery_point.0 != 0 && status.uuid.is_none()).then(|| ms_of(status.recovery_point_age_ns)),
         reason: status.reason.clone(),
         ..info
     }

@@ -85,6 +85,7 @@ const SHUTDOWN_LOOK: Duration = Duration::from_millis(20);
 /// Serves until told to stop by a signal or an operator.
 pub fn run(options: &Options) -> Result<(), ServeError> {
     let log = start_log();
+    raise_descriptor_limit();
     let os = |doing| move |source| ServeError::Os { doing, source };
     let (metadata, entries, metadata_writer) = Metadata::open(&options.state_dir, |error| {
         // Whoever was promised durability must not go on without it.
@@ -190,6 +191,17 @@ async fn shut_down(control: &Arc<Control>) {
                 _ => tokio::time::sleep(SHUTDOWN_LOOK).await,
             }
         }
+    }
+}
+
+/// Every host's queue is a descriptor, and the usual limit is no more than one reactor serves: take what may be had.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!("the limit of open descriptors stays at {current:?} ({error}); raise it with ulimit -n");
     }
 }
 
