@@ -10,9 +10,12 @@ const H2C_DATA: u8 = 6;
 const C2H_DATA: u8 = 7;
 const R2T: u8 = 9;
 
-/// How far the good host came: nothing, ICReq, Connect of the admin queue; in receives of up to 1009 bytes.
+/// How far the good host came: nothing, or Connect of the admin queue; in receives of up to 1009 bytes.
 const FRESH: u8 = 0xfc;
 const CONNECTED: u8 = 0xfe;
+/// An I/O queue of a controller that is up; and that in receives of one byte.
+const IO: u8 = 0xff;
+const IO_BYTES: u8 = 3;
 
 fn pdu(kind: u8, flags: u8, header: &[u8], data: &[u8]) -> Vec<u8> {
     let hlen = 8 + header.len();
@@ -102,7 +105,7 @@ fn admin() -> Vec<Vec<u8>> {
     commands
 }
 
-/// I/O commands; the queue they come on may not take them.
+/// I/O commands, and the data that the second one is asked for.
 fn io() -> Vec<Vec<u8>> {
     let data = |bytes: usize| vec![0x5a; bytes];
     let command = |opcode, sgl, blocks: u32| entry(opcode, 9, 1, sgl, [8, 0, blocks - 1, 0, 0, 0]);
@@ -113,7 +116,7 @@ fn io() -> Vec<Vec<u8>> {
         pdu(CAPSULE_CMD, 0, &command(0x00, [0; 16], 1), &[]),
         pdu(CAPSULE_CMD, 0, &command(0x08, [0; 16], 8), &[]),
         pdu(CAPSULE_CMD, 0, &entry(0x09, 9, 1, in_capsule(16), [0, 4, 0, 0, 0, 0]), &data(16)),
-        pdu(H2C_DATA, 4, &Bytes::default().u16(9).u16(0).u32(0).u32(4096).u32(0).0, &data(4096)),
+        pdu(H2C_DATA, 0, &Bytes::default().u16(9).u16(0).u32(0).u32(4096).u32(0).0, &data(4096)),
     ]
 }
 
@@ -157,10 +160,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seeds.push(after(CONNECTED, &[enable(4), command]));
     }
     for command in io() {
-        seeds.push(after(CONNECTED, &[enable(4), command.clone()]));
-        // Byte by byte.
-        seeds.push(after(2, &[enable(4), command]));
+        seeds.push(after(IO, &[command.clone()]));
+        seeds.push(after(IO_BYTES, &[command.clone()]));
+        // Where they do not belong.
+        seeds.push(after(CONNECTED, &[enable(4), command]));
     }
+    seeds.push(after(IO, &io()));
+    // A write whose data comes when it is asked for.
+    let [write, data] = [1, 6].map(|at| io()[at].clone());
+    seeds.push(after(IO, &[write, data]));
     for answer in from_target() {
         seeds.push(after(0, &[answer.clone()]));
         seeds.push(after(0xf3, &[answer]));
