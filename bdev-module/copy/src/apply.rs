@@ -100,6 +100,8 @@ pub(crate) struct Applier<S> {
     /// A flush failed: everything behind the checkpoint is applied again.
     rewind: bool,
     blocked: Option<PairId>,
+    /// Where a block behind the checkpoint, whole when the group was opened, is not any more.
+    damaged: Option<u64>,
     error: Option<DeviceError>,
     retry_at: Option<Mono>,
     recovery: (u64, u64),
@@ -121,6 +123,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             flushing: None,
             rewind: false,
             blocked: None,
+            damaged: None,
             error: None,
             retry_at: None,
             recovery: (journal_id, recovery_epoch),
@@ -184,6 +187,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         }
     }
 
+    /// Where the journal lost a block that was whole when the group was opened, and up to where it was durable: what is
+    /// behind it can never be applied.
+    pub(crate) fn damaged(&self) -> Option<(u64, u64)> {
+        self.damaged.zip(self.replay.as_ref().map(|(_, until)| *until))
+    }
+
     /// When to call [`Applier::poll`] for another try.
     pub(crate) fn retry_at(&self) -> Option<Mono> {
         let walk = self.replay.as_ref().and_then(|(walk, _)| walk.retry_at());
@@ -229,7 +238,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             if ahead >= REPLAYED_BLOCKS_MAX {
                 return;
             }
-            let Next::Block(info) = walk.next(io) else { return };
+            let info = match walk.next(io) {
+                Next::Wait => return,
+                Next::Block(info) => info,
+                Next::End => {
+                    self.damaged = Some(walk.expect().position);
+                    return;
+                }
+            };
             let mut items = Vec::new();
             let mut short = false;
             let whole = walk.entries(&info, |entry, payload| {
@@ -254,9 +270,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
                     charged: false,
                 });
             });
-            // Without memory: again in a later turn. A block that was whole at opening and no longer is: it waits here,
-            // and its device error or the missing progress shows.
-            if !whole || short {
+            if !whole {
+                self.damaged = Some(walk.expect().position);
+                return;
+            }
+            // Without memory: again in a later turn.
+            if short {
                 return;
             }
             walk.advance(&info);

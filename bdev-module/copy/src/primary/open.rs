@@ -267,8 +267,9 @@ impl<M: Memory> Primary<M> {
             Subject::Stream(id) => {
                 let stream = self.streams.get_mut(&id).filter(|stream| !stream.numbers_ended());
                 let Some(member) = stream.and_then(|stream| stream.members.get_mut(&group)) else { return };
-                // What was opened is only taken back when another primary of the group ended it.
-                if member.answered.is_some() && refusal != Refusal::UnsentRecords {
+                // What was opened is only taken back when another primary of the group ended it, or when the secondary
+                // found the stream to break the protocol and takes nothing more of it.
+                if member.answered.is_some() && !matches!(refusal, Refusal::UnsentRecords | Refusal::Never) {
                     return;
                 }
                 match refusal {

@@ -24,6 +24,8 @@ pub(crate) struct Takeover {
     tickets: Vec<Ticket>,
     /// The new generation's id.
     random: u64,
+    /// The operator's consent to two histories.
+    accept_split: bool,
 }
 
 /// What a stream leaves behind when its group takes nothing more.
@@ -54,6 +56,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         io: &mut Io<'_, P>,
         ticket: Ticket,
         random: u64,
+        accept_split: bool,
     ) -> Result<(), OperatorError> {
         let name = &self.meta.name;
         if let (Phase::TakenOver, Some(certificate)) = (&self.phase, &self.meta.certificate) {
@@ -78,7 +81,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             return Err(OperatorError::WrongState(format!("group \"{name}\" cannot be taken over: {reason}")));
         }
         io.ports.log(format_args!("group \"{name}\": takeover begins at recovery point {}", self.recovery_point));
-        self.takeover = Some(Takeover { step: TakeoverStep::Journal, tickets: vec![ticket], random });
+        self.takeover = Some(Takeover { step: TakeoverStep::Journal, tickets: vec![ticket], random, accept_split });
         Ok(())
     }
 
@@ -86,7 +89,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn resume_takeover<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
         if matches!(self.meta.life, Life::Sealed { .. }) {
             io.ports.log(format_args!("group \"{}\": takeover goes on after a restart", self.meta.name));
-            self.takeover = Some(Takeover { step: TakeoverStep::Apply, tickets: Vec::new(), random: 0 });
+            self.takeover =
+                Some(Takeover { step: TakeoverStep::Apply, tickets: Vec::new(), random: 0, accept_split: false });
         }
     }
 
@@ -118,6 +122,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 }
             }
             TakeoverStep::Seal | TakeoverStep::Close | TakeoverStep::Writable => {}
+        }
+    }
+
+    /// The journal cannot be used: whoever waits for a takeover learns why it does not come.
+    pub(crate) fn end_takeover<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, reason: &str) {
+        for ticket in self.takeover.take().map_or_else(Vec::new, |takeover| takeover.tickets) {
+            let text = format!("group \"{}\" cannot be taken over: {reason}", self.meta.name);
+            io.ports.answer_operator(ticket, Err(OperatorError::WrongState(text)));
         }
     }
 
@@ -216,6 +228,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             volumes: self.meta.pairs.iter().map(|pair| identity(pair.id)).collect(),
         });
         self.meta.generation = generation;
+        self.meta.split_accepted = takeover.accept_split;
         self.meta.life = Life::Sealed { end: ready.journal.committed_end() };
         self.persist(io, vec![After::Sealed]);
     }

@@ -357,6 +357,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 self.checkpoint_due = Some(io.now.mono.after_ns(self.checkpoint_interval_ns));
             }
         }
+        if let Some((at, known)) = ready.applier.damaged() {
+            self.fail_damaged(io, at, known);
+            effects.is_busy = true;
+        }
     }
 
     /// Flushes the volumes for a checkpoint when it is time, or the journal has become a quarter full.

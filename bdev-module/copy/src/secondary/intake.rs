@@ -109,6 +109,8 @@ pub(crate) struct Intake<B, S> {
     pub(crate) is_news: bool,
     /// The grant that was told last, and the number it was relative to.
     pub(crate) told: (Seq, u64),
+    /// The first number that its group refused: neither it nor what is behind it ever becomes durable in this epoch.
+    pub(crate) broken: Option<Seq>,
     /// Its sender was told that the stream broke the protocol.
     pub(crate) was_refused: bool,
 }

@@ -8,7 +8,7 @@ use crate::types::{Epoch, Extent, Generation, Geometry, GroupId, PairId, Scope, 
 use std::ops::RangeInclusive;
 
 /// Version of the value's format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The key of a group's value.
 pub(crate) fn key_of(group: GroupId) -> String {
@@ -94,6 +94,8 @@ pub(crate) struct GroupMeta {
     pub(crate) greatest_time: Time,
     pub(crate) certificate: Option<LossCertificate>,
     pub(crate) discarded: Vec<(PairId, Extent)>,
+    /// The takeover went on though the old primary might still serve hosts.
+    pub(crate) split_accepted: bool,
 }
 
 impl GroupMeta {
@@ -110,6 +112,7 @@ impl GroupMeta {
             greatest_time: Time(0),
             certificate: None,
             discarded: Vec::new(),
+            split_accepted: false,
         }
     }
 
@@ -209,12 +212,14 @@ impl GroupMeta {
             w.u64(extent.lba);
             w.u32(extent.blocks);
         });
+        w.u8(u8::from(self.split_accepted));
         w.finish()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<GroupMeta, CodecError> {
         let mut r = Reader::new(bytes)?;
-        if r.u32()? != VERSION {
+        let version = r.u32()?;
+        if !(1..=VERSION).contains(&version) {
             return Err(r.wrong());
         }
         let meta = GroupMeta {
@@ -290,6 +295,8 @@ impl GroupMeta {
                 })
             })?,
             discarded: r.list(|r| Ok((PairId(r.u64()?), Extent { lba: r.u64()?, blocks: r.u32()? })))?,
+            // Version 1 did not say.
+            split_accepted: version > 1 && r.flag()?,
         };
         r.end()?;
         Ok(meta)

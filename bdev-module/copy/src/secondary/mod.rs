@@ -258,7 +258,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         for (id, intake) in &mut self.intakes {
             let epoch = intake.rx.epoch();
             let waiting = intake.groups.iter().filter_map(|group| self.groups.get(group)?.durable_of(*id, epoch)).min();
-            intake.set_durable(waiting.unwrap_or(intake.rx.run()));
+            // *Record 5 came after its group's limit and was refused, the run was 5 already: the next report said that 5
+            // was durable, the primary freed it and took itself for drained.*
+            let taken = intake.broken.map_or(intake.rx.run(), Seq::previous);
+            intake.set_durable(waiting.unwrap_or(taken).min(taken));
         }
     }
 
@@ -437,7 +440,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             )));
         }
         let random = self.random();
-        let answer = self.act(now, group, ports, |group, io, _, _| Some(group.take_over(io, ticket, random)));
+        let answer = self.act(now, group, ports, |group, io, _, _| Some(group.take_over(io, ticket, random, consent.accept_split)));
         answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))
     }
 

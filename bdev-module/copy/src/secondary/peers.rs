@@ -186,6 +186,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             );
             return refused(Refusal::NotYet, text);
         }
+        let asked = self.intakes.get(&open.stream).filter(|intake| intake.owner == from);
+        if let Some(error) = asked.filter(|intake| intake.rx.epoch() == open.epoch).and_then(|it| it.rx.error()) {
+            // The session in which that was said may have ended before it arrived.
+            return refused(Refusal::Never, format!("the stream broke the protocol and is stopped: {error}"));
+        }
         let Some(known) = group.meta.stream(open.stream) else {
             if group.meta.streams.len() >= STREAMS_KNOWN_MAX {
                 let text = format!(
@@ -251,8 +256,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             }
             return Opening::Again;
         }
+        let is_broken = intake.is_some_and(|intake| intake.rx.error().is_some());
         let is_drained = known.closed
             || match open.drained {
+                // What a stream gave that broke the protocol was thrown away, whatever its owner believes.
+                _ if is_broken => false,
                 Some((epoch, last)) if epoch >= known.epoch => match (intake, known.scope) {
                     (None, Scope::System) => last >= durable,
                     _ => last == durable,
@@ -261,7 +269,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             };
         let is_empty = inlet.is_none_or(|inlet| inlet.queue.is_empty() && inlet.undurable.is_empty());
         match open.drained {
-            Some((epoch, last)) if !known.closed && epoch >= known.epoch && last > durable && intake.is_some() => {
+            Some((epoch, last))
+                if !known.closed && !is_broken && epoch >= known.epoch && last > durable && intake.is_some() =>
+            {
                 let text = format!(
                     "the primary had record {last} of group \"{name}\" acknowledged, the secondary has records up to \
                      {durable}: its journal lost data; create the group anew"
@@ -397,6 +407,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     drops: Drops::default(),
                     is_news: true,
                     told: (durable, 0),
+                    broken: None,
                     was_refused: false,
                 }
             }
@@ -571,8 +582,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let mut ended = Vec::new();
         for (id, group) in &self.groups {
             for (stream, inlet) in &group.inlets {
-                // A stream that ended before this process started is not opened again: the journal says what is durable.
-                let durable = self.intakes.get(stream).map_or(inlet.durable, |intake| intake.durable);
+                let is_shared = group.meta.stream(*stream).is_some_and(|stream| stream.scope == Scope::System);
+                let durable = match self.intakes.get(stream) {
+                    Some(intake) => intake.durable,
+                    // A stream that ended before this process started is not opened again: the journal says what is
+                    // durable. The end of a shared one may be another group's; it was said when all was acknowledged.
+                    None if is_shared => Seq(u64::MAX),
+                    None => inlet.durable,
+                };
                 if inlet.end.is_some_and(|end| durable >= end) && inlet.undurable.is_empty() {
                     ended.push((*id, *stream));
                 }

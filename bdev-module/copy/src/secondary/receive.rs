@@ -80,7 +80,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let epoch = intake.rx.epoch();
         intake.ledger.extend(ready.iter().map(|record| record.head.charge_bytes()));
         let mut is_durable_news = false;
-        for record in ready.drain(..) {
+        let mut left = ready.drain(..);
+        for record in left.by_ref() {
             let stamp = record.head.stamp;
             let group = self.pairs.get(&record.head.pair).copied().unwrap_or_default();
             if !self.groups.contains_key(&group) {
@@ -102,10 +103,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             {
                 let error = StreamError::NotAfterLimit { seq: stamp.seq, time: stamp.time, limit };
                 intake.rx.fail(error, tip);
+                // The run counts it and what is behind it, though no group took them: they never become durable.
+                intake.broken = Some(stamp.seq);
                 break;
             }
         }
-        ready.clear();
+        let thrown_away: u64 = left.map(|record| record.head.charge_bytes()).sum();
+        if let Some(intake) = self.intakes.get_mut(&stream) {
+            intake.account.free(thrown_away);
+        }
         self.ready = ready;
         if is_durable_news {
             self.update_durable();

@@ -48,6 +48,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     fn fail<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, reason: String) {
         io.ports.log(format_args!("group \"{}\": {reason}", self.meta.name));
+        self.end_takeover(io, &reason);
         self.phase = Phase::Failed(reason);
     }
 
@@ -238,7 +239,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         }
     }
 
-    fn fail_damaged<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, at: u64, known: u64) {
+    pub(crate) fn fail_damaged<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, at: u64, known: u64) {
         self.fail(
             io,
             format!(

@@ -72,6 +72,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 Life::Sealed { .. } | Life::TakenOver => group.meta.certificate.clone(),
                 _ => None,
             },
+            split_accepted: group.meta.split_accepted,
             discarded: group.meta.discarded.clone(),
         })
     }

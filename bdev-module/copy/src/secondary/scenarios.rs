@@ -791,3 +791,212 @@ fn the_recovery_point_s_age_is_not_understated_by_a_clock_that_is_behind_and_gro
     rig.mono += 5_000;
     assert_eq!(rig.status("g").recovery_point_age_ns, age + 5_000, "the link is silent, this timeline stands still");
 }
+
+#[test]
+fn a_stream_that_ended_while_the_secondary_was_down_leaves_its_group_at_the_next_word() {
+    for seed in 0..6 {
+        for scope in [Scope::Group, Scope::System] {
+            // Of a shared stream, the last number is another group's.
+            let pairs: &[(&str, &str)] = if scope == Scope::System { &[("g", "b"), ("h", "c")] } else { &[("g", "b")] };
+            let mut rig = Rig::new(seed, &["g", "h"]).stream(1, Scope::Group, &[("g", "a")]).stream(2, scope, pairs);
+            rig.create();
+            rig.settle();
+            rig.drain();
+            for _ in 0..6 {
+                rig.write(1);
+                rig.drain();
+            }
+            let (stream, end) = (rig.senders[1].stream, rig.senders[1].durable);
+            let close = |group: &str, rig: &Rig| Message::CloseStream {
+                group: GroupId::of_name(group),
+                stream,
+                epoch: Epoch(1),
+                end,
+                end_time: Time(rig.clock),
+            };
+            rig.world.holds_meta = true;
+            let said = close("g", &rig);
+            let now = rig.now();
+            rig.secondary.message(now, LinkId(2), SystemId(2), said, &mut rig.world);
+            rig.turn();
+            rig.kill();
+            rig.world.holds_meta = false;
+            rig.settle();
+            // Its primary has forgotten the stream, and opens it no more.
+            rig.senders.truncate(1);
+            rig.drain();
+            rig.clock += 100;
+            rig.beacon(0);
+            for group in ["g", "h"] {
+                let said = close(group, &rig);
+                ask(&mut rig, 2, 2, said);
+            }
+            rig.settle();
+            let status = rig.status("g");
+            assert_eq!(status.limit, Time(rig.clock), "seed {seed}, {scope:?}: nothing holds the limit back");
+            assert_eq!(status.streams.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn an_end_and_the_next_epoch_in_one_train_are_no_restart_with_unsent_records() {
+    let mut rig = working(3);
+    let (stream, end) = (rig.senders[0].stream, rig.senders[0].durable);
+    let close = Message::CloseStream { group: group(), stream, epoch: Epoch(1), end, end_time: Time(rig.clock) };
+    let now = rig.now();
+    rig.secondary.message(now, LinkId(1), SystemId(1), close, &mut rig.world);
+    let next = OpenStream { epoch: Epoch(2), base: Seq(4), acknowledged: Seq(3), drained: None, ..open(&rig) };
+    let answers = ask(&mut rig, 1, 1, Message::OpenStream(next));
+    assert!(matches!(&answers[..], [Message::StreamOpened(opened)] if opened.epoch == Epoch(2)), "{answers:?}");
+    assert_eq!(rig.status("g").phase, GroupPhase::Active);
+}
+
+#[test]
+fn a_frozen_group_s_limit_stays_though_its_shared_streams_go_on_for_another_group() {
+    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]).stream(
+        2,
+        Scope::System,
+        &[("g", "c"), ("h", "d")],
+    );
+    rig.create();
+    rig.settle();
+    rig.drain();
+    for index in [0, 1, 0] {
+        rig.write(index);
+        rig.drain();
+    }
+    // The second primary was started anew and says so to the first group only.
+    let sender = &rig.senders[1];
+    let last = sender.durable;
+    let restarted = OpenStream {
+        stream: sender.stream,
+        scope: Scope::System,
+        epoch: Epoch(2),
+        base: last.next(),
+        acknowledged: last,
+        generation: sender.generations[&group()],
+        ..open(&rig)
+    };
+    let answers = ask(&mut rig, 2, 2, Message::OpenStream(restarted));
+    assert_eq!(refusal(&answers), Refusal::UnsentRecords);
+    rig.settle();
+    let (frozen, other) = (rig.status("g"), rig.status("h").limit);
+    rig.clock += 100;
+    rig.beacon(0);
+    rig.beacon(1);
+    rig.settle();
+    assert!(rig.status("h").limit > other, "the streams go on");
+    let status = rig.status("g");
+    assert_eq!((status.phase, status.limit), (GroupPhase::Frozen, frozen.limit));
+    assert_eq!(status.recovery_point, frozen.recovery_point);
+}
+
+#[test]
+fn what_a_broken_stream_gave_is_never_durable_and_its_next_epoch_is_not_believed() {
+    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]).stream(
+        2,
+        Scope::Group,
+        &[("g", "c")],
+    );
+    rig.create();
+    rig.settle();
+    // The group's own stream brings its limit far beyond where the shared one begins.
+    let shared = rig.senders.remove(0);
+    let begin = shared.base_time;
+    rig.drain();
+    rig.clock += 500;
+    rig.drain();
+    rig.senders.insert(0, shared);
+    rig.drain();
+    let stream = rig.senders[0].stream;
+    // The second record, for the other group, waits in the ring until the first one comes, which the group has passed.
+    for (seq, group_name, pair) in [(2, "h", "b"), (1, "g", "a")] {
+        let head = RecordHead {
+            stamp: Stamp { time: begin.after_ns(seq), stream, seq: Seq(seq) },
+            pair: PairId::of_name(GroupId::of_name(group_name), pair),
+            kind: RecordKind::Unmap,
+            extent: Extent { lba: 0, blocks: 1 },
+            payload_bytes: 0,
+        };
+        let fragment = Fragment { epoch: Epoch(1), generation: 1, head, offset: 0, body: &[] };
+        let now = rig.now();
+        assert!(rig.secondary.frame(now, LinkId(1), fragment, &mut rig.world));
+    }
+    assert_eq!(rig.secondary.intakes[&stream].account.held(), 0, "what is thrown away holds no memory");
+    rig.world.messages.clear();
+    // Whatever becomes durable elsewhere, the broken stream is looked at again.
+    rig.secondary.update_durable();
+    assert_eq!(rig.secondary.stream_durable(stream), Some(Seq(0)));
+    let again = OpenStream { scope: Scope::System, ..open(&rig) };
+    assert_eq!(refusal(&ask(&mut rig, 1, 1, Message::OpenStream(again.clone()))), Refusal::Never);
+    for last in [0, 2] {
+        let drained = Some((Epoch(1), Seq(last)));
+        let next = OpenStream { epoch: Epoch(2), base: Seq(3), drained, acknowledged: Seq(2), ..again.clone() };
+        let answers = ask(&mut rig, 1, 1, Message::OpenStream(next));
+        let is_refused = |it: &Message| matches!(it, Message::Refused { refusal: Refusal::UnsentRecords, .. });
+        assert!(answers.iter().any(is_refused), "{answers:?}");
+    }
+    assert_eq!(rig.status("g").phase, GroupPhase::Frozen);
+}
+
+#[test]
+fn the_consent_to_a_split_is_durable_with_the_seal() {
+    for accept_split in [true, false] {
+        let mut rig = working(3);
+        assert!(!rig.status("g").split_accepted);
+        let (ticket, now) = (rig.ticket(), rig.now());
+        let consent = TakeoverConsent { old_primary_fenced: !accept_split, accept_split };
+        rig.secondary.group_takeover(now, group(), consent, ticket, &mut rig.world).unwrap();
+        rig.settle();
+        assert_eq!(rig.status("g").split_accepted, accept_split);
+        rig.crash();
+        rig.settle();
+        assert_eq!((rig.status("g").phase, rig.status("g").split_accepted), (GroupPhase::TakenOver, accept_split));
+    }
+}
+
+#[test]
+fn a_journal_block_that_goes_bad_before_it_is_applied_fails_the_group_and_a_takeover_with_a_reason() {
+    for (byte, takes_over) in [(90, false), (90, true), (3, false), (3, true)] {
+        // Three commits that no checkpoint has covered.
+        let mut rig = Rig::new(8, &["g"]).stream(1, Scope::Group, &[("g", "a")]);
+        rig.config.checkpoint_interval_ns = u64::MAX / 2;
+        rig.secondary = Secondary::new(rig.config, 1);
+        rig.create();
+        rig.settle();
+        rig.drain();
+        let mut starts = Vec::new();
+        for _ in 0..3 {
+            let Phase::Ready(ready) = &rig.secondary.groups[&group()].phase else { panic!() };
+            starts.push(ready.journal.committed_end());
+            rig.write(0);
+            rig.drain();
+        }
+        rig.crash();
+        while rig.status("g").phase != GroupPhase::Active {
+            rig.complete();
+            rig.turn();
+        }
+        // The search found all three whole; they are read once more to be applied.
+        let lba = 8 + starts[1];
+        let journal = rig.world.disks.get_mut(&Rig::journal_volume(0)).unwrap();
+        let mut block: [u8; BLOCK] = journal.read(Extent { lba, blocks: 1 }).try_into().unwrap();
+        block[byte] ^= 4;
+        journal.put(lba, block);
+        let (ticket, now) = (rig.ticket(), rig.now());
+        if takes_over {
+            let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
+            rig.secondary.group_takeover(now, group(), consent, ticket, &mut rig.world).unwrap();
+        }
+        rig.settle();
+        let status = rig.status("g");
+        assert_eq!(status.phase, GroupPhase::Failed);
+        let at = format!("damaged at block {}", starts[1]);
+        assert!(!status.consistent && status.reason.as_ref().is_some_and(|it| it.contains(&at)), "{status:?}");
+        if takes_over {
+            let answer = &rig.world.answers[&ticket.0];
+            assert!(matches!(answer, Err(OperatorError::WrongState(text)) if text.contains(&at)), "{answer:?}");
+        }
+    }
+}

@@ -71,6 +71,8 @@ pub struct GroupStatus {
     pub takeover_step: Option<TakeoverStep>,
     /// What the takeover lost; also after restarts.
     pub certificate: Option<LossCertificate>,
+    /// The operator took the group over with `accept_split`; durable with the seal.
+    pub split_accepted: bool,
     /// Regions that discarded records would have changed, for failback; may cover more than that.
     pub discarded: Vec<(PairId, Extent)>,
 }

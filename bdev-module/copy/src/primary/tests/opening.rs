@@ -205,6 +205,21 @@ fn a_new_session_asks_again_and_resumes_from_what_is_durable() {
 }
 
 #[test]
+fn a_stream_that_the_secondary_ends_for_breaking_the_protocol_suspends_its_group_with_the_reason() {
+    let (mut rig, group, pairs) = Rig::copying(Scope::Group, 1);
+    let stream = rig.show_pair(pairs[0]).stream;
+    rig.write(pairs[0], 1, 1, 1);
+    refuse(&mut rig, group, Subject::Stream(stream), Refusal::NotYet);
+    assert_eq!(rig.state(pairs[0]), PairState::Pair, "what is open is not put off");
+    let text = "the stream broke the protocol and is stopped".to_owned();
+    rig.hear(Message::Refused { group, subject: Subject::Stream(stream), refusal: Refusal::Never, text: text.clone() });
+    rig.run();
+    assert_eq!(rig.state(pairs[0]), PairState::SuspendedError);
+    assert!(rig.show(group).streams[0].broken);
+    assert_eq!(rig.show(group).reason, Some(text));
+}
+
+#[test]
 fn a_secondary_that_lost_what_it_had_acknowledged_is_never_used_again() {
     for explicit in [true, false] {
         let (mut rig, group, pairs) = Rig::copying(Scope::Group, 1);
