@@ -323,6 +323,8 @@ impl<M: Memory> Primary<M> {
             members: BTreeMap::from([(group_id, Membership::default())]),
             started: false,
             last_sent: now.mono,
+            flushes: 0,
+            flush_failed: false,
         };
         self.streams.insert(id, stream);
         // A crash before the first stamp leaves nothing unsent, so the new epoch is "drained" until it stamps.

@@ -8,8 +8,8 @@ use super::stream::Numbers;
 use super::{Primary, Stopping, Up, Wait};
 use crate::engine::OperatorError;
 use crate::message::Message;
-use crate::ports::{HostError, Memory, OperatorAnswer, Ticket};
-use crate::types::{GroupId, Mono, Now, PairId, StreamId};
+use crate::ports::{DeviceError, HostError, LocalIo, Memory, OperatorAnswer, Ticket};
+use crate::types::{GroupId, Mono, Now, PairId, StreamId, VolumeId};
 
 impl<M: Memory> Primary<M> {
     pub(super) fn delete_group(&mut self, id: GroupId, ports: &mut impl Up<M>) -> Result<(), OperatorError> {
@@ -247,19 +247,21 @@ impl<M: Memory> Primary<M> {
             }
         }
         let Stopping::Draining { marks, .. } = self.shutdown else { return };
-        let is_quiet = self.requests.is_empty() && undrained.is_empty() && marks == 0;
+        let may_drain = undrained.iter().any(|id| !self.streams[id].flush_failed);
+        let is_quiet = self.requests.is_empty() && !may_drain && marks == 0;
         if is_quiet || is_over {
             self.shutdown = Stopping::Done { undrained };
         }
     }
 
-    /// `false` if the stream has records that the secondary may lack.
+    /// `false` if the stream has records that the secondary may lack, or that a local volume may lose.
     fn mark_drained(&mut self, id: StreamId, ports: &mut impl Up<M>) -> bool {
         let feeds_nothing_more = self.requests.iter().all(|(_, request)| !self.feeds(request.pair, id));
         let stream = self.streams.get_mut(&id).expect("just listed");
         let Numbers::Live(numbering) = stream.numbers else {
-            // Broken: its groups are durably suspended, there is nothing to prove. Or marked already.
-            return true;
+            // Broken: its groups are durably suspended, there is nothing to prove. Or drained: its mark was asked for when
+            // the last flush ended.
+            return stream.flushes == 0 && !stream.flush_failed;
         };
         if !stream.is_marked {
             return true;
@@ -269,12 +271,45 @@ impl<M: Memory> Primary<M> {
             return false;
         }
         stream.numbers = Numbers::Drained(self.stamper.close(numbering));
-        let mark = StreamMark::Drained { epoch: stream.epoch, last: count.last };
-        self.keep(&stream_key(id), &mark.encode(), Wait::Drained, ports);
-        if let Stopping::Draining { marks, .. } = &mut self.shutdown {
-            *marks += 1;
+        // The secondary has it all on its disks; the mark says that the volumes here are equal, so they must have it too.
+        let volumes: Vec<VolumeId> =
+            self.pairs.values().filter(|pair| pair.stream == id).map(|pair| pair.config.volume).collect();
+        stream.flushes = volumes.len();
+        if volumes.is_empty() {
+            self.keep_drained(id, ports);
+            return true;
         }
-        true
+        for volume in volumes {
+            let token = self.token(Wait::DrainFlush(id));
+            ports.local(volume, LocalIo::Flush, token);
+        }
+        false
+    }
+
+    /// A volume of a drained stream was flushed, or could not be.
+    pub(super) fn drain_flushed(&mut self, id: StreamId, result: Result<(), DeviceError>, ports: &mut impl Up<M>) {
+        self.due = Mono(0);
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.flushes -= 1;
+        if let Err(error) = result {
+            stream.flush_failed = true;
+            ports.log(format_args!(
+                "a volume could not be flushed at the shutdown ({error}): its pairs come up suspended (PSUE) after the \
+                 start; check the volume's device"
+            ));
+        }
+        if stream.flushes == 0 && !stream.flush_failed {
+            self.keep_drained(id, ports);
+        }
+    }
+
+    /// The stream's records are on the disks of both sites: that is made durable, unless the shutdown ended before.
+    fn keep_drained(&mut self, id: StreamId, ports: &mut impl Up<M>) {
+        let Stopping::Draining { marks, .. } = &mut self.shutdown else { return };
+        *marks += 1;
+        let stream = &self.streams[&id];
+        let mark = StreamMark::Drained { epoch: stream.epoch, last: stream.count(&self.stamper).last };
+        self.keep(&stream_key(id), &mark.encode(), Wait::Drained, ports);
     }
 
     fn feeds(&self, pair: PairId, stream: StreamId) -> bool {

@@ -99,6 +99,8 @@ enum Wait {
     PairHalted(PairId, u64),
     /// A group's suspension is becoming durable.
     GroupSuspended(GroupId, u64),
+    /// A volume of a drained stream is being flushed.
+    DrainFlush(StreamId),
     /// That a stream was drained is becoming durable.
     Drained,
     /// A metadata write that nothing waits for.
@@ -244,6 +246,7 @@ impl<M: Memory> Primary<M> {
             Some(Wait::Request(request)) => self.request_done(now, request, result, buf, ports),
             Some(Wait::Repair(request)) => self.repair_read(now, request, result, buf, ports),
             Some(Wait::Check(pair, serial)) => self.check_read(now, pair, serial, token, result, buf, ports),
+            Some(Wait::DrainFlush(stream)) => self.drain_flushed(stream, result, ports),
             _ => debug_assert!(false, "no local I/O has the token {token:?}"),
         }
         self.settle(now, ports);
@@ -319,7 +322,7 @@ impl<M: Memory> Primary<M> {
     }
 
     /// Begins a clean shutdown: hosts' requests are answered [`crate::ports::HostError::Aborted`] from here on, those in
-    /// flight end, the streams drain, and "drained" is made durable. See [`Primary::shutdown_state`].
+    /// flight end, the streams drain, their volumes are flushed, and "drained" is made durable. See [`Primary::shutdown_state`].
     pub fn shutdown<U>(&mut self, now: Now, ports: &mut U)
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,

@@ -27,6 +27,10 @@ pub(super) struct Stream {
     pub started: bool,
     /// When it last said something.
     pub last_sent: Mono,
+    /// For a clean shutdown: flushes of its pairs' volumes that did not end yet.
+    pub flushes: usize,
+    /// One of them failed: what was acknowledged to hosts may be lost here, so the stream cannot be called drained.
+    pub flush_failed: bool,
 }
 
 /// Where a stream's numbers come from.

@@ -57,6 +57,7 @@ pub struct World {
     pub no_memory: bool,
     pub failing_writes: BTreeSet<VolumeId>,
     pub failing_reads: BTreeSet<VolumeId>,
+    pub failing_flushes: BTreeSet<VolumeId>,
 }
 
 impl Memory for World {
@@ -252,6 +253,7 @@ impl Rig {
                 buf.copy_from_slice(&disk[range(extent)]);
                 (if fails { error } else { Ok(()) }, Some(buf))
             }
+            LocalIo::Flush if self.world.failing_flushes.contains(&volume) => (error, None),
             LocalIo::Flush => (Ok(()), None),
             // Half done.
             LocalIo::Write { extent, data, .. } if writes_fail => {

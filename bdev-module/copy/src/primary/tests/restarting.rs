@@ -58,6 +58,8 @@ fn a_drained_stop_lets_the_next_process_go_on_in_a_new_epoch() {
         assert_eq!(rig.primary.shutdown_state(), Shutdown::Draining, "the secondary does not have it yet");
         rig.durable(stream, 1);
         rig.turn();
+        rig.locals();
+        rig.turn();
         assert_eq!(rig.primary.shutdown_state(), Shutdown::Draining, "the mark is not durable yet");
         let said = rig.world.did.len();
         rig.keep_all();
@@ -84,6 +86,54 @@ fn a_drained_stop_lets_the_next_process_go_on_in_a_new_epoch() {
         let mut rig = rig.crash();
         let pairs = again(&mut rig, scope, 1);
         assert_eq!(rig.state(pairs[0]), PairState::SuspendedError);
+    }
+}
+
+#[test]
+fn a_stream_is_marked_drained_only_after_every_volume_of_its_pairs_was_flushed() {
+    let (mut rig, _, pairs) = Rig::copying(Scope::Group, 2);
+    let stream = rig.show_pair(pairs[0]).stream;
+    rig.write(pairs[0], 0, 1, 1);
+    rig.run();
+    rig.pass(MS);
+    rig.primary.shutdown(rig.now, &mut rig.world);
+    rig.turn();
+    assert!(rig.world.pending.is_empty(), "the secondary does not have it yet");
+    rig.durable(stream, 1);
+    rig.turn();
+    let flushed: Vec<VolumeId> = rig.world.pending.iter().map(|(volume, ..)| *volume).collect();
+    assert_eq!(flushed, [VolumeId(0), VolumeId(1)]);
+    assert!(rig.world.pending.iter().all(|(_, io, _)| matches!(io, LocalIo::Flush)));
+    for _ in 0..2 {
+        rig.turn();
+        assert!(rig.world.unkept.is_empty(), "marked before all was flushed");
+        assert_eq!(rig.primary.shutdown_state(), Shutdown::Draining);
+        assert!(rig.local());
+    }
+    rig.keep_all();
+    rig.turn();
+    assert_eq!(rig.primary.shutdown_state(), Shutdown::Done { undrained: vec![] });
+    let mut rig = rig.crash();
+    for pair in again(&mut rig, Scope::Group, 2) {
+        assert_ne!(rig.state(pair), PairState::SuspendedError);
+    }
+}
+
+#[test]
+fn a_volume_that_cannot_be_flushed_at_the_shutdown_leaves_its_stream_undrained() {
+    let (mut rig, _, pairs) = Rig::copying(Scope::Group, 2);
+    let stream = rig.show_pair(pairs[0]).stream;
+    rig.write(pairs[0], 0, 1, 1);
+    rig.run();
+    rig.pass(MS);
+    rig.durable(stream, 1);
+    rig.world.failing_flushes.insert(VolumeId(0));
+    rig.primary.shutdown(rig.now, &mut rig.world);
+    rig.run();
+    assert_eq!(rig.primary.shutdown_state(), Shutdown::Done { undrained: vec![stream] });
+    let mut rig = rig.crash();
+    for pair in again(&mut rig, Scope::Group, 2) {
+        assert_eq!(rig.state(pair), PairState::SuspendedError);
     }
 }
 
