@@ -185,10 +185,9 @@ impl Control {
     }
 
     pub(super) async fn group_takeover(&self, call: &GroupTakeover) -> Result<LossCertificate, RpcError> {
-        let split_accepted = call.accept_split.unwrap_or(false);
         let consent = TakeoverConsent {
             old_primary_fenced: call.old_primary == Some(OldPrimary::Fenced),
-            accept_split: split_accepted,
+            accept_split: call.accept_split.unwrap_or(false),
         };
         let state = self.state().await;
         let group = group_of(&state, &call.name)?;
@@ -198,9 +197,9 @@ impl Control {
                 call.name
             )));
         }
-        let id = group.id;
+        let (id, core) = (group.id, group.core);
         let ended = self
-            .reactor(group.core)
+            .reactor(core)
             .call(move |reactor| {
                 reactor.operate(|engine, now, world, ticket| {
                     let (secondary, mut world) = engine.secondary(world);
@@ -215,6 +214,14 @@ impl Control {
         let OperatorAnswer::TakenOver(certificate) = answer else {
             return Err(RpcError::internal("the takeover ended with another request's answer"));
         };
+        // Asked again, the answer is the takeover's, not this call's.
+        let status = self
+            .reactor(core)
+            .call(move |reactor| {
+                reactor.engine(|engine, now, world| status_of(engine, now, world, id, Role::Secondary))
+            })
+            .await;
+        let split_accepted = matches!(&status, Some(Status::Secondary(status)) if status.split_accepted);
         let mut state = self.state().await;
         self.adopt_identities(&mut state, &call.name, &certificate).await;
         let clock_error_ns = self.reactor(0).call(|reactor| reactor.now().error_bound_ns).await;
@@ -446,7 +453,7 @@ fn secondary_info(state: &State, group: &GroupEntry, now: Now, status: &secondar
                 format!("takeover: {step:?} (each step is durable before the next; a restart goes on by itself)")
             })
         }),
-        split_accepted: false,
+        split_accepted: status.split_accepted,
     }
 }
 
