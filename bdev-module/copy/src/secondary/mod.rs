@@ -440,7 +440,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             )));
         }
         let random = self.random();
-        let answer = self.act(now, group, ports, |group, io, _, _| Some(group.take_over(io, ticket, random, consent.accept_split)));
+        let answer = self
+            .act(now, group, ports, |group, io, _, _| Some(group.take_over(io, ticket, random, consent.accept_split)));
         answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))
     }
 
