@@ -90,6 +90,7 @@ impl Control {
         }
         let (core, group_id, role) = (group.core, group.id, group.call.role);
         let base = state.catalog.free(&call.volume).map_err(catalog_error)?.clone();
+        let volatile = state.is_volatile(&base);
         self.move_home(&mut state, &base, core).await?;
         let uuid_name = format!("{}/{}/{}", role_name(role), call.group, call.name.as_str());
         let spec = Spec::Replica {
@@ -110,6 +111,7 @@ impl Control {
                     geometry: base.geometry,
                     remote_volume: call.remote_volume.clone().unwrap_or_default(),
                     declared_identical: call.declared_identical(),
+                    volatile,
                 };
                 self.reactor(core)
                     .call(move |reactor| {
@@ -291,6 +293,13 @@ impl Control {
 }
 
 impl State {
+    /// Whether what a bdev holds ends with the process: there is memory (or nothing) at the bottom of its stack.
+    fn is_volatile(&self, entry: &Entry) -> bool {
+        let below = |entry: &&Entry| self.catalog.get(entry.base?);
+        let bottom = std::iter::successors(Some(entry), below).last();
+        bottom.is_some_and(|bottom| matches!(bottom.kind, Kind::Malloc | Kind::Null))
+    }
+
     fn base_of(&self, pair: &PairEntry) -> Option<&Entry> {
         self.catalog.get(self.catalog.get(pair.replica)?.base?)
     }

@@ -242,6 +242,7 @@ impl World {
                 geometry: info.geometry,
                 remote_volume: format!("copy-{}", info.name),
                 declared_identical: self.plan.identical,
+                volatile: false,
             };
             let ticket = self.ticket(node);
             let created = self.operate(node, |engine, ports, now| {

@@ -78,4 +78,6 @@ pub struct PairConfig {
     pub remote_volume: String,
     /// The operator says that the two volumes are identical; else both are read and must be empty.
     pub declared_identical: bool,
+    /// The volume is in memory: its content ends with the process.
+    pub volatile: bool,
 }

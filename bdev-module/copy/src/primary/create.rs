@@ -165,7 +165,8 @@ impl<M: Memory> Primary<M> {
         let group = &self.groups[&group_id];
         let goes_on = suspended.is_none() && group.is_running() && group.fenced.is_none();
         let stream = self.stream_id(&group.config, group_id, id);
-        let fault = match goes_on {
+        let is_lost = goes_on && config.volatile;
+        let fault = match goes_on && !is_lost {
             true => self.join_stream(now, stream, group_id, true, ports).err(),
             false => None,
         };
@@ -180,6 +181,9 @@ impl<M: Memory> Primary<M> {
         let name = config.name.clone();
         self.insert_pair(now, id, config, stream, Content::Established, phase, None);
         let reason = match fault {
+            _ if is_lost => "the volume is in memory and lost its content with the process; delete the pair at both \
+                             sides and create it anew"
+                .to_string(),
             None | Some(StreamFault::Damaged(_)) => return Ok(()),
             Some(StreamFault::Unclean(epoch)) => format!(
                 "restarted with unsent records: the process before ended without draining pair {name} (epoch {}), so \

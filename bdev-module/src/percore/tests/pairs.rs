@@ -69,6 +69,7 @@ fn paired(base: impl Fn(&mut Site) -> String) -> (Vec<Site>, [BdevId; 2]) {
             geometry,
             remote_volume: String::new(),
             declared_identical: false,
+            volatile: false,
         };
         primary.pair_create(now(), pair, Ticket(1), &mut world).unwrap();
     });

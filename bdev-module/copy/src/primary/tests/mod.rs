@@ -208,6 +208,7 @@ impl Rig {
             geometry: Geometry { blocks: 64, block_bytes: BLOCK },
             remote_volume: String::new(),
             declared_identical: true,
+            volatile: false,
         }
     }
 

@@ -235,6 +235,26 @@ fn damaged_metadata_is_refused_with_its_key() {
 }
 
 #[test]
+fn a_pair_whose_volume_was_in_memory_is_suspended_after_a_clean_restart_too() {
+    for is_volatile in [false, true] {
+        let (mut rig, _, _) = Rig::copying(Scope::Group, 1);
+        rig.primary.shutdown(rig.now, &mut rig.world);
+        rig.run();
+        assert_eq!(rig.primary.shutdown_state(), Shutdown::Done { undrained: vec![] });
+        let mut rig = rig.crash();
+        let group = rig.group("g", Scope::Group);
+        let config = PairConfig { volatile: is_volatile, ..Rig::pair_config(group, "p0", 0) };
+        let pair = rig.primary.pair_create(rig.now, config, Ticket(0), &mut rig.world).unwrap();
+        rig.run();
+        let expected = if is_volatile { PairState::SuspendedError } else { PairState::Pair };
+        assert_eq!(rig.state(pair), expected);
+        assert_eq!(opens(&rig).is_empty(), is_volatile);
+        let reason = rig.show(group).reason.unwrap_or_default();
+        assert_eq!(reason.contains("in memory and lost its content"), is_volatile, "{reason}");
+    }
+}
+
+#[test]
 fn a_resized_volume_is_not_taken_for_the_one_before() {
     let (mut rig, _, _) = Rig::copying(Scope::Group, 1);
     rig.primary.shutdown(rig.now, &mut rig.world);
