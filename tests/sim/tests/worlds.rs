@@ -84,14 +84,14 @@ fn a_stream_that_lives_on_for_another_group_does_not_move_a_point_that_is_certif
 }
 
 #[test]
-fn a_group_that_one_of_its_primaries_suspends_is_suspended_at_the_others() {
+fn groups_whose_primaries_crash_one_after_the_other_stay_at_a_cut() {
     let totals = run_some(12, |plan| {
         (plan.primaries, plan.ending) = (2, Ending::Quiet);
         plan.streams_max = plan.streams_max.max(8);
         plan.receive_bytes += 4 << 20;
         plan.faults = vec![Fault::PrimaryCrash];
     });
-    assert!(totals.suspended_error > totals.primary_crashes, "{totals}");
+    assert!(totals.suspended_error > 5 && totals.primary_crashes > 5, "{totals}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::rig::{BLOCK, Rig, VOLUME_BLOCKS, geometry};
 use super::*;
-use crate::message::{Content, JoinPair, OpenStream, Refusal};
+use crate::message::{Content, JoinPair, OpenStream, Refusal, Subject};
 use crate::ports::OperatorAnswer;
 use crate::stream::Fragment;
 use crate::types::{Extent, Generation, RecordKind, Scope, Stamp};
@@ -520,6 +520,31 @@ fn a_suspended_group_stays_at_its_cut_and_can_be_taken_over() {
     assert_eq!(refusal(&ask(&mut rig, 1, 1, Message::OpenStream(open))), Refusal::UnsentRecords);
     take_over(&mut rig);
     rig.assert_cut();
+}
+
+#[test]
+fn a_group_that_one_of_its_primaries_suspends_is_taken_back_from_the_others_at_once() {
+    let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a")]).stream(2, Scope::Group, &[("g", "b")]);
+    rig.create();
+    rig.settle();
+    rig.drain();
+    let own = (rig.senders[0].link, rig.senders[0].owner);
+    let other = rig.senders[1].link;
+    let suspended =
+        Message::GroupSuspended { group: group(), state: "PSUE".to_owned(), reason: "restarted".to_owned() };
+    rig.world.messages.clear();
+    let now = rig.now();
+    rig.secondary.message(now, own.0, own.1, suspended, &mut rig.world);
+    while rig.complete() {
+        let now = rig.now();
+        rig.secondary.turn(now, &mut rig.world);
+    }
+    let stream = rig.senders[1].stream;
+    let told: Vec<&Message> = rig.world.messages.iter().filter(|(to, _)| *to == other).map(|(_, it)| it).collect();
+    assert!(
+        matches!(&told[..], [Message::Refused { subject: Subject::Stream(it), refusal: Refusal::UnsentRecords, .. }] if *it == stream),
+        "{told:?}"
+    );
 }
 
 #[test]
