@@ -185,8 +185,9 @@ pub struct PairInfo {
     /// Records not yet durable at the secondary; absent where this end cannot know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_records: Option<u64>,
-    /// Counters since the process started.
-    pub counters: PairCounters,
+    /// Counters since the process started; absent where they are not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<PairCounters>,
 }
 
 /// A pair's counters since the process started.

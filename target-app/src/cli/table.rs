@@ -464,7 +464,7 @@ pub fn pairs(pairs: &[PairInfo]) -> String {
 
 /// `longrun pair get`.
 pub fn pair(pair: &PairInfo) -> String {
-    let counters = &pair.counters;
+    let counters = pair.counters.as_ref();
     let waiting = pair.waiting.as_ref().map(|waiting| {
         let limit =
             waiting.timeout_ms.map_or_else(|| "until somebody acts".to_owned(), |ms| format!("of {}", span_ms(ms)));
@@ -486,10 +486,16 @@ pub fn pair(pair: &PairInfo) -> String {
             "behind",
             format!("{}, {} records", or_unknown(pair.pending_bytes.map(Bytes)), or_unknown(pair.pending_records)),
         ),
-        ("writes", format!("{} ({})", counters.writes, Bytes(counters.write_bytes))),
-        ("records", format!("{}, {} of them repairs", counters.records, counters.repairs)),
-        ("overlaps", counters.overlaps.to_string()),
-        ("refused", counters.refused.to_string()),
+        (
+            "writes",
+            or_unknown(counters.map(|counters| format!("{} ({})", counters.writes, Bytes(counters.write_bytes)))),
+        ),
+        (
+            "records",
+            or_unknown(counters.map(|counters| format!("{}, {} of them repairs", counters.records, counters.repairs))),
+        ),
+        ("overlaps", or_unknown(counters.map(|counters| counters.overlaps.to_string()))),
+        ("refused", or_unknown(counters.map(|counters| counters.refused.to_string()))),
     ])
 }
 

@@ -11,7 +11,7 @@ use longrun_copy::secondary::{self, PairConfig as SecondaryPair};
 use longrun_copy::types::{GroupId, Now, PairId, VolumeId};
 use longrun_rpc::RpcError;
 use longrun_rpc::methods::group::Role;
-use longrun_rpc::methods::pair::{PairCounters, PairCreate, PairDelete, PairGet, PairInfo, Waiting};
+use longrun_rpc::methods::pair::{PairCreate, PairDelete, PairGet, PairInfo, Waiting};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -253,7 +253,7 @@ impl Control {
                 size_bytes: base.map_or(0, |base| base.geometry.bytes()),
                 pending_bytes: None,
                 pending_records: None,
-                counters: PairCounters::default(),
+                counters: None,
             };
             let forgotten = PairInfo { reason: pair.failed.clone(), ..base_of_info.clone() };
             let info = self
