@@ -319,8 +319,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         let volumes: Vec<Option<VolumeId>> = items
             .iter()
             .map(|item| match target(item.record.head.pair) {
-                Target::Volume(volume) => Some(volume),
-                Target::Gone | Target::Missing => None,
+                Target::Volume(volume) if item.record.head.kind.changes_volume() => Some(volume),
+                Target::Volume(_) | Target::Gone | Target::Missing => None,
             })
             .collect();
         let places: Vec<Option<(VolumeId, Extent)>> =
@@ -347,11 +347,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             let extent = head.extent;
             let payload = round.items[job as usize].record.payload.clone();
             let write = match (head.kind, payload) {
-                (RecordKind::Write | RecordKind::Repair, Some(data)) => LocalIo::Write { extent, data, fua: false },
+                (RecordKind::Write | RecordKind::Repair | RecordKind::Copy, Some(data)) => LocalIo::Write { extent, data, fua: false },
                 (RecordKind::Unmap, _) => LocalIo::Unmap { extent },
-                (RecordKind::WriteZeroes | RecordKind::Write | RecordKind::Repair, _) => {
-                    LocalIo::WriteZeroes { extent, fua: false }
-                }
+                (RecordKind::WriteZeroes, _) => LocalIo::WriteZeroes { extent, fua: false },
+                (kind, _) => unreachable!("a {kind:?} without payload is no record, and one that writes nothing no job"),
             };
             if let Some(volume) = round.volumes[job as usize] {
                 round.in_flight += 1;

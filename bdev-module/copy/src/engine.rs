@@ -322,10 +322,19 @@ fn for_secondary(message: &Message) -> bool {
         | Message::JoinPair(_)
         | Message::LeavePair { .. }
         | Message::CloseStream { .. }
-        | Message::GroupSuspended { .. } => true,
-        Message::StreamOpened(_) | Message::PairJoined { .. } | Message::Refused { .. } | Message::Fenced { .. } => {
-            false
-        }
+        | Message::GroupSuspended { .. }
+        | Message::CopyEnd { .. }
+        | Message::DigestAsk { .. }
+        | Message::HandOver { .. } => true,
+        Message::StreamOpened(_)
+        | Message::PairJoined { .. }
+        | Message::Refused { .. }
+        | Message::Fenced { .. }
+        | Message::CopyDone { .. }
+        | Message::DigestAnswer { .. }
+        | Message::Verified { .. }
+        | Message::Differs { .. }
+        | Message::HandedOver { .. } => false,
     }
 }
 

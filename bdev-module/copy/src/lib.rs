@@ -29,7 +29,7 @@
 //! | [`stream`], [`merge`] | reassembly and runs; the limit time and what it releases | never a gap that is skipped |
 //! | [`journal`], [`apply`] | the log of released records; from it to the volumes, and checkpoints | a torn tail is cut, damage before the known end is reported |
 //! | [`secondary`], [`takeover`] | pairs and groups that receive; taking over in steps that a crash re-enters | older generations are refused |
-//! | [`blank`] | is a volume empty? | |
+//! | [`blank`], [`digest`] | is a volume empty? are two the same? | |
 //!
 //! **What the design gives up.** Everything of one engine is on one core; a group uses several cores by sequence scope
 //! `pair` only. The host's answer waits for the local device, so a write is never faster than that. The newest records
@@ -37,6 +37,7 @@
 
 pub mod apply;
 pub mod blank;
+pub mod digest;
 pub mod engine;
 pub mod journal;
 pub mod link;

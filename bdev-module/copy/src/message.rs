@@ -2,7 +2,8 @@
 //! within a session ([`crate::link`]); at the start of a session both sides say again what they need, so every message
 //! may be repeated and none is lost for good.
 
-use crate::types::{Epoch, Generation, GroupId, PairId, Scope, Seq, StreamId, Time};
+use crate::digest::Digest;
+use crate::types::{Epoch, Extent, Generation, GroupId, PairId, Scope, Seq, StreamId, Time};
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,103 @@ pub enum Message {
         /// The newer one.
         generation: Generation,
     },
+    /// Primary: everything that this copy was to bring is stamped, in whatever stream, not later than `end`. Said again in
+    /// every session until [`Message::CopyDone`] answers.
+    CopyEnd {
+        /// The group.
+        group: GroupId,
+        /// Which copy.
+        copy: CopyId,
+        /// When the group's limit has reached this time, the copy is complete.
+        end: Time,
+    },
+    /// Secondary: the copy is complete, durably. A unit: the recovery point moves again.
+    CopyDone {
+        /// The group.
+        group: GroupId,
+        /// Which copy.
+        copy: CopyId,
+    },
+    /// Primary: does the secondary hold this already? About blocks that no record of the unit (or, of a pair that is being
+    /// copied for the first time, of the pair) has touched.
+    DigestAsk {
+        /// The group.
+        group: GroupId,
+        /// The pair.
+        pair: PairId,
+        /// Names the question.
+        ask: u64,
+        /// Where.
+        extent: Extent,
+        /// One per [`crate::digest::PIECE_BYTES`] of the extent; at most [`DIGESTS_MAX`].
+        digests: Vec<Digest>,
+    },
+    /// Secondary: the answer.
+    DigestAnswer {
+        /// The group.
+        group: GroupId,
+        /// The pair.
+        pair: PairId,
+        /// Which question.
+        ask: u64,
+        /// Bit n: piece n differs. `None`: cannot be said; copy all of it.
+        differing: Option<u32>,
+    },
+    /// Secondary: what a verify record found.
+    Verified {
+        /// The group.
+        group: GroupId,
+        /// The pair.
+        pair: PairId,
+        /// The record's stream.
+        stream: StreamId,
+        /// The record's number.
+        seq: Seq,
+        /// Bit n: piece n differs. `None`: the volume could not be read.
+        differing: Option<u64>,
+    },
+    /// Secondary, before [`Message::PairJoined`], as often as needed: what it changed on its own since the two volumes
+    /// were equal (it was a primary meanwhile, or threw records away). The primary copies these too.
+    Differs {
+        /// The group.
+        group: GroupId,
+        /// The pair.
+        pair: PairId,
+        /// At most [`EXTENTS_MAX`].
+        extents: Vec<Extent>,
+    },
+    /// Primary, in a planned swap: every record is stamped not later than `end`, no host writes here any more; take over
+    /// at that point with nothing lost. Said again in every session until it is answered.
+    HandOver {
+        /// The group.
+        group: GroupId,
+        /// The generation that ends.
+        generation: Generation,
+        /// The last time of that history.
+        end: Time,
+    },
+    /// Secondary: it is the primary now, durably, with this generation. Else: [`Message::Refused`] about the group.
+    HandedOver {
+        /// The group.
+        group: GroupId,
+        /// The new one.
+        generation: Generation,
+    },
+}
+
+/// Digests in one [`Message::DigestAsk`] at most.
+pub const DIGESTS_MAX: usize = 32;
+
+/// Extents in one [`Message::Differs`] at most.
+pub const EXTENTS_MAX: usize = 64;
+
+/// What is being copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CopyId {
+    /// A resync of the whole group, by the number that its primary gave it (see [`OpenStream::unit`]).
+    Unit(u64),
+    /// The first copy of one pair, which joined with [`Content::Copy`].
+    Pair(PairId),
 }
 
 /// See [`Message::OpenStream`].
@@ -95,6 +193,9 @@ pub struct OpenStream {
     pub acknowledged: Seq,
     /// The epoch before, if this primary knows that everything it had stamped there was durable: (epoch, last number).
     pub drained: Option<(Epoch, Seq)>,
+    /// The epoch is part of a resync: every record of the group from here on belongs to one unit, which replaces the last
+    /// consistent image only as a whole. Numbers rise with each resync of this primary.
+    pub unit: Option<u64>,
 }
 
 /// See [`Message::StreamOpened`].
@@ -142,8 +243,11 @@ pub enum Content {
     Empty,
     /// Both operators said so.
     DeclaredIdentical,
-    /// The pair was established before; nothing was written while it was not.
+    /// The pair was established before; what was written while it did not copy comes in the unit that is under way.
     Established,
+    /// They may differ everywhere: the primary copies all of its volume. The pair is no part of the group's consistent
+    /// image before [`CopyId::Pair`] is done.
+    Copy,
 }
 
 /// What a refusal is about.
@@ -153,6 +257,8 @@ pub enum Subject {
     Stream(StreamId),
     /// The joining of a pair.
     Pair(PairId),
+    /// The group itself: a hand-over.
+    Group,
 }
 
 /// Kinds of refusal, as far as the primary acts on them differently.
@@ -164,6 +270,7 @@ pub enum Refusal {
     Never,
     /// The secondary lacks records that it had acknowledged.
     LostData,
-    /// The epoch ended while records of it were not durable there: frozen for ever.
+    /// The group stays at its last cut until a resync: the epoch ended while records of it were not durable there, or
+    /// another of its primaries suspended it.
     UnsentRecords,
 }

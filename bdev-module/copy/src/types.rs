@@ -240,6 +240,13 @@ pub enum RecordKind {
     Unmap,
     /// Writes what the primary's disk was found to hold after a local write had failed (design 4a).
     Repair,
+    /// Writes what the primary volume holds: part of a resync or of an initial copy, stamped under its overlap lock.
+    Copy,
+    /// Changes nothing: its payload holds digests ([`crate::digest`]) of what the extent holds at this stamp, to be
+    /// compared with the secondary volume when everything earlier is on it and nothing later.
+    Verify,
+    /// Changes nothing: its payload is a name (UTF-8) for this stamp. Its extent means nothing.
+    Bookmark,
 }
 
 impl RecordKind {
@@ -250,6 +257,9 @@ impl RecordKind {
             RecordKind::WriteZeroes => 2,
             RecordKind::Unmap => 3,
             RecordKind::Repair => 4,
+            RecordKind::Copy => 5,
+            RecordKind::Verify => 6,
+            RecordKind::Bookmark => 7,
         }
     }
 
@@ -260,13 +270,26 @@ impl RecordKind {
             2 => RecordKind::WriteZeroes,
             3 => RecordKind::Unmap,
             4 => RecordKind::Repair,
+            5 => RecordKind::Copy,
+            6 => RecordKind::Verify,
+            7 => RecordKind::Bookmark,
             _ => return None,
         })
     }
 
-    /// Whether a record of this kind has a payload of its extent's size.
+    /// Whether a record of this kind has a payload.
     pub fn has_payload(self) -> bool {
-        matches!(self, RecordKind::Write | RecordKind::Repair)
+        !matches!(self, RecordKind::WriteZeroes | RecordKind::Unmap)
+    }
+
+    /// Whether the payload is the new content of the extent, hence of its size.
+    pub fn writes_payload(self) -> bool {
+        matches!(self, RecordKind::Write | RecordKind::Repair | RecordKind::Copy)
+    }
+
+    /// Whether a record of this kind changes its extent.
+    pub fn changes_volume(self) -> bool {
+        !matches!(self, RecordKind::Verify | RecordKind::Bookmark)
     }
 }
 
@@ -281,7 +304,7 @@ pub struct RecordHead {
     pub kind: RecordKind,
     /// Where.
     pub extent: Extent,
-    /// Payload length in bytes: the extent's size, or 0 for a kind without payload.
+    /// Payload length in bytes: the extent's size for a kind that writes it, else of the digests or the name, or 0.
     pub payload_bytes: u32,
 }
 
@@ -316,6 +339,30 @@ pub enum Scope {
     /// One stream per (local system, remote system) and group.
     #[default]
     Group,
+}
+
+/// What an operator says of a pair's two volumes at the start; both sites' operators say it alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Initial {
+    /// Both are empty; each system reads its own to make sure.
+    #[default]
+    Empty,
+    /// Both hold the same; nothing is read.
+    Identical,
+    /// The primary volume is copied; what the secondary volume holds is given up.
+    Copy,
+    /// As [`Initial::Copy`], but only what differs travels: both sides read all of their volume.
+    CopyDifferences,
+}
+
+/// What a group does when its send buffer (and its spill) fills.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// Hosts' answers are held back, in a ramp, at most for `throttle_ms_max`; if that is not enough the group suspends.
+    #[default]
+    Throttle,
+    /// Hosts never wait: the group suspends.
+    Suspend,
 }
 
 /// The state of a pair, in the industry's words.

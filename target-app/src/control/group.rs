@@ -69,6 +69,8 @@ impl Control {
                     remote,
                     throttle_ms_max: call.throttle_ms_max().min(u64::from(u32::MAX)) as u32,
                     buffer_bytes: call.buffer_bytes(),
+                    overflow: types::Overflow::Throttle,
+                    copy_bytes_per_s: None,
                 };
                 self.reactor(core)
                     .call(move |reactor| {
@@ -91,6 +93,8 @@ impl Control {
                     name: name.clone(),
                     journal: VolumeId(entry.id.0),
                     journal_geometry: entry.geometry,
+                    overlay: None,
+                    apply_delay_ns: 0,
                 };
                 let created = self
                     .reactor(core)

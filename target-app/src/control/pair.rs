@@ -8,7 +8,7 @@ use longrun_bdev::catalog::{Entry, Kind, Spec};
 use longrun_copy::engine::OperatorError;
 use longrun_copy::primary::{self, PairConfig as PrimaryPair};
 use longrun_copy::secondary::{self, PairConfig as SecondaryPair};
-use longrun_copy::types::{GroupId, Now, PairId, VolumeId};
+use longrun_copy::types::{GroupId, Initial, Now, PairId, VolumeId};
 use longrun_rpc::RpcError;
 use longrun_rpc::methods::group::Role;
 use longrun_rpc::methods::pair::{PairCreate, PairDelete, PairGet, PairInfo, Waiting};
@@ -102,6 +102,7 @@ impl Control {
         };
         let created = state.catalog.create(spec, core as u32).map_err(catalog_error)?;
         let replica = created.device.id();
+        let initial = if call.declared_identical() { Initial::Identical } else { Initial::Empty };
         let began = match role {
             Role::Primary => {
                 let config = PrimaryPair {
@@ -110,7 +111,7 @@ impl Control {
                     volume: VolumeId(base.id.0),
                     geometry: base.geometry,
                     remote_volume: call.remote_volume.clone().unwrap_or_default(),
-                    declared_identical: call.declared_identical(),
+                    initial,
                     volatile,
                 };
                 self.reactor(core)
@@ -130,7 +131,8 @@ impl Control {
                     volume: VolumeId(base.id.0),
                     volume_name: call.volume.clone(),
                     geometry: base.geometry,
-                    declared_identical: call.declared_identical(),
+                    initial,
+                    volatile,
                 };
                 self.reactor(core)
                     .call(move |reactor| {

@@ -8,7 +8,7 @@ use crate::world::World;
 use longrun_copy::ports::{Event, LocalIo, OperatorAnswer, Ticket};
 use longrun_copy::secondary::{self, GroupPhase, TakeoverConsent};
 use longrun_copy::takeover::LossCertificate;
-use longrun_copy::types::VolumeId;
+use longrun_copy::types::{Initial, VolumeId};
 use std::collections::BTreeMap;
 
 /// A lonely system whose disks answer at once.
@@ -104,7 +104,7 @@ impl World {
         for info in &self.groups {
             let geometry = copy.disks[&info.journal].geometry();
             let config =
-                secondary::GroupConfig { name: info.name.clone(), journal: info.journal, journal_geometry: geometry };
+                secondary::GroupConfig { name: info.name.clone(), journal: info.journal, journal_geometry: geometry, overlay: None, apply_delay_ns: 0 };
             let now = copy.node.clock.read(copy.at);
             let engine = copy.node.engine.as_mut().expect("a copy lives");
             let (roles, mut world) = engine.secondary(&mut copy.node.ports);
@@ -117,7 +117,8 @@ impl World {
                 volume: info.secondary_volume,
                 volume_name: format!("copy-{}", info.name),
                 geometry: info.geometry,
-                declared_identical: self.plan.identical,
+                initial: if self.plan.identical { Initial::Identical } else { Initial::Empty },
+                volatile: false,
             };
             let now = copy.node.clock.read(copy.at);
             let engine = copy.node.engine.as_mut().expect("a copy lives");

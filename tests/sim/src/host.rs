@@ -268,6 +268,7 @@ impl World {
         self.totals.stamped += 1;
         let stamp = head.stamp;
         let op = match head.kind {
+            RecordKind::Copy | RecordKind::Verify | RecordKind::Bookmark => None,
             RecordKind::Write => {
                 let bytes = payload.as_ref().expect("a write has a payload");
                 let mut first = [0; 8];

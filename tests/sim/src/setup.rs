@@ -11,7 +11,7 @@ use longrun_copy::link::{LinkConfig, Security, public_of};
 use longrun_copy::ports::Ticket;
 use longrun_copy::primary::{self, PrimaryConfig};
 use longrun_copy::secondary::{self, SecondaryConfig};
-use longrun_copy::types::{Extent, Geometry, GroupId, LinkId, PairId, SystemId, Time, VolumeId};
+use longrun_copy::types::{Extent, Geometry, GroupId, Initial, LinkId, Overflow, PairId, SystemId, Time, VolumeId};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -180,7 +180,7 @@ impl World {
             let info = &self.groups[group];
             let geometry = self.disks[&(node, info.journal)].geometry();
             let config =
-                secondary::GroupConfig { name: info.name.clone(), journal: info.journal, journal_geometry: geometry };
+                secondary::GroupConfig { name: info.name.clone(), journal: info.journal, journal_geometry: geometry, overlay: None, apply_delay_ns: 0 };
             self.operate(node, |engine, ports, now| {
                 let (roles, mut world) = engine.secondary(ports);
                 roles.group_create(now, config, &mut world)
@@ -195,7 +195,8 @@ impl World {
                 volume: info.secondary_volume,
                 volume_name: format!("copy-{}", info.name),
                 geometry: info.geometry,
-                declared_identical: self.plan.identical,
+                initial: if self.plan.identical { Initial::Identical } else { Initial::Empty },
+                volatile: false,
             };
             let ticket = self.ticket(node);
             let created = self.operate(node, |engine, ports, now| {
@@ -222,6 +223,8 @@ impl World {
                 link: LinkId(0),
                 remote,
                 throttle_ms_max: self.plan.throttle_ms_max,
+                overflow: Overflow::Throttle,
+                copy_bytes_per_s: None,
                 buffer_bytes: self.plan.buffer_bytes,
             };
             self.operate(node, |engine, ports, now| {
@@ -241,7 +244,7 @@ impl World {
                 volume: info.primary_volume,
                 geometry: info.geometry,
                 remote_volume: format!("copy-{}", info.name),
-                declared_identical: self.plan.identical,
+                initial: if self.plan.identical { Initial::Identical } else { Initial::Empty },
                 volatile: false,
             };
             let ticket = self.ticket(node);

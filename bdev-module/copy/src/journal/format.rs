@@ -410,11 +410,15 @@ fn parse_entry(head: &EntryHead) -> Result<Entry, BlockError> {
     if head.magic.get() != ENTRY_MAGIC || head.head_crc.get() != crc32c::crc32c(zeroed.as_bytes()) {
         return Err(BlockError::Torn);
     }
+    let kind = RecordKind::from_code(head.kind).ok_or(BlockError::Torn)?;
+    if kind.has_payload() != (head.payload_bytes.get() > 0) {
+        return Err(BlockError::Torn);
+    }
     Ok(Entry {
         head: RecordHead {
             stamp: Stamp { time: Time(head.time.get()), stream: StreamId(head.stream.get()), seq: Seq(head.seq.get()) },
             pair: PairId(head.pair.get()),
-            kind: RecordKind::from_code(head.kind).ok_or(BlockError::Torn)?,
+            kind,
             extent: Extent { lba: head.lba.get(), blocks: head.blocks.get() },
             payload_bytes: head.payload_bytes.get(),
         },

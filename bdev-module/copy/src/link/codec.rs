@@ -4,8 +4,10 @@
 //! front. Text longer than its bound is cut at a character's end: names are bounded where operators give them, the
 //! rest is for reading.
 
-use crate::message::{Content, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject};
-use crate::types::{Epoch, Generation, GroupId, PairId, Scope, Seq, StreamId, Time};
+use crate::message::{
+    Content, CopyId, DIGESTS_MAX, EXTENTS_MAX, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject,
+};
+use crate::types::{Epoch, Extent, Generation, GroupId, PairId, Scope, Seq, StreamId, Time};
 
 /// No message is longer than this: each fits into one datagram of the shortest permitted size.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
@@ -45,6 +47,24 @@ impl Writer {
     fn generation(&mut self, generation: Generation) -> &mut Self {
         self.u64(generation.number).u64(generation.id).u64(generation.parent)
     }
+
+    fn extent(&mut self, extent: Extent) -> &mut Self {
+        self.u64(extent.lba).u32(extent.blocks)
+    }
+
+    fn copy(&mut self, copy: CopyId) -> &mut Self {
+        match copy {
+            CopyId::Unit(unit) => self.byte(1).u64(unit),
+            CopyId::Pair(pair) => self.byte(2).u64(pair.0),
+        }
+    }
+
+    fn option(&mut self, value: Option<u64>) -> &mut Self {
+        match value {
+            None => self.byte(0),
+            Some(value) => self.byte(1).u64(value),
+        }
+    }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -79,6 +99,36 @@ impl<'a> Reader<'a> {
     fn generation(&mut self) -> Option<Generation> {
         Some(Generation { number: self.u64()?, id: self.u64()?, parent: self.u64()? })
     }
+
+    fn extent(&mut self) -> Option<Extent> {
+        let extent = Extent { lba: self.u64()?, blocks: self.u32()? };
+        (extent.blocks > 0 && extent.lba.checked_add(u64::from(extent.blocks)).is_some()).then_some(extent)
+    }
+
+    fn copy(&mut self) -> Option<CopyId> {
+        Some(match self.byte()? {
+            1 => CopyId::Unit(self.u64()?),
+            2 => CopyId::Pair(PairId(self.u64()?)),
+            _ => return None,
+        })
+    }
+
+    /// The outer `None` is damage, the inner one absence.
+    fn option(&mut self) -> Option<Option<u64>> {
+        Some(match self.byte()? {
+            0 => None,
+            1 => Some(self.u64()?),
+            _ => return None,
+        })
+    }
+
+    fn list<T>(&mut self, most: usize, mut read: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count = usize::from(self.byte()?);
+        if count > most {
+            return None;
+        }
+        (0..count).map(|_| read(self)).collect()
+    }
 }
 
 fn scope_code(scope: Scope) -> u8 {
@@ -103,6 +153,7 @@ fn content_code(content: Content) -> u8 {
         Content::Empty => 1,
         Content::DeclaredIdentical => 2,
         Content::Established => 3,
+        Content::Copy => 4,
     }
 }
 
@@ -111,6 +162,7 @@ fn content_of(code: u8) -> Option<Content> {
         1 => Content::Empty,
         2 => Content::DeclaredIdentical,
         3 => Content::Established,
+        4 => Content::Copy,
         _ => return None,
     })
 }
@@ -146,6 +198,7 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
                 None => out.byte(0),
                 Some((epoch, seq)) => out.byte(1).u64(epoch.0).u64(seq.0),
             };
+            out.option(open.unit);
         }
         Message::StreamOpened(opened) => {
             out.byte(2).u64(opened.group.0).generation(opened.generation).u64(opened.stream.0).u64(opened.epoch.0);
@@ -173,11 +226,42 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
             match subject {
                 Subject::Stream(stream) => out.byte(1).u64(stream.0),
                 Subject::Pair(pair) => out.byte(2).u64(pair.0),
+                Subject::Group => out.byte(3).u64(0),
             };
             out.byte(refusal_code(*refusal)).text(text, TEXT_BYTES_MAX);
         }
         Message::Fenced { group, generation } => {
             out.byte(9).u64(group.0).generation(*generation);
+        }
+        Message::CopyEnd { group, copy, end } => {
+            out.byte(10).u64(group.0).copy(*copy).u64(end.0);
+        }
+        Message::CopyDone { group, copy } => {
+            out.byte(11).u64(group.0).copy(*copy);
+        }
+        Message::DigestAsk { group, pair, ask, extent, digests } => {
+            out.byte(12).u64(group.0).u64(pair.0).u64(*ask).extent(*extent).byte(digests.len().min(DIGESTS_MAX) as u8);
+            for digest in digests.iter().take(DIGESTS_MAX) {
+                out.0.extend_from_slice(digest);
+            }
+        }
+        Message::DigestAnswer { group, pair, ask, differing } => {
+            out.byte(13).u64(group.0).u64(pair.0).u64(*ask).option(differing.map(u64::from));
+        }
+        Message::Verified { group, pair, stream, seq, differing } => {
+            out.byte(14).u64(group.0).u64(pair.0).u64(stream.0).u64(seq.0).option(*differing);
+        }
+        Message::Differs { group, pair, extents } => {
+            out.byte(15).u64(group.0).u64(pair.0).byte(extents.len().min(EXTENTS_MAX) as u8);
+            for extent in extents.iter().take(EXTENTS_MAX) {
+                out.extent(*extent);
+            }
+        }
+        Message::HandOver { group, generation, end } => {
+            out.byte(16).u64(group.0).generation(*generation).u64(end.0);
+        }
+        Message::HandedOver { group, generation } => {
+            out.byte(17).u64(group.0).generation(*generation);
         }
     }
     debug_assert!(out.0.len() <= MESSAGE_BYTES_MAX, "{} bytes: {message:?}", out.0.len());
@@ -208,6 +292,7 @@ fn read(from: &mut Reader<'_>) -> Option<Message> {
                 1 => Some((Epoch(from.u64()?), Seq(from.u64()?))),
                 _ => return None,
             },
+            unit: from.option()?,
         }),
         2 => Message::StreamOpened(StreamOpened {
             group: GroupId(from.u64()?),
@@ -246,12 +331,49 @@ fn read(from: &mut Reader<'_>) -> Option<Message> {
             subject: match from.byte()? {
                 1 => Subject::Stream(StreamId(from.u64()?)),
                 2 => Subject::Pair(PairId(from.u64()?)),
+                3 if from.u64()? == 0 => Subject::Group,
                 _ => return None,
             },
             refusal: refusal_of(from.byte()?)?,
             text: from.text(TEXT_BYTES_MAX)?,
         },
         9 => Message::Fenced { group: GroupId(from.u64()?), generation: from.generation()? },
+        10 => Message::CopyEnd { group: GroupId(from.u64()?), copy: from.copy()?, end: Time(from.u64()?) },
+        11 => Message::CopyDone { group: GroupId(from.u64()?), copy: from.copy()? },
+        12 => Message::DigestAsk {
+            group: GroupId(from.u64()?),
+            pair: PairId(from.u64()?),
+            ask: from.u64()?,
+            extent: from.extent()?,
+            digests: from.list(DIGESTS_MAX, |from| from.take(16)?.try_into().ok())?,
+        },
+        13 => Message::DigestAnswer {
+            group: GroupId(from.u64()?),
+            pair: PairId(from.u64()?),
+            ask: from.u64()?,
+            differing: match from.option()? {
+                None => None,
+                Some(mask) => Some(u32::try_from(mask).ok()?),
+            },
+        },
+        14 => Message::Verified {
+            group: GroupId(from.u64()?),
+            pair: PairId(from.u64()?),
+            stream: StreamId(from.u64()?),
+            seq: Seq(from.u64()?),
+            differing: from.option()?,
+        },
+        15 => Message::Differs {
+            group: GroupId(from.u64()?),
+            pair: PairId(from.u64()?),
+            extents: from.list(EXTENTS_MAX, Reader::extent)?,
+        },
+        16 => Message::HandOver {
+            group: GroupId(from.u64()?),
+            generation: from.generation()?,
+            end: Time(from.u64()?),
+        },
+        17 => Message::HandedOver { group: GroupId(from.u64()?), generation: from.generation()? },
         _ => return None,
     })
 }

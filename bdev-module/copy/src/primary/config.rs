@@ -1,6 +1,6 @@
 //! What an operator decides about the primary roles.
 
-use crate::types::{Geometry, GroupId, LinkId, Scope, SystemId, VolumeId};
+use crate::types::{Geometry, GroupId, Initial, LinkId, Overflow, Scope, SystemId, VolumeId};
 
 const MS: u64 = 1_000_000;
 
@@ -61,6 +61,11 @@ pub struct GroupConfig {
     /// to be durable at the secondary. Groups that share a stream (scope `system`) add theirs up. When it is full, the
     /// group is suspended (PFUS).
     pub buffer_bytes: u64,
+    /// What happens when it fills.
+    pub overflow: Overflow,
+    /// How fast copies and resyncs read this system's volumes at most, in bytes per second; `None`: as fast as hosts, link
+    /// and secondary leave room.
+    pub copy_bytes_per_s: Option<u64>,
 }
 
 /// A pair as its operator describes it.
@@ -76,8 +81,8 @@ pub struct PairConfig {
     pub geometry: Geometry,
     /// The name of the volume at the secondary; may be empty.
     pub remote_volume: String,
-    /// The operator says that the two volumes are identical; else both are read and must be empty.
-    pub declared_identical: bool,
+    /// What the two volumes hold at the start.
+    pub initial: Initial,
     /// The volume is in memory: its content ends with the process.
     pub volatile: bool,
 }

@@ -13,7 +13,7 @@ use crate::message::Content;
 use crate::overlap::OverlapQueue;
 use crate::ports::{DeviceError, LocalToken, Memory, OperatorAnswer, Ticket};
 use crate::scope::stream_of;
-use crate::types::{Epoch, Generation, GroupId, Mono, Now, PairId, PairState, Scope, Seq, StreamId};
+use crate::types::{Epoch, Generation, GroupId, Initial, Mono, Now, PairId, PairState, Scope, Seq, StreamId};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 /// Why a pair cannot have its stream.
@@ -225,9 +225,9 @@ impl<M: Memory> Primary<M> {
             )),
         })?;
         let deadline = now.mono.after_ns(self.config.operator_wait_ns);
-        let (content, phase, until) = match config.declared_identical {
-            true => (Content::DeclaredIdentical, Phase::Opening, Some(deadline)),
-            false => (Content::Empty, Phase::Checking(BlankCheck::new(config.volume, config.geometry)), None),
+        let (content, phase, until) = match config.initial {
+            Initial::Identical => (Content::DeclaredIdentical, Phase::Opening, Some(deadline)),
+            _ => (Content::Empty, Phase::Checking(BlankCheck::new(config.volume, config.geometry)), None),
         };
         self.insert_pair(now, id, config, stream, content, phase, Some((ticket, until)));
         self.poll_check(id, ports);

@@ -88,6 +88,7 @@ impl<M: Memory> Primary<M> {
                 base_time: stream.base_time,
                 acknowledged,
                 drained: stream.drained,
+                unit: None,
             };
             ports.send_message(stream.link, Message::OpenStream(open));
         }
@@ -279,6 +280,7 @@ impl<M: Memory> Primary<M> {
                     }
                 }
             }
+            Subject::Group => {}
             Subject::Pair(id) => {
                 let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.config.group == group) else { return };
                 let Phase::Joining { put_off, .. } = &mut pair.phase else { return };

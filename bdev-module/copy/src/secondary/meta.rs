@@ -186,6 +186,7 @@ impl GroupMeta {
                 Content::Empty => 1,
                 Content::DeclaredIdentical => 2,
                 Content::Established => 3,
+                Content::Copy => 4,
             });
             w.option(pair.stream.as_ref(), |w, stream| w.u64(stream.0));
             w.u8(u8::from(pair.touched));
@@ -270,6 +271,7 @@ impl GroupMeta {
                         1 => Content::Empty,
                         2 => Content::DeclaredIdentical,
                         3 => Content::Established,
+                        4 => Content::Copy,
                         _ => return Err(r.wrong()),
                     },
                     stream: r.option(|r| Ok(StreamId(r.u64()?)))?,

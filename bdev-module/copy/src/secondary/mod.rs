@@ -42,7 +42,7 @@ use crate::ports::{DeviceError, HostError, HostIo, HostToken, LocalIo, LocalToke
 
 use crate::stream::CHARGE_BYTES_MAX;
 use crate::types::{
-    Epoch, Geometry, GroupId, LinkId, Mono, Now, PairId, Record, RecordHead, Seq, StreamId, SystemId, Time, VolumeId,
+    Epoch, Geometry, GroupId, Initial, LinkId, Mono, Now, PairId, Record, RecordHead, Seq, StreamId, SystemId, Time, VolumeId,
 };
 use failover::Remains;
 use group::{Group, Phase, Tips};
@@ -117,6 +117,12 @@ pub struct GroupConfig {
     pub journal: VolumeId,
     /// The journal's size; at least [`crate::journal::BYTES_MIN`].
     pub journal_geometry: Geometry,
+    /// The device for old blocks while a resync is larger than the journal (design 4a), held exclusively; `None`: a
+    /// resync that the journal cannot hold waits, and says so.
+    pub overlay: Option<(VolumeId, Geometry)>,
+    /// The volumes stay this far behind the recovery point, in nanoseconds, so that a takeover may choose a point in
+    /// between; 0: as close as they can be.
+    pub apply_delay_ns: u64,
 }
 
 /// A pair as its operator creates it here; created again alike after a restart.
@@ -132,8 +138,10 @@ pub struct PairConfig {
     pub volume_name: String,
     /// Its size.
     pub geometry: Geometry,
-    /// The operator vouches that both volumes hold the same; else the volume is read and must be all zeroes.
-    pub declared_identical: bool,
+    /// What the two volumes hold at the start.
+    pub initial: Initial,
+    /// The volume is in memory: its content ends with the process.
+    pub volatile: bool,
 }
 
 /// What the operator knows about the old primary when taking over.

@@ -9,7 +9,7 @@ use crate::blank::{BlankCheck, Verdict};
 use crate::engine::OperatorError;
 use crate::message::Content;
 use crate::ports::{OperatorAnswer, Ticket};
-use crate::types::PairId;
+use crate::types::{Initial, PairId};
 
 impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// Takes a pair in, or attaches its volume again.
@@ -67,7 +67,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         }
         let mut decided = Vec::new();
         for (id, candidate) in &mut self.candidates {
-            if candidate.config.declared_identical {
+            if candidate.config.initial == Initial::Identical {
                 decided.push((*id, Ok(Content::DeclaredIdentical)));
                 continue;
             }

@@ -69,11 +69,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             Message::GroupSuspended { group, state, reason } => {
                 self.suspend(now, link, from, group, (state, reason), ports);
             }
-            // Answers to a primary.
-            Message::StreamOpened(_)
-            | Message::PairJoined { .. }
-            | Message::Refused { .. }
-            | Message::Fenced { .. } => {}
+            _ => {}
         }
     }
 
@@ -532,6 +528,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     Content::Empty => "found empty",
                     Content::DeclaredIdentical => "declared identical",
                     Content::Established => "established",
+                    Content::Copy => "to be copied",
                 };
                 return never(format!(
                     "pair \"{name}\" was {} at the primary and {} at the secondary: create both alike",

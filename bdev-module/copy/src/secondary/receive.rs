@@ -37,7 +37,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 return Err(FrameError::Closed);
             }
             let bytes = u64::from(head.extent.blocks) * u64::from(pair.geometry.block_bytes);
-            let is_sized = !head.kind.has_payload() || bytes == u64::from(head.payload_bytes);
+            let is_sized = !head.kind.writes_payload() || bytes == u64::from(head.payload_bytes);
             if !pair.geometry.holds(head.extent) || !is_sized {
                 return Err(FrameError::Malformed);
             }

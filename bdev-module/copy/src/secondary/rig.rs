@@ -8,7 +8,7 @@ use crate::message::{Content, JoinPair, OpenStream, Refusal, StreamOpened};
 use crate::ports::{Memory, OperatorAnswer};
 use crate::primary::Beacon;
 use crate::stream::Fragment;
-use crate::types::{Extent, Generation, RecordKind, Scope, Stamp};
+use crate::types::{Extent, Generation, Initial, RecordKind, Scope, Stamp};
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -330,6 +330,8 @@ impl Rig {
                 name: self.groups[index].clone(),
                 journal: Self::journal_volume(index),
                 journal_geometry: Geometry { blocks: self.journal_blocks + 8, block_bytes: BLOCK as u32 },
+                overlay: None,
+                apply_delay_ns: 0,
             };
             self.secondary.group_create(now, config, &mut self.world).unwrap();
         }
@@ -343,7 +345,8 @@ impl Rig {
                 volume,
                 volume_name: format!("v{}", volume.0),
                 geometry: geometry(),
-                declared_identical: false,
+                initial: Initial::Empty,
+                volatile: false,
             };
             self.secondary.pair_create(now, config, ticket, &mut self.world).unwrap();
         }
@@ -372,6 +375,7 @@ impl Rig {
                     base_time: sender.base_time,
                     acknowledged: sender.durable,
                     drained: None,
+                    unit: None,
                 };
                 self.secondary.message(now, link, owner, Message::OpenStream(open), &mut self.world);
             }

@@ -5,7 +5,7 @@ use super::*;
 use crate::message::{Content, JoinPair, OpenStream, Refusal, Subject};
 use crate::ports::OperatorAnswer;
 use crate::stream::Fragment;
-use crate::types::{Extent, Generation, RecordKind, Scope, Stamp};
+use crate::types::{Extent, Generation, Initial, RecordKind, Scope, Stamp};
 
 fn group() -> GroupId {
     GroupId::of_name("g")
@@ -49,6 +49,7 @@ fn open(rig: &Rig) -> OpenStream {
         base_time: sender.base_time,
         acknowledged: sender.durable,
         drained: None,
+        unit: None,
     }
 }
 
@@ -212,7 +213,8 @@ fn a_volume_with_data_is_no_new_secondary() {
         volume: VolumeId(0),
         volume_name: "v0".to_owned(),
         geometry: geometry(),
-        declared_identical: true,
+        initial: Initial::Identical,
+        volatile: false,
     };
     rig.secondary.pair_create(now, config, ticket, &mut rig.world).unwrap();
     rig.settle();

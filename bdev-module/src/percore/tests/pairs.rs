@@ -1,7 +1,7 @@
 //! Pairs between two cores, with everything real but the reactor.
 
 use longrun_copy::secondary::TakeoverConsent;
-use longrun_copy::types::{GroupId, PairId, Scope};
+use longrun_copy::types::{GroupId, Initial, Overflow, PairId, Scope};
 use longrun_copy::{primary, secondary};
 
 use super::*;
@@ -35,7 +35,7 @@ fn paired(base: impl Fn(&mut Site) -> String) -> (Vec<Site>, [BdevId; 2]) {
     let Site { core, uring, .. } = &mut sites[1];
     core.operate(now(), uring, |engine, world| {
         let (secondary, mut world) = engine.secondary(world);
-        let group = secondary::GroupConfig { name: "g".to_owned(), journal, journal_geometry };
+        let group = secondary::GroupConfig { name: "g".to_owned(), journal, journal_geometry, overlay: None, apply_delay_ns: 0 };
         secondary.group_create(now(), group, &mut world).unwrap();
         let pair = secondary::PairConfig {
             group: "g".to_owned(),
@@ -43,7 +43,8 @@ fn paired(base: impl Fn(&mut Site) -> String) -> (Vec<Site>, [BdevId; 2]) {
             volume: at_two,
             volume_name: "v".to_owned(),
             geometry,
-            declared_identical: false,
+            initial: Initial::Empty,
+            volatile: false,
         };
         secondary.pair_create(now(), pair, Ticket(2), &mut world).unwrap();
     });
@@ -59,6 +60,8 @@ fn paired(base: impl Fn(&mut Site) -> String) -> (Vec<Site>, [BdevId; 2]) {
             link: links[0],
             remote,
             throttle_ms_max: 100,
+            overflow: Overflow::Throttle,
+            copy_bytes_per_s: None,
             buffer_bytes: 16 << 20,
         };
         let group = primary.group_create(now(), group, &mut world).unwrap();
@@ -68,7 +71,7 @@ fn paired(base: impl Fn(&mut Site) -> String) -> (Vec<Site>, [BdevId; 2]) {
             volume: at_one,
             geometry,
             remote_volume: String::new(),
-            declared_identical: false,
+            initial: Initial::Empty,
             volatile: false,
         };
         primary.pair_create(now(), pair, Ticket(1), &mut world).unwrap();

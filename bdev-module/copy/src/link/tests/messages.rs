@@ -1,6 +1,8 @@
 use super::super::codec::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX, decode, encode};
-use crate::message::{Content, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject};
-use crate::types::{Epoch, Generation, GroupId, PairId, Scope, Seq, StreamId, Time};
+use crate::message::{
+    Content, CopyId, DIGESTS_MAX, EXTENTS_MAX, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject,
+};
+use crate::types::{Epoch, Extent, Generation, GroupId, PairId, Scope, Seq, StreamId, Time};
 use proptest::prelude::*;
 
 fn generations() -> impl Strategy<Value = Generation> {
@@ -11,12 +13,50 @@ fn scopes() -> impl Strategy<Value = Scope> {
     prop_oneof![Just(Scope::Pair), Just(Scope::System), Just(Scope::Group)]
 }
 
+fn subjects() -> impl Strategy<Value = Subject> {
+    prop_oneof![
+        any::<u64>().prop_map(|id| Subject::Stream(StreamId(id))),
+        any::<u64>().prop_map(|id| Subject::Pair(PairId(id))),
+        Just(Subject::Group)
+    ]
+}
+
+fn extents() -> impl Strategy<Value = Extent> {
+    (0..u64::MAX / 2, 1..=u32::MAX).prop_map(|(lba, blocks)| Extent { lba, blocks })
+}
+
+/// What resync, initial copy, verify and swap say.
+fn copying() -> impl Strategy<Value = Message> {
+    let ids = || any::<(u64, u64)>().prop_map(|(group, pair)| (GroupId(group), PairId(pair)));
+    let copies = || {
+        prop_oneof![any::<u64>().prop_map(CopyId::Unit), any::<u64>().prop_map(|id| CopyId::Pair(PairId(id)))]
+    };
+    prop_oneof![
+        (ids(), copies(), any::<u64>())
+            .prop_map(|((group, _), copy, end)| Message::CopyEnd { group, copy, end: Time(end) }),
+        (ids(), copies()).prop_map(|((group, _), copy)| Message::CopyDone { group, copy }),
+        (ids(), any::<u64>(), extents(), proptest::collection::vec(any::<[u8; 16]>(), 0..=DIGESTS_MAX)).prop_map(
+            |((group, pair), ask, extent, digests)| Message::DigestAsk { group, pair, ask, extent, digests }
+        ),
+        (ids(), any::<u64>(), any::<Option<u32>>())
+            .prop_map(|((group, pair), ask, differing)| Message::DigestAnswer { group, pair, ask, differing }),
+        (ids(), any::<(u64, u64)>(), any::<Option<u64>>()).prop_map(|((group, pair), (stream, seq), differing)| {
+            Message::Verified { group, pair, stream: StreamId(stream), seq: Seq(seq), differing }
+        }),
+        (ids(), proptest::collection::vec(extents(), 0..=EXTENTS_MAX))
+            .prop_map(|((group, pair), extents)| Message::Differs { group, pair, extents }),
+        (ids(), generations(), any::<u64>())
+            .prop_map(|((group, _), generation, end)| Message::HandOver { group, generation, end: Time(end) }),
+        (ids(), generations()).prop_map(|((group, _), generation)| Message::HandedOver { group, generation }),
+    ]
+}
+
 fn messages() -> impl Strategy<Value = Message> {
     let name = "\\PC{0,40}";
     let numbers = || any::<(u64, u64, u64, u64, u64)>();
     prop_oneof![
-        (numbers(), name, generations(), scopes(), any::<Option<(u64, u64)>>(), any::<u64>()).prop_map(
-            |((group, stream, epoch, base, time), group_name, generation, scope, drained, acknowledged)| {
+        (numbers(), name, generations(), scopes(), any::<Option<(u64, u64)>>(), any::<(u64, Option<u64>)>()).prop_map(
+            |((group, stream, epoch, base, time), group_name, generation, scope, drained, (acknowledged, unit))| {
                 Message::OpenStream(OpenStream {
                     group: GroupId(group),
                     group_name,
@@ -28,6 +68,7 @@ fn messages() -> impl Strategy<Value = Message> {
                     base_time: Time(time),
                     acknowledged: Seq(acknowledged),
                     drained: drained.map(|(epoch, seq)| (Epoch(epoch), Seq(seq))),
+                    unit,
                 })
             }
         ),
@@ -46,7 +87,12 @@ fn messages() -> impl Strategy<Value = Message> {
             name,
             name,
             any::<u32>(),
-            prop_oneof![Just(Content::Empty), Just(Content::DeclaredIdentical), Just(Content::Established)]
+            prop_oneof![
+                Just(Content::Empty),
+                Just(Content::DeclaredIdentical),
+                Just(Content::Established),
+                Just(Content::Copy)
+            ]
         )
             .prop_map(|((group, pair, stream, blocks, _), name, remote_volume, block_bytes, content)| {
                 Message::JoinPair(JoinPair {
@@ -79,7 +125,7 @@ fn messages() -> impl Strategy<Value = Message> {
             reason
         }),
         (
-            any::<(u64, u64, bool)>(),
+            (any::<u64>(), subjects()),
             prop_oneof![
                 Just(Refusal::NotYet),
                 Just(Refusal::Never),
@@ -88,14 +134,15 @@ fn messages() -> impl Strategy<Value = Message> {
             ],
             name
         )
-            .prop_map(|((group, id, is_stream), refusal, text)| Message::Refused {
+            .prop_map(|((group, subject), refusal, text)| Message::Refused {
                 group: GroupId(group),
-                subject: if is_stream { Subject::Stream(StreamId(id)) } else { Subject::Pair(PairId(id)) },
+                subject,
                 refusal,
                 text,
             }),
         (any::<u64>(), generations())
             .prop_map(|(group, generation)| Message::Fenced { group: GroupId(group), generation }),
+        copying(),
     ]
 }
 
@@ -111,7 +158,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_message_or_none(mut bytes: Vec<u8>, variant in 0u8..11) {
+    fn any_bytes_are_a_message_or_none(mut bytes: Vec<u8>, variant in 0u8..19) {
         let _ = decode(&bytes);
         if let Some(first) = bytes.first_mut() {
             *first = variant;

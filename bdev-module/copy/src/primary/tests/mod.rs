@@ -193,6 +193,8 @@ impl Rig {
             remote: THERE,
             throttle_ms_max: 100,
             buffer_bytes: 1 << 20,
+            overflow: Overflow::Throttle,
+            copy_bytes_per_s: None,
         }
     }
 
@@ -207,7 +209,7 @@ impl Rig {
             volume: VolumeId(volume),
             geometry: Geometry { blocks: 64, block_bytes: BLOCK },
             remote_volume: String::new(),
-            declared_identical: true,
+            initial: Initial::Identical,
             volatile: false,
         }
     }

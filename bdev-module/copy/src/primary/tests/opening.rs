@@ -69,7 +69,7 @@ fn a_volume_must_be_read_and_found_empty() {
     let mut rig = Rig::new();
     let group = rig.group("g", Scope::Group);
     let mut config = Rig::pair_config(group, "p", 0);
-    config.declared_identical = false;
+    config.initial = Initial::Empty;
     let pair = rig.primary.pair_create(rig.now, config.clone(), Ticket(1), &mut rig.world).unwrap();
     assert_eq!(rig.show_pair(pair).check.unwrap().total_bytes, 64 * 512);
     rig.run();
