@@ -347,10 +347,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             let extent = head.extent;
             let payload = round.items[job as usize].record.payload.clone();
             let write = match (head.kind, payload) {
-                (RecordKind::Write | RecordKind::Repair | RecordKind::Copy, Some(data)) => LocalIo::Write { extent, data, fua: false },
+                (RecordKind::Write | RecordKind::Repair | RecordKind::Copy, Some(data)) => {
+                    LocalIo::Write { extent, data, fua: false }
+                }
                 (RecordKind::Unmap, _) => LocalIo::Unmap { extent },
                 (RecordKind::WriteZeroes, _) => LocalIo::WriteZeroes { extent, fua: false },
-                (kind, _) => unreachable!("a {kind:?} without payload is no record, and one that writes nothing no job"),
+                (kind, _) => {
+                    unreachable!("a {kind:?} without payload is no record, and one that writes nothing no job")
+                }
             };
             if let Some(volume) = round.volumes[job as usize] {
                 round.in_flight += 1;

@@ -103,8 +103,13 @@ impl World {
         let mut ticket = 0;
         for info in &self.groups {
             let geometry = copy.disks[&info.journal].geometry();
-            let config =
-                secondary::GroupConfig { name: info.name.clone(), journal: info.journal, journal_geometry: geometry, overlay: None, apply_delay_ns: 0 };
+            let config = secondary::GroupConfig {
+                name: info.name.clone(),
+                journal: info.journal,
+                journal_geometry: geometry,
+                overlay: None,
+                apply_delay_ns: 0,
+            };
             let now = copy.node.clock.read(copy.at);
             let engine = copy.node.engine.as_mut().expect("a copy lives");
             let (roles, mut world) = engine.secondary(&mut copy.node.ports);

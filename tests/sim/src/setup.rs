@@ -179,8 +179,13 @@ impl World {
         for group in 0..self.groups.len() {
             let info = &self.groups[group];
             let geometry = self.disks[&(node, info.journal)].geometry();
-            let config =
-                secondary::GroupConfig { name: info.name.clone(), journal: info.journal, journal_geometry: geometry, overlay: None, apply_delay_ns: 0 };
+            let config = secondary::GroupConfig {
+                name: info.name.clone(),
+                journal: info.journal,
+                journal_geometry: geometry,
+                overlay: None,
+                apply_delay_ns: 0,
+            };
             self.operate(node, |engine, ports, now| {
                 let (roles, mut world) = engine.secondary(ports);
                 roles.group_create(now, config, &mut world)

@@ -368,11 +368,7 @@ fn read(from: &mut Reader<'_>) -> Option<Message> {
             pair: PairId(from.u64()?),
             extents: from.list(EXTENTS_MAX, Reader::extent)?,
         },
-        16 => Message::HandOver {
-            group: GroupId(from.u64()?),
-            generation: from.generation()?,
-            end: Time(from.u64()?),
-        },
+        16 => Message::HandOver { group: GroupId(from.u64()?), generation: from.generation()?, end: Time(from.u64()?) },
         17 => Message::HandedOver { group: GroupId(from.u64()?), generation: from.generation()? },
         _ => return None,
     })

@@ -42,7 +42,8 @@ use crate::ports::{DeviceError, HostError, HostIo, HostToken, LocalIo, LocalToke
 
 use crate::stream::CHARGE_BYTES_MAX;
 use crate::types::{
-    Epoch, Geometry, GroupId, Initial, LinkId, Mono, Now, PairId, Record, RecordHead, Seq, StreamId, SystemId, Time, VolumeId,
+    Epoch, Geometry, GroupId, Initial, LinkId, Mono, Now, PairId, Record, RecordHead, Seq, StreamId, SystemId, Time,
+    VolumeId,
 };
 use failover::Remains;
 use group::{Group, Phase, Tips};

@@ -35,7 +35,13 @@ fn paired(base: impl Fn(&mut Site) -> String) -> (Vec<Site>, [BdevId; 2]) {
     let Site { core, uring, .. } = &mut sites[1];
     core.operate(now(), uring, |engine, world| {
         let (secondary, mut world) = engine.secondary(world);
-        let group = secondary::GroupConfig { name: "g".to_owned(), journal, journal_geometry, overlay: None, apply_delay_ns: 0 };
+        let group = secondary::GroupConfig {
+            name: "g".to_owned(),
+            journal,
+            journal_geometry,
+            overlay: None,
+            apply_delay_ns: 0,
+        };
         secondary.group_create(now(), group, &mut world).unwrap();
         let pair = secondary::PairConfig {
             group: "g".to_owned(),

@@ -28,25 +28,33 @@ fn extents() -> impl Strategy<Value = Extent> {
 /// What resync, initial copy, verify and swap say.
 fn copying() -> impl Strategy<Value = Message> {
     let ids = || any::<(u64, u64)>().prop_map(|(group, pair)| (GroupId(group), PairId(pair)));
-    let copies = || {
-        prop_oneof![any::<u64>().prop_map(CopyId::Unit), any::<u64>().prop_map(|id| CopyId::Pair(PairId(id)))]
-    };
+    let copies =
+        || prop_oneof![any::<u64>().prop_map(CopyId::Unit), any::<u64>().prop_map(|id| CopyId::Pair(PairId(id)))];
     prop_oneof![
-        (ids(), copies(), any::<u64>())
-            .prop_map(|((group, _), copy, end)| Message::CopyEnd { group, copy, end: Time(end) }),
+        (ids(), copies(), any::<u64>()).prop_map(|((group, _), copy, end)| Message::CopyEnd {
+            group,
+            copy,
+            end: Time(end)
+        }),
         (ids(), copies()).prop_map(|((group, _), copy)| Message::CopyDone { group, copy }),
-        (ids(), any::<u64>(), extents(), proptest::collection::vec(any::<[u8; 16]>(), 0..=DIGESTS_MAX)).prop_map(
-            |((group, pair), ask, extent, digests)| Message::DigestAsk { group, pair, ask, extent, digests }
-        ),
-        (ids(), any::<u64>(), any::<Option<u32>>())
-            .prop_map(|((group, pair), ask, differing)| Message::DigestAnswer { group, pair, ask, differing }),
+        (ids(), any::<u64>(), extents(), proptest::collection::vec(any::<[u8; 16]>(), 0..=DIGESTS_MAX))
+            .prop_map(|((group, pair), ask, extent, digests)| Message::DigestAsk { group, pair, ask, extent, digests }),
+        (ids(), any::<u64>(), any::<Option<u32>>()).prop_map(|((group, pair), ask, differing)| Message::DigestAnswer {
+            group,
+            pair,
+            ask,
+            differing
+        }),
         (ids(), any::<(u64, u64)>(), any::<Option<u64>>()).prop_map(|((group, pair), (stream, seq), differing)| {
             Message::Verified { group, pair, stream: StreamId(stream), seq: Seq(seq), differing }
         }),
         (ids(), proptest::collection::vec(extents(), 0..=EXTENTS_MAX))
             .prop_map(|((group, pair), extents)| Message::Differs { group, pair, extents }),
-        (ids(), generations(), any::<u64>())
-            .prop_map(|((group, _), generation, end)| Message::HandOver { group, generation, end: Time(end) }),
+        (ids(), generations(), any::<u64>()).prop_map(|((group, _), generation, end)| Message::HandOver {
+            group,
+            generation,
+            end: Time(end)
+        }),
         (ids(), generations()).prop_map(|((group, _), generation)| Message::HandedOver { group, generation }),
     ]
 }
