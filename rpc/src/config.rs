@@ -3,14 +3,19 @@
 //! It has SPDK's form: parts in the order of their dependencies, each a list of calls that set it up.
 //!
 //! ```json
-//! {"subsystems": [{"subsystem": "bdev", "config": [{"method": "bdev_malloc_create", "params": {"...": 0}}]}]}
+//! {"version": 1, "subsystems": [{"subsystem": "bdev", "config": [{"method": "bdev_malloc_create", "params": {"...": 0}}]}]}
 //! ```
+//!
+//! The version is Longrun's own; a file without one, as SPDK writes it, is of version 1.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{RpcError, shorten};
 use crate::methods::Call;
+
+/// The version of the form that this file describes.
+pub const VERSION: u32 = 1;
 
 /// The parts of the configuration in the order in which they are set up, each with those it needs.
 pub const SUBSYSTEMS: &[(&str, &[&str])] = &[
@@ -51,11 +56,31 @@ pub struct ConfigSubsystem {
 }
 
 /// A whole configuration.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// [`VERSION`].
+    #[serde(default = "version")]
+    pub version: u32,
     /// Its parts, in the order in which they are set up.
     pub subsystems: Vec<ConfigSubsystem>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { version: VERSION, subsystems: Vec::new() }
+    }
+}
+
+fn version() -> u32 {
+    VERSION
+}
+
+/// What every version has in common.
+#[derive(Deserialize)]
+struct Versioned {
+    #[serde(default)]
+    version: Option<Value>,
 }
 
 /// Why a configuration was refused.
@@ -65,6 +90,15 @@ pub enum ConfigError {
     /// Not a configuration at all.
     #[error("not a configuration: {0}; expected {{\"subsystems\": [{{\"subsystem\": ..., \"config\": [...]}}]}}")]
     Form(String),
+    /// Of a form that this program does not know.
+    #[error(
+        "the configuration has version {given}, this longrun reads version {VERSION}; start the longrun that wrote it, or \
+         make the configuration anew and save it with longrun save-config"
+    )]
+    Version {
+        /// What stands there.
+        given: String,
+    },
     /// A part that does not exist.
     #[error("unknown subsystem {given:?}; known: {known}")]
     Subsystem {
@@ -91,7 +125,13 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], naming the place.
     pub fn parse(text: &[u8]) -> Result<(Self, Vec<Call>), ConfigError> {
-        let config: Self = serde_json::from_slice(text).map_err(|error| ConfigError::Form(error.to_string()))?;
+        // The version first: another form may have other members, and their names are not what is wrong.
+        let form = |error: serde_json::Error| ConfigError::Form(error.to_string());
+        let versioned: Versioned = serde_json::from_slice(text).map_err(form)?;
+        if let Some(given) = versioned.version.filter(|given| *given != VERSION) {
+            return Err(ConfigError::Version { given: shorten(&given.to_string()) });
+        }
+        let config: Self = serde_json::from_slice(text).map_err(form)?;
         let mut calls = Vec::new();
         for part in &config.subsystems {
             if !SUBSYSTEMS.iter().any(|(name, _)| *name == part.subsystem) {
@@ -127,7 +167,8 @@ mod tests {
     fn a_configuration_that_was_written_reads_back_as_the_same_calls() {
         let call = Call::parse("bdev_null_create", json!({"name": "n", "num_blocks": 1, "block_size": 512})).unwrap();
         let part = |subsystem: &str, config| ConfigSubsystem { subsystem: subsystem.to_owned(), config };
-        let config = Config { subsystems: vec![part("bdev", Some(vec![ConfigCall::from(&call)])), part("nvmf", None)] };
+        let subsystems = vec![part("bdev", Some(vec![ConfigCall::from(&call)])), part("nvmf", None)];
+        let config = Config { subsystems, ..Config::default() };
         let (read, calls) = Config::parse(config.to_text().as_bytes()).unwrap();
         assert_eq!((read, calls), (config, vec![call]));
     }
@@ -150,6 +191,20 @@ mod tests {
         }
         let error = Config::parse(br#"{"subsystems":[{"subsystem":"iscsi"}]}"#).unwrap_err().to_string();
         assert!(error.contains("\"iscsi\"") && error.contains("known: log, bdev"), "{error}");
+    }
+
+    #[test]
+    fn a_configuration_of_another_version_is_refused_with_the_way_forward_whatever_else_it_holds() {
+        for version in ["2", "0", "-1", "\"1\"", "1.5", "[]"] {
+            let text = format!("{{\"version\": {version}, \"subsystems\": [], \"clusters\": {{}}}}");
+            let error = Config::parse(text.as_bytes()).unwrap_err();
+            assert!(matches!(&error, ConfigError::Version { given } if given == version), "{error}");
+            assert!(error.to_string().contains("start the longrun that wrote it"), "{error}");
+        }
+        let (current, _) = Config::parse(br#"{"version": 1, "subsystems": []}"#).unwrap();
+        let (without, _) = Config::parse(br#"{"subsystems": []}"#).unwrap();
+        assert_eq!((current.version, without.version), (VERSION, VERSION));
+        assert!(Config::default().to_text().contains("\"version\": 1"));
     }
 
     #[test]
