@@ -222,10 +222,19 @@ pub trait Ports: Memory {
 /// What an operator's request ended in.
 #[derive(Clone, Debug)]
 pub enum OperatorAnswer {
-    /// The pair is in PAIR state.
+    /// The pair is in PAIR state; or in COPY state, if its operator asked for a copy: that has begun.
     PairCreated(PairId),
     /// The group's volumes are writable here.
     TakenOver(crate::takeover::LossCertificate),
     /// The group or pair no longer exists here.
     Deleted,
+    /// The group's hosts run on locally and durably marked; all its pairs stand at one limit time.
+    Suspended {
+        /// Everything not later is in the secondary's hands, nothing later is. Without `drained`: nothing later was
+        /// stamped, but the secondary may stand earlier.
+        at: crate::types::Time,
+        /// The secondary has everything up to `at`. Otherwise it could not be reached in time: it stays at an earlier
+        /// cut, and what it lacks is marked.
+        drained: bool,
+    },
 }

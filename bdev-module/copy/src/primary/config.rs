@@ -26,6 +26,15 @@ pub struct PrimaryConfig {
     /// How many host requests one pair holds at a time, waiting or in flight. One more is answered
     /// [`crate::ports::HostError::Aborted`], which a host retries.
     pub requests_max: usize,
+    /// How long a region of a dirty map must have been quiet before its mark is cleared in the background.
+    pub clear_after_ns: u64,
+    /// How long a group that suspended itself waits before it begins a resync by itself: this after a resync that was
+    /// completed, twice as long after each attempt that ended in PFUS again ...
+    pub resync_pause_ns: u64,
+    /// ... and at most this.
+    pub resync_pause_ns_max: u64,
+    /// How long the secondary may take to say what it holds already; then the pieces in question are copied.
+    pub digest_wait_ns: u64,
 }
 
 impl PrimaryConfig {
@@ -40,6 +49,10 @@ impl PrimaryConfig {
             operator_wait_ns: 30_000 * MS,
             shutdown_wait_ns: 10_000 * MS,
             requests_max: 16384,
+            clear_after_ns: 2_000 * MS,
+            resync_pause_ns: 1_000 * MS,
+            resync_pause_ns_max: 60_000 * MS,
+            digest_wait_ns: 5_000 * MS,
         }
     }
 }

@@ -20,6 +20,7 @@ mod group;
 mod host;
 mod meta;
 mod open;
+mod operator;
 mod pair;
 mod repair;
 mod request;
@@ -33,7 +34,7 @@ mod uplink;
 mod view;
 
 pub use config::{GroupConfig, PairConfig, PrimaryConfig};
-pub use status::{GroupStatus, PairStatus, StreamStanding, Waiting};
+pub use status::{CopyProgress, GroupStatus, PairStatus, StreamStanding, VerifyProgress, Waiting};
 pub use uplink::{Backlog, Beacon, Uplink};
 
 use crate::engine::OperatorError;
@@ -219,6 +220,83 @@ impl<M: Memory> Primary<M> {
         let deleted = self.delete_pair(now, pair, ticket, ports);
         self.settle(now, ports);
         deleted
+    }
+
+    /// Suspends a group (PSUS): nothing is stamped any more from one time on, what was stamped still goes to the secondary,
+    /// so that all pairs of the group stop at one limit time; hosts run on locally and marked. Answered
+    /// [`crate::ports::OperatorAnswer::Suspended`].
+    ///
+    /// # Errors
+    /// [`OperatorError::NotFound`]; [`OperatorError::WrongState`] when it is suspended already, or fenced. The ticket is
+    /// not answered then.
+    pub fn group_suspend<U>(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        ticket: Ticket,
+        ports: &mut U,
+    ) -> Result<(), OperatorError>
+    where
+        U: Uplink<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let suspended = self.suspend_by_operator(now, group, ticket, ports);
+        self.settle(now, ports);
+        suspended
+    }
+
+    /// Begins to resync a suspended group as soon as there is a session: from its dirty maps only, or (`full`) all of its
+    /// volumes. [`GroupStatus::copy`] shows how far it is.
+    ///
+    /// # Errors
+    /// [`OperatorError::NotFound`]; [`OperatorError::WrongState`] when there is nothing to resync, or a resync cannot help.
+    pub fn group_resync<U>(&mut self, now: Now, group: GroupId, full: bool, ports: &mut U) -> Result<(), OperatorError>
+    where
+        U: Uplink<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let begun = self.resync_by_operator(now, group, full, ports);
+        self.settle(now, ports);
+        begun
+    }
+
+    /// Puts a name on one point of the group's history. The stamp's time is returned; every write that was answered
+    /// before is earlier, every write that comes after is later.
+    ///
+    /// # Errors
+    /// [`OperatorError::NotFound`]; [`OperatorError::Invalid`] name; [`OperatorError::WrongState`] unless the group copies.
+    pub fn group_bookmark<U>(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        name: &str,
+        ports: &mut U,
+    ) -> Result<Time, OperatorError>
+    where
+        U: Uplink<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let marked = self.bookmark(now, group, name, ports);
+        self.settle(now, ports);
+        marked
+    }
+
+    /// Begins to compare all volumes of the group (or one of its pairs) with the secondary's, at one stamp on both sides per
+    /// piece, while hosts go on. [`GroupStatus::verify`] shows how far it is. `repair`: what differs is copied again.
+    ///
+    /// # Errors
+    /// [`OperatorError::NotFound`]; [`OperatorError::WrongState`] unless the group copies, or while another verify runs.
+    pub fn group_verify<U>(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        pair: Option<PairId>,
+        repair: bool,
+        ports: &mut U,
+    ) -> Result<(), OperatorError>
+    where
+        U: Uplink<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let begun = self.verify(now, group, pair, repair, ports);
+        self.settle(now, ports);
+        begun
     }
 
     /// Takes a host's request on a pair's replica device. Answered by `complete_host`, also when there is no such pair.

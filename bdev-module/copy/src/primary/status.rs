@@ -3,7 +3,7 @@
 use super::uplink::Backlog;
 use crate::blank::Progress;
 use crate::types::{
-    Epoch, Generation, Geometry, GroupId, LinkId, Mono, PairId, PairState, Scope, Seq, Stamp, StreamId,
+    Epoch, Extent, Generation, Geometry, GroupId, LinkId, Mono, PairId, PairState, Scope, Seq, Stamp, StreamId,
 };
 use crate::types::{SystemId, Time, VolumeId};
 
@@ -18,6 +18,47 @@ pub struct Waiting {
     pub since: Mono,
     /// When the wait ends by itself, and `None` if it goes on for as long as nobody is held up by it.
     pub timeout: Option<Mono>,
+}
+
+/// How far the copying of marked regions is: a resync of the group, or the first copy of a pair.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CopyProgress {
+    /// Bytes of the regions that were to be copied when it began, and of those that came since.
+    pub bytes_total: u64,
+    /// Of these, bytes that are done: stamped and sent, or found equal.
+    pub bytes_done: u64,
+    /// Bytes done per second, lately; 0 while it stands still.
+    pub bytes_per_s: u64,
+    /// Seconds until it is done at this pace; `None` while it stands still.
+    pub estimate_s: Option<u64>,
+    /// Why it is being copied, or why it does not go on.
+    pub reason: Option<String>,
+}
+
+/// How far an online verify is, and what it found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// Bytes that are compared.
+    pub bytes_total: u64,
+    /// Of these, bytes of which the secondary has told the result.
+    pub bytes_done: u64,
+    /// All is compared (or given up: see `reason`).
+    pub is_over: bool,
+    /// What differs is copied again.
+    pub repair: bool,
+    /// Bytes in pieces that differ.
+    pub bytes_differing: u64,
+    /// Where, in pieces of [`crate::digest::PIECE_BYTES`] run together: the first [`VerifyProgress::RANGES_MAX`] ranges.
+    pub differing: Vec<Extent>,
+    /// Bytes that could not be compared because a volume, here or there, could not be read.
+    pub bytes_unreadable: u64,
+    /// Why it ended early or waits.
+    pub reason: Option<String>,
+}
+
+impl VerifyProgress {
+    /// How many differing ranges of a pair are remembered; all are counted.
+    pub const RANGES_MAX: usize = 256;
 }
 
 /// A pair at its primary.
@@ -35,7 +76,7 @@ pub struct PairStatus {
     pub geometry: Geometry,
     /// The volume at the secondary, as the operator named it.
     pub remote_volume: String,
-    /// SMPL, COPY, PAIR, PFUL, PFUS, PSUE.
+    /// SMPL, COPY, PAIR, PFUL, PFUS, PSUS, PSUE.
     pub state: PairState,
     /// Why it is in this state, if that needs a word.
     pub reason: Option<String>,
@@ -55,6 +96,14 @@ pub struct PairStatus {
     pub writes_waiting: usize,
     /// Local writes that failed after they were stamped, by this process.
     pub repairs: u64,
+    /// Bytes in regions that its dirty map marks: what a restart now would have to copy.
+    pub dirty_bytes: u64,
+    /// Of these, bytes in regions that the secondary may lack and that no record in a queue will bring.
+    pub missing_bytes: u64,
+    /// The copying of its regions, if there is any.
+    pub copy: Option<CopyProgress>,
+    /// The last online verify of this process.
+    pub verify: Option<VerifyProgress>,
 }
 
 /// A group at its primary.
@@ -72,7 +121,7 @@ pub struct GroupStatus {
     pub remote: SystemId,
     /// Its generation; all zero before the secondary was first heard.
     pub generation: Generation,
-    /// SMPL (no pair copies yet), PAIR, PFUL, PFUS, PSUE.
+    /// SMPL (no pair copies yet), COPY (resyncing), PAIR, PFUL, PFUS, PSUS, PSUE.
     pub state: PairState,
     /// Why, if that needs a word.
     pub reason: Option<String>,
@@ -91,6 +140,19 @@ pub struct GroupStatus {
     /// Age of the oldest record that is not known to be durable at the secondary; since a suspension, of the first
     /// write that it may lack. `None`: unknown (restarted with unsent records).
     pub lag_ns: Option<u64>,
+    /// Sum over its pairs of [`PairStatus::dirty_bytes`].
+    pub dirty_bytes: u64,
+    /// Sum over its pairs of [`PairStatus::missing_bytes`].
+    pub missing_bytes: u64,
+    /// The number of the resync that is under way or was interrupted: the secondary's consistent image is that from
+    /// before it, until it is done.
+    pub unit: Option<u64>,
+    /// When a resync begins by itself, if one does.
+    pub next_attempt: Option<Mono>,
+    /// The copying of all its pairs' regions, if there is any.
+    pub copy: Option<CopyProgress>,
+    /// The last online verify of this process, over all its pairs.
+    pub verify: Option<VerifyProgress>,
     /// Its pairs.
     pub pairs: Vec<PairId>,
     /// Its streams.

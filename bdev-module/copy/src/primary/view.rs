@@ -38,6 +38,10 @@ impl<M: Memory> Primary<M> {
             requests: pair.requests,
             writes_waiting: of_pair.filter(|(_, request)| is_waiting(&request.stage)).count(),
             repairs: pair.repairs,
+            dirty_bytes: 0,
+            missing_bytes: 0,
+            copy: None,
+            verify: None,
         })
     }
 
@@ -149,6 +153,12 @@ impl<M: Memory> Primary<M> {
                 None => Some(backlog.oldest.map_or(0, |oldest| now.time.since_ns(oldest))),
                 Some(suspension) => suspension.first_missed.map(|first: Time| now.time.since_ns(first)),
             },
+            dirty_bytes: 0,
+            missing_bytes: 0,
+            unit: None,
+            next_attempt: None,
+            copy: None,
+            verify: None,
             pairs: group.pairs.iter().copied().collect(),
             streams,
         })
