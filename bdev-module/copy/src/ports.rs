@@ -131,6 +131,10 @@ pub enum HostError {
     /// A secondary serves no host I/O before takeover, reads neither: its volumes alone are mid-batch, not a cut.
     #[error("this is a secondary volume; it serves hosts after group_takeover")]
     Secondary,
+    /// The pair's first copy was not complete when the group was taken over, so the volume was never a picture of the
+    /// primary's.
+    #[error("this volume was never consistent: its first copy was not complete at the takeover; delete the pair")]
+    NeverConsistent,
     /// A newer generation exists: another site took over.
     #[error("another site took this group over; this volume is fenced")]
     Fenced,

@@ -15,6 +15,22 @@ pub struct LossCertificate {
     pub streams: Vec<StreamLoss>,
     /// The volumes' identities from now on.
     pub volumes: Vec<VolumeIdentity>,
+    /// Pairs that no cut of the group ever held whole: their first copy was not complete at the recovery point, or their
+    /// volume lost its content. They are no part of the cut and serve no hosts.
+    pub never_consistent: Vec<PairId>,
+}
+
+/// Which point a takeover goes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TakeoverAt {
+    /// The recovery point.
+    #[default]
+    Newest,
+    /// This time: every record not later is kept, none later. Within the group's apply window
+    /// ([`crate::secondary::ApplyWindow`]), else the takeover is refused.
+    Time(Time),
+    /// The newest bookmark of this name, with everything not later than it.
+    Bookmark(String),
 }
 
 /// What a takeover lost of one stream, as far as it is known.
@@ -49,6 +65,8 @@ pub enum TakeoverStep {
     Journal,
     /// The new generation, the seal and the certificate are being made durable.
     Seal,
+    /// A resync had overwritten blocks: what they held at the last consistent image goes back from the overlay.
+    Restore,
     /// Everything journaled is being put on the volumes.
     Apply,
     /// The volumes are being flushed.

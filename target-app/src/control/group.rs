@@ -6,7 +6,7 @@ use longrun_bdev::BdevId;
 use longrun_bdev::catalog::Holder;
 use longrun_copy::ports::OperatorAnswer;
 use longrun_copy::primary::{self, GroupConfig as PrimaryGroup};
-use longrun_copy::secondary::{self, GroupConfig as SecondaryGroup, GroupPhase, TakeoverConsent};
+use longrun_copy::secondary::{self, GroupConfig as SecondaryGroup, GroupPhase, TakeoverAt, TakeoverConsent};
 use longrun_copy::takeover;
 use longrun_copy::types::{self, GroupId, Now, Scope, VolumeId};
 use longrun_rpc::RpcError;
@@ -207,7 +207,7 @@ impl Control {
             .call(move |reactor| {
                 reactor.operate(|engine, now, world, ticket| {
                     let (secondary, mut world) = engine.secondary(world);
-                    secondary.group_takeover(now, id, consent, ticket, &mut world)
+                    secondary.group_takeover(now, id, consent, TakeoverAt::Newest, ticket, &mut world)
                 })
             })
             .await

@@ -8,7 +8,7 @@ use crate::node::Input;
 use crate::plan::{Ending, Fault};
 use crate::world::{What, World};
 use longrun_copy::ports::{HostError, HostIo, HostToken, OperatorAnswer};
-use longrun_copy::secondary::{GroupPhase, TakeoverConsent};
+use longrun_copy::secondary::{GroupPhase, TakeoverAt, TakeoverConsent};
 use longrun_copy::takeover::TakeoverStep;
 use longrun_copy::types::{Extent, Geometry, PairState, Time};
 
@@ -299,7 +299,7 @@ impl World {
                 let id = self.groups[group].id;
                 let answer = self.operate(secondary, |engine, ports, now| {
                     let (roles, mut world) = engine.secondary(ports);
-                    roles.group_takeover(now, id, consent, ticket, &mut world)
+                    roles.group_takeover(now, id, consent, TakeoverAt::Newest, ticket, &mut world)
                 });
                 if let Err(error) = answer {
                     let text = error.to_string();

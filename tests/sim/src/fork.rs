@@ -6,7 +6,7 @@ use crate::memory::Pool;
 use crate::node::{Node, Out};
 use crate::world::World;
 use longrun_copy::ports::{Event, LocalIo, OperatorAnswer, Ticket};
-use longrun_copy::secondary::{self, GroupPhase, TakeoverConsent};
+use longrun_copy::secondary::{self, GroupPhase, TakeoverAt, TakeoverConsent};
 use longrun_copy::takeover::LossCertificate;
 use longrun_copy::types::{Initial, VolumeId};
 use std::collections::BTreeMap;
@@ -163,7 +163,7 @@ impl World {
                         asked = Some(ticket);
                         let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
                         roles
-                            .group_takeover(now, id, consent, Ticket(ticket), &mut world)
+                            .group_takeover(now, id, consent, TakeoverAt::Newest, Ticket(ticket), &mut world)
                             .expect("a group that is open can be taken over");
                     }
                     Some(asked) => {

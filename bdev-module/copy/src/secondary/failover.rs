@@ -1,15 +1,15 @@
 //! The end of following a primary: freezing, and takeover in the steps of design 4a.
 
-use super::Downlink;
 use super::group::{After, Group, Phase};
 use super::intake::Effects;
 use super::io::Io;
 use super::meta::Life;
+use super::{Downlink, TakeoverConsent};
 use crate::apply::Applied;
 use crate::engine::OperatorError;
 use crate::ports::{OperatorAnswer, Ticket};
 use crate::stream::push_number;
-use crate::takeover::{LossCertificate, StreamLoss, TakeoverStep, VolumeIdentity, volume_uuid};
+use crate::takeover::{LossCertificate, StreamLoss, TakeoverAt, TakeoverStep, VolumeIdentity, volume_uuid};
 use crate::types::{Extent, Generation, PairId, Seq, StreamId, Time};
 use std::ops::RangeInclusive;
 
@@ -56,7 +56,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         io: &mut Io<'_, P>,
         ticket: Ticket,
         random: u64,
-        accept_split: bool,
+        consent: TakeoverConsent,
+        at: TakeoverAt,
     ) -> Result<(), OperatorError> {
         let name = &self.meta.name;
         if let (Phase::TakenOver, Some(certificate)) = (&self.phase, &self.meta.certificate) {
@@ -80,8 +81,25 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if let Some(reason) = refused {
             return Err(OperatorError::WrongState(format!("group \"{name}\" cannot be taken over: {reason}")));
         }
+        let point = match at {
+            TakeoverAt::Newest => self.recovery_point,
+            TakeoverAt::Time(time) => time,
+            TakeoverAt::Bookmark(bookmark) => {
+                let text = format!("group \"{name}\" has no bookmark \"{bookmark}\": group_get shows those it has");
+                return Err(OperatorError::Invalid(text));
+            }
+        };
+        if point != self.recovery_point {
+            let text = format!("group \"{name}\" cannot go to {point}: its window is {} only", self.recovery_point);
+            return Err(OperatorError::Invalid(text));
+        }
         io.ports.log(format_args!("group \"{name}\": takeover begins at recovery point {}", self.recovery_point));
-        self.takeover = Some(Takeover { step: TakeoverStep::Journal, tickets: vec![ticket], random, accept_split });
+        self.takeover = Some(Takeover {
+            step: TakeoverStep::Journal,
+            tickets: vec![ticket],
+            random,
+            accept_split: consent.accept_split,
+        });
         Ok(())
     }
 
@@ -121,7 +139,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                     takeover.step = TakeoverStep::Apply;
                 }
             }
-            TakeoverStep::Seal | TakeoverStep::Close | TakeoverStep::Writable => {}
+            TakeoverStep::Seal | TakeoverStep::Restore | TakeoverStep::Close | TakeoverStep::Writable => {}
         }
     }
 
@@ -226,6 +244,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             generation,
             streams: streams.collect(),
             volumes: self.meta.pairs.iter().map(|pair| identity(pair.id)).collect(),
+            never_consistent: Vec::new(),
         });
         self.meta.generation = generation;
         self.meta.split_accepted = takeover.accept_split;

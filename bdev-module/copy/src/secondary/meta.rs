@@ -294,6 +294,7 @@ impl GroupMeta {
                         })
                     })?,
                     volumes: r.list(|r| Ok(VolumeIdentity { pair: PairId(r.u64()?), uuid: r.array()? }))?,
+                    never_consistent: Vec::new(),
                 })
             })?,
             discarded: r.list(|r| Ok((PairId(r.u64()?), Extent { lba: r.u64()?, blocks: r.u32()? })))?,

@@ -33,8 +33,8 @@ mod scenarios;
 #[cfg(test)]
 mod tests;
 
-pub use crate::takeover::TakeoverStep;
-pub use status::{GroupPhase, GroupStatus, PairStatus, StreamView};
+pub use crate::takeover::{TakeoverAt, TakeoverStep};
+pub use status::{ApplyWindow, Bookmark, GroupPhase, GroupStatus, PairStatus, StreamView, UnitStatus};
 
 use crate::engine::OperatorError;
 use crate::message::Message;
@@ -425,15 +425,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     }
 
     /// Takes a group over (design 4a, "Takeover in steps"; promise 5): needs no peer. `ticket` is answered with the
-    /// certificate when the volumes serve hosts. Asked again afterwards, answers the same certificate.
+    /// certificate when the volumes serve hosts. Asked again afterwards, answers the same certificate, whatever `at`.
     ///
     /// # Errors
-    /// `NotFound`; `WrongState` without consent, or for a group that cannot be a cut.
+    /// `NotFound`; `WrongState` without consent, or for a group that cannot be a cut; `Invalid` for a point outside of the
+    /// window ([`GroupStatus::window`]) or a bookmark that is not known.
     pub fn group_takeover(
         &mut self,
         now: Now,
         group: GroupId,
         consent: TakeoverConsent,
+        at: TakeoverAt,
         ticket: Ticket,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) -> Result<(), OperatorError> {
@@ -450,7 +452,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         }
         let random = self.random();
         let answer = self
-            .act(now, group, ports, |group, io, _, _| Some(group.take_over(io, ticket, random, consent.accept_split)));
+            .act(now, group, ports, |group, io, _, _| Some(group.take_over(io, ticket, random, consent, at)));
         answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))
     }
 

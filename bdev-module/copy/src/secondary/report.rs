@@ -4,7 +4,7 @@ use super::Secondary;
 use super::group::{Group, Inlet, Phase};
 use super::intake::Intake;
 use super::meta::Life;
-use super::status::{GroupPhase, GroupStatus, PairStatus, StreamView};
+use super::status::{ApplyWindow, GroupPhase, GroupStatus, PairStatus, StreamView};
 use crate::message::Content;
 use crate::stream::Drops;
 use crate::types::{GroupId, Now, PairId, PairState, Time};
@@ -74,6 +74,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             },
             split_accepted: group.meta.split_accepted,
             discarded: group.meta.discarded.clone(),
+            unit: None,
+            held_bytes: 0,
+            overlay_bytes: 0,
+            overlay_used_bytes: 0,
+            window: window_of(group),
+            bookmarks: Vec::new(),
+            copying: Vec::new(),
         })
     }
 
@@ -90,6 +97,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             content: Content::Empty,
             stream: None,
             consistent: is_consistent(group),
+            copying: false,
             recovery_point: group.recovery_point,
             recovery_point_age_ns: self.latest_time(now).since_ns(group.recovery_point),
             uuid: None,
@@ -152,6 +160,12 @@ fn phase_of<S>(group: &Group<S>) -> GroupPhase {
         (Phase::Ready(_), _) => GroupPhase::Active,
         _ => GroupPhase::Opening,
     }
+}
+
+/// Where a takeover may go to.
+fn window_of<S>(group: &Group<S>) -> Option<ApplyWindow> {
+    let is_open = matches!(group.phase, Phase::Ready(_)) && is_consistent(group);
+    is_open.then_some(ApplyWindow { from: group.recovery_point, until: group.recovery_point })
 }
 
 fn is_consistent<S>(group: &Group<S>) -> bool {

@@ -66,7 +66,7 @@ fn refusal(answers: &[Message]) -> Refusal {
 fn take_over(rig: &mut Rig) {
     let (ticket, now) = (rig.ticket(), rig.now());
     let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
-    rig.secondary.group_takeover(now, group(), consent, ticket, &mut rig.world).unwrap();
+    rig.secondary.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut rig.world).unwrap();
     rig.settle();
     assert!(matches!(rig.world.answers[&ticket.0], Ok(OperatorAnswer::TakenOver(_))));
 }
@@ -300,14 +300,14 @@ fn a_takeover_without_consent_or_without_a_history_is_refused_with_a_sentence() 
     let mut rig = working(1);
     let (now, ticket) = (rig.now(), rig.ticket());
     let consent = TakeoverConsent::default();
-    let refused = rig.secondary.group_takeover(now, group(), consent, ticket, &mut rig.world);
+    let refused = rig.secondary.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut rig.world);
     assert!(matches!(refused, Err(OperatorError::WrongState(text)) if text.contains("fenced")));
     let mut rig = Rig::new(1, &["g"]).stream(1, Scope::Group, &[("g", "a")]);
     rig.create();
     rig.settle();
     let consent = TakeoverConsent { accept_split: true, ..consent };
     let (now, ticket) = (rig.now(), rig.ticket());
-    let refused = rig.secondary.group_takeover(now, group(), consent, ticket, &mut rig.world);
+    let refused = rig.secondary.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut rig.world);
     assert!(matches!(refused, Err(OperatorError::WrongState(_))));
 }
 
@@ -696,7 +696,7 @@ fn a_block_that_a_takeover_gave_up_is_not_replayed_after_the_seal() {
         let before = rig.status("g").recovery_point;
         let (ticket, now) = (rig.ticket(), rig.now());
         let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
-        rig.secondary.group_takeover(now, group(), consent, ticket, &mut rig.world).unwrap();
+        rig.secondary.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut rig.world).unwrap();
         while rig.status("g").takeover_step <= Some(TakeoverStep::Seal) {
             rig.complete();
             rig.turn();
@@ -974,7 +974,7 @@ fn the_consent_to_a_split_is_durable_with_the_seal() {
         assert!(!rig.status("g").split_accepted);
         let (ticket, now) = (rig.ticket(), rig.now());
         let consent = TakeoverConsent { old_primary_fenced: !accept_split, accept_split };
-        rig.secondary.group_takeover(now, group(), consent, ticket, &mut rig.world).unwrap();
+        rig.secondary.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut rig.world).unwrap();
         rig.settle();
         assert_eq!(rig.status("g").split_accepted, accept_split);
         rig.crash();
@@ -1014,7 +1014,7 @@ fn a_journal_block_that_goes_bad_before_it_is_applied_fails_the_group_and_a_take
         let (ticket, now) = (rig.ticket(), rig.now());
         if takes_over {
             let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
-            rig.secondary.group_takeover(now, group(), consent, ticket, &mut rig.world).unwrap();
+            rig.secondary.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut rig.world).unwrap();
         }
         rig.settle();
         let status = rig.status("g");

@@ -4,7 +4,7 @@ use crate::message::Content;
 use crate::stream::Drops;
 use crate::takeover::{LossCertificate, TakeoverStep};
 use crate::types::{
-    Epoch, Extent, Generation, Geometry, GroupId, PairId, PairState, Scope, Seq, StreamId, SystemId, Time,
+    Epoch, Extent, Generation, Geometry, GroupId, PairId, PairState, Scope, Seq, Stamp, StreamId, SystemId, Time,
 };
 
 /// Where a group stands at this system.
@@ -15,9 +15,9 @@ pub enum GroupPhase {
     Opening,
     /// Records flow, or may.
     Active,
-    /// The primary said that it no longer sends; the copy stays at its last cut.
+    /// The primary said that it no longer sends; the copy stays at its last cut until a resync.
     Suspended,
-    /// A primary restarted with unsent records: the recovery point is frozen for ever, takeover is possible.
+    /// A primary restarted with unsent records: the recovery point stays until a resync; takeover is possible.
     Frozen,
     /// A takeover is under way; it goes on by itself after a restart.
     TakingOver,
@@ -75,6 +75,53 @@ pub struct GroupStatus {
     pub split_accepted: bool,
     /// Regions that discarded records would have changed, for failback; may cover more than that.
     pub discarded: Vec<(PairId, Extent)>,
+    /// The resync under way, if there is one: the recovery point stays where it is until it is complete.
+    pub unit: Option<UnitStatus>,
+    /// Journal bytes that wait for a resync's end or for the apply delay; a part of `journal_used_bytes`.
+    pub held_bytes: u64,
+    /// Room for old blocks in the overlay, in bytes; 0: the group has none.
+    pub overlay_bytes: u64,
+    /// Of these, used.
+    pub overlay_used_bytes: u64,
+    /// Where a takeover may go to; `None` before anything was established, and after a takeover.
+    pub window: Option<ApplyWindow>,
+    /// The newest bookmarks, in order of their stamps; also those that the window does not reach any more.
+    pub bookmarks: Vec<Bookmark>,
+    /// Pairs whose first copy is not complete: a takeover leaves them out.
+    pub copying: Vec<PairId>,
+}
+
+/// A resync as the secondary sees it: one unit of records that replaces the last consistent image only as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitStatus {
+    /// The time of the image that a takeover gives until the unit is complete.
+    pub base: Time,
+    /// Primaries that have not said yet that everything is sent.
+    pub unfinished: Vec<SystemId>,
+    /// The unit is complete when everything up to this time is in the journal; `None` while a primary has not said.
+    pub end: Option<Time>,
+    /// Old blocks go to the overlay, because the journal could not hold the unit.
+    pub is_overlaid: bool,
+    /// For the operator: what the group waits for.
+    pub reason: String,
+}
+
+/// The times that a takeover may choose from, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApplyWindow {
+    /// Everything not later may be on the volumes already.
+    pub from: Time,
+    /// The recovery point.
+    pub until: Time,
+}
+
+/// A named point in the group's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bookmark {
+    /// As the primary's operator named it; a name may come again, the newest counts.
+    pub name: String,
+    /// Where it stands.
+    pub stamp: Stamp,
 }
 
 /// One stream as a group sees it.
@@ -125,8 +172,10 @@ pub struct PairStatus {
     pub content: Content,
     /// The stream its records come in, once the primary joined it.
     pub stream: Option<StreamId>,
-    /// As for the group.
+    /// As for the group, and the pair's first copy is complete.
     pub consistent: bool,
+    /// Its first copy is under way.
+    pub copying: bool,
     /// As for the group.
     pub recovery_point: Time,
     /// As for the group.

@@ -105,7 +105,7 @@ fn take_over(rig: &mut Rig) -> Ticket {
     let ticket = rig.ticket();
     let (now, group) = (rig.now(), GroupId::of_name("g"));
     let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
-    rig.secondary.group_takeover(now, group, consent, ticket, &mut rig.world).unwrap();
+    rig.secondary.group_takeover(now, group, consent, TakeoverAt::Newest, ticket, &mut rig.world).unwrap();
     ticket
 }
 

@@ -1,6 +1,6 @@
 //! Pairs between two cores, with everything real but the reactor.
 
-use longrun_copy::secondary::TakeoverConsent;
+use longrun_copy::secondary::{TakeoverAt, TakeoverConsent};
 use longrun_copy::types::{GroupId, Initial, Overflow, PairId, Scope};
 use longrun_copy::{primary, secondary};
 
@@ -108,7 +108,7 @@ fn take_over(sites: &mut [Site]) {
     let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
     core.operate(now(), uring, |engine, world| {
         let (secondary, mut world) = engine.secondary(world);
-        secondary.group_takeover(now(), group, consent, Ticket(3), &mut world).unwrap();
+        secondary.group_takeover(now(), group, consent, TakeoverAt::Newest, Ticket(3), &mut world).unwrap();
     });
     match answer(sites, 1, Ticket(3)) {
         OperatorAnswer::TakenOver(certificate) => {
