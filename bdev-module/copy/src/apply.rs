@@ -7,13 +7,14 @@
 //!
 //! What the design gives up: a slow write at a round's end holds the next round back.
 
+pub(crate) use crate::journal::Point;
 use crate::journal::format::{Area, Expect};
 use crate::journal::walk::{Next, Walk};
 use crate::journal::{Committed, Item, RETRY_NS};
 use crate::ports::{DeviceError, LocalIo};
 use crate::secondary::Downlink;
 use crate::secondary::io::{Io, Op};
-use crate::types::{Extent, Mono, PairId, Record, RecordKind, Time, VolumeId};
+use crate::types::{Extent, Mono, PairId, Record, RecordKind, VolumeId};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -26,17 +27,6 @@ const DEPTH: usize = 64;
 const ROUND_BYTES: u64 = 4 << 20;
 /// Blocks that were read back and wait for their round.
 const REPLAYED_BLOCKS_MAX: usize = 2;
-
-/// A point between two journal blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Point {
-    /// Position behind the block.
-    pub(crate) position: u64,
-    /// The block's checksum.
-    pub(crate) previous: u32,
-    /// Every record not later is before this point.
-    pub(crate) limit: Time,
-}
 
 /// Where a pair's records go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +78,7 @@ pub(crate) enum Applied<S> {
 pub(crate) struct Applier<S> {
     area: Area,
     queue: VecDeque<Committed<S>>,
-    replay: Option<(Walk, u64)>,
+    replay: Option<(Walk<Op>, u64)>,
     round: Option<Round<S>>,
     /// What rounds reached.
     applied: Point,

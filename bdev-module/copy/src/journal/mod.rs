@@ -1,22 +1,26 @@
-//! A group's journal: released records in stamp order, on one device, as a circular log (design 4a, "Torn tail").
+//! A log of records on one device, as a circle (design 4a, "Torn tail"): a secondary group's journal, its overlay of old
+//! blocks, and a primary group's spill are each one. It is written by [`Journal`], read by [`walk::Walk`], and opened
+//! again after a restart by the parts in [`open`]; what a log wants of the world it asks through [`device::LogPorts`].
 //!
 //! Group commit: everything released while one block is being written forms the next; one block is in flight at a time,
 //! written, then flushed, durable when the flush is done. So a crash tears at most the last block, and every block found
-//! proves that all before it were durable. Room is freed by checkpoints alone. A full journal takes nothing: released
-//! records wait, the streams' grants run out, the primary slows its hosts.
+//! proves that all before it were durable. Room is freed by the owner alone ([`Journal::free`]). A full log takes nothing: its
+//! owner sees that before and waits ([`Journal::has_room`]).
 //!
 //! What the design gives up: a payload is copied once, into the block; and two flushes are never in flight together.
 
+pub(crate) mod device;
 pub(crate) mod format;
+#[allow(dead_code, reason = "the overlay and the spill open with it")]
+pub(crate) mod open;
 pub(crate) mod walk;
 
 #[cfg(test)]
 mod tests;
 
-use crate::ports::{DeviceError, LocalIo};
-use crate::secondary::Downlink;
-use crate::secondary::io::{Io, Op};
+use crate::ports::{DeviceError, LocalIo, Memory};
 use crate::types::{Epoch, Extent, Mono, Record, Time};
+use device::LogPorts;
 use format::{Area, BLOCK_BYTES_MAX, Entry, EntryHead, HEAD_BYTES, NewBlock};
 use zerocopy::IntoBytes;
 
@@ -32,6 +36,17 @@ const CHUNK_BYTES: u64 = 256 << 10;
 
 /// How long after a device error the same is tried again, in nanoseconds.
 pub(crate) const RETRY_NS: u64 = 1_000_000_000;
+
+/// A point between two blocks of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Point {
+    /// Position behind the block.
+    pub(crate) position: u64,
+    /// The block's checksum.
+    pub(crate) previous: u32,
+    /// Every record not later is before this point.
+    pub(crate) limit: Time,
+}
 
 /// A released record on its way through the journal to its volume.
 #[derive(Clone, Debug)]
@@ -68,6 +83,14 @@ pub(crate) struct Committed<S> {
     pub(crate) limit: Time,
 }
 
+impl<S> Committed<S> {
+    /// The point behind the block.
+    #[allow(dead_code, reason = "the overlay and the spill free by it")]
+    pub(crate) fn point(&self) -> Point {
+        Point { position: self.end, previous: self.checksum, limit: self.limit }
+    }
+}
+
 struct Batch<S> {
     items: Vec<Item<S>>,
     chunks: Vec<(Extent, S)>,
@@ -80,9 +103,19 @@ struct Batch<S> {
     retry_at: Option<Mono>,
 }
 
-/// An open journal.
-pub(crate) struct Journal<S> {
+/// What a [`Journal`] submits its I/O for, in its owner's words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Purposes<T> {
+    /// A piece of a block is being written; ends in [`Journal::written`].
+    pub(crate) write: T,
+    /// The flush behind it; ends in [`Journal::flushed`].
+    pub(crate) flush: T,
+}
+
+/// An open log, for appending.
+pub(crate) struct Journal<S, T> {
     area: Area,
+    purposes: Purposes<T>,
     id: u64,
     recovery_epoch: u64,
     /// Everything before this position is free.
@@ -95,11 +128,11 @@ pub(crate) struct Journal<S> {
     batch: Option<Batch<S>>,
 }
 
-impl<S: AsRef<[u8]> + Clone + 'static> Journal<S> {
-    /// A journal whose valid blocks are `tail..end`, the last one with the checksum `previous`. `recovery_epoch` is
-    /// durable and greater than that of any block.
-    pub(crate) fn new(area: Area, id: u64, recovery_epoch: u64, tail: u64, end: u64, previous: u32) -> Self {
-        Journal { area, id, recovery_epoch, tail, end, committed: end, previous, batch: None }
+impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
+    /// A log whose valid blocks lie from `tail` to `end`. `recovery_epoch` is durable and greater than that of any block.
+    pub(crate) fn new(area: Area, purposes: Purposes<T>, id: u64, recovery_epoch: u64, tail: u64, end: Point) -> Self {
+        let (end, previous) = (end.position, end.previous);
+        Journal { area, purposes, id, recovery_epoch, tail, end, committed: end, previous, batch: None }
     }
 
     /// Position up to which whole commits are durable.
@@ -151,10 +184,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Journal<S> {
     }
 
     /// Starts writing the items as one block; every record not later than `limit` is in it or before. With `continues`
-    /// the commit takes more blocks. The caller saw that there is room and that none is in flight. Without memory gives the items back: again in a later turn.
-    pub(crate) fn begin<P: Downlink<Shared = S>>(
+    /// the commit takes more blocks. The caller saw that there is room and that none is in flight. Without memory gives
+    /// the items back: again in a later turn.
+    pub(crate) fn begin<I: LogPorts<T, Shared = S>>(
         &mut self,
-        io: &mut Io<'_, P>,
+        io: &mut I,
         items: Vec<Item<S>>,
         limit: Time,
         continues: bool,
@@ -163,7 +197,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Journal<S> {
         let body_bytes: u64 = items.iter().map(Item::entry_bytes).sum();
         assert!(body_bytes <= BLOCK_BYTES_MAX && self.has_room(body_bytes));
         let blocks = self.area.blocks_for(HEAD_BYTES as u64 + body_bytes);
-        let Some(mut chunks) = Chunks::alloc(&self.area, self.end, blocks, io.ports) else { return Err(items) };
+        let Some(mut chunks) = Chunks::alloc(&self.area, self.end, blocks, io) else { return Err(items) };
 
         let heads: Vec<EntryHead> = items
             .iter()
@@ -191,47 +225,47 @@ impl<S: AsRef<[u8]> + Clone + 'static> Journal<S> {
             chunks.write(payload);
             chunks.zero(payload.len().next_multiple_of(8) - payload.len());
         }
-        let chunks = chunks.finish(io.ports);
+        let chunks = chunks.finish(io);
         self.batch =
             Some(Batch { items, chunks, blocks, checksum, limit, continues, writing: 0, error: None, retry_at: None });
         self.write(io);
         Ok(())
     }
 
-    fn write<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
+    fn write<I: LogPorts<T, Shared = S>>(&mut self, io: &mut I) {
         let Some(batch) = &mut self.batch else { return };
         batch.retry_at = None;
         batch.writing = batch.chunks.len();
         for (extent, data) in &batch.chunks {
             let write = LocalIo::Write { extent: *extent, data: data.clone(), fua: false };
-            io.submit(Op::BatchWrite, self.area.volume, write);
+            io.submit_log(self.purposes.write, self.area.volume, write);
         }
     }
 
     /// A piece of the block was written, or not.
-    pub(crate) fn written<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, result: Result<(), DeviceError>) {
+    pub(crate) fn written<I: LogPorts<T, Shared = S>>(&mut self, io: &mut I, result: Result<(), DeviceError>) {
         let Some(batch) = &mut self.batch else { return };
         batch.writing = batch.writing.saturating_sub(1);
         if let Err(error) = result {
             batch.error = Some(error);
-            batch.retry_at = Some(io.now.mono.after_ns(RETRY_NS));
+            batch.retry_at = Some(io.mono().after_ns(RETRY_NS));
         }
         if batch.writing == 0 && batch.retry_at.is_none() {
-            io.submit(Op::BatchFlush, self.area.volume, LocalIo::Flush);
+            io.submit_log(self.purposes.flush, self.area.volume, LocalIo::Flush);
         }
     }
 
     /// The flush behind the block ended: the block, if it is durable now. After a failure all of it is written again: a
     /// device may have forgotten what it could not make durable.
-    pub(crate) fn flushed<P: Downlink<Shared = S>>(
+    pub(crate) fn flushed<I: LogPorts<T, Shared = S>>(
         &mut self,
-        io: &mut Io<'_, P>,
+        io: &mut I,
         result: Result<(), DeviceError>,
     ) -> Option<Committed<S>> {
         if let Err(error) = result {
             let batch = self.batch.as_mut()?;
             batch.error = Some(error);
-            batch.retry_at = Some(io.now.mono.after_ns(RETRY_NS));
+            batch.retry_at = Some(io.mono().after_ns(RETRY_NS));
             return None;
         }
         let batch = self.batch.take()?;
@@ -250,8 +284,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Journal<S> {
     }
 
     /// Tries again what failed, when it is time.
-    pub(crate) fn poll<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
-        let due = self.retry_at().is_some_and(|at| at <= io.now.mono);
+    pub(crate) fn poll<I: LogPorts<T, Shared = S>>(&mut self, io: &mut I) {
+        let due = self.retry_at().is_some_and(|at| at <= io.mono());
         if due && self.batch.as_ref().is_some_and(|batch| batch.writing == 0) {
             self.write(io);
         }
@@ -277,7 +311,7 @@ struct Chunks<B> {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static> Chunks<B> {
-    fn alloc<P: Downlink<Buf = B>>(area: &Area, position: u64, blocks: u64, ports: &mut P) -> Option<Self> {
+    fn alloc<P: Memory<Buf = B>>(area: &Area, position: u64, blocks: u64, ports: &mut P) -> Option<Self> {
         let end = position + blocks;
         let per_chunk = CHUNK_BYTES / u64::from(area.block_bytes);
         let mut pieces = Vec::new();
@@ -320,7 +354,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static> Chunks<B> {
     }
 
     /// Zeroes what is left and freezes.
-    fn finish<P: Downlink<Buf = B>>(mut self, ports: &mut P) -> Vec<(Extent, P::Shared)> {
+    fn finish<P: Memory<Buf = B>>(mut self, ports: &mut P) -> Vec<(Extent, P::Shared)> {
         if let Some((_, buf)) = self.pieces.get_mut(self.piece) {
             buf.as_mut()[self.offset..].fill(0);
         }

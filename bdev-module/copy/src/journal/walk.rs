@@ -1,16 +1,15 @@
 //! Reading a journal forward: once at opening, to find its end, and once more to apply what lies behind the checkpoint.
 
+use super::device::LogPorts;
 use super::format::{self, Area, BLOCK_BYTES_MAX, BlockInfo, Entry, Expect, HEAD_BYTES};
 use super::{CHUNK_BYTES, RETRY_NS};
 use crate::ports::{DeviceError, LocalIo};
-use crate::secondary::Downlink;
-use crate::secondary::io::{Io, Op};
 use crate::types::Mono;
 
 /// A reader at a position. Holds at most one block and one read in memory.
-pub(crate) struct Walk {
+pub(crate) struct Walk<T> {
     area: Area,
-    op: Op,
+    purpose: T,
     expect: Expect,
     /// Nothing at or behind this position is read.
     stop: u64,
@@ -45,12 +44,13 @@ pub(crate) enum Ahead {
     Block { position: u64 },
 }
 
-impl Walk {
-    pub(crate) fn new(area: Area, op: Op, expect: Expect, stop: u64) -> Walk {
+impl<T: Copy> Walk<T> {
+    /// Reads from what `expect` says up to `stop`; each read is submitted with the purpose and ends in [`Walk::done`].
+    pub(crate) fn new(area: Area, purpose: T, expect: Expect, stop: u64) -> Walk<T> {
         let read_at = expect.position;
         Walk {
             area,
-            op,
+            purpose,
             expect,
             stop,
             window: Vec::new(),
@@ -81,22 +81,22 @@ impl Walk {
     }
 
     /// Whether that many bytes are there, or all there will ever be; else reads on.
-    fn want<P: Downlink>(&mut self, io: &mut Io<'_, P>, bytes: usize) -> bool {
+    fn want<I: LogPorts<T>>(&mut self, io: &mut I, bytes: usize) -> bool {
         if self.reading {
             return false;
         }
         if self.bytes().len() >= bytes || self.read_at >= self.stop {
             return true;
         }
-        if self.retry_at.is_some_and(|at| at > io.now.mono) {
+        if self.retry_at.is_some_and(|at| at > io.mono()) {
             return false;
         }
         let per_chunk = CHUNK_BYTES / u64::from(self.area.block_bytes);
         let extent = self.area.extent(self.read_at, per_chunk.min(self.stop - self.read_at));
-        if let Some(buf) = io.ports.alloc(extent.blocks as usize * self.area.block_bytes as usize) {
+        if let Some(buf) = io.alloc(extent.blocks as usize * self.area.block_bytes as usize) {
             self.reading = true;
             self.retry_at = None;
-            io.submit(self.op, self.area.volume, LocalIo::Read { extent, buf });
+            io.submit_log(self.purpose, self.area.volume, LocalIo::Read { extent, buf });
         }
         false
     }
@@ -120,7 +120,7 @@ impl Walk {
     }
 
     /// The next block, if it is there.
-    pub(crate) fn next<P: Downlink>(&mut self, io: &mut Io<'_, P>) -> Next {
+    pub(crate) fn next<I: LogPorts<T>>(&mut self, io: &mut I) -> Next {
         if !self.want(io, HEAD_BYTES) {
             return Next::Wait;
         }
@@ -148,7 +148,7 @@ impl Walk {
 
     /// After the end: whether a block lies ahead that says that the journal was durable beyond this position. The next
     /// one would begin within one block's length, so that is how far it looks.
-    pub(crate) fn look_ahead<P: Downlink>(&mut self, io: &mut Io<'_, P>) -> Ahead {
+    pub(crate) fn look_ahead<I: LogPorts<T>>(&mut self, io: &mut I) -> Ahead {
         let device_block = self.area.block_bytes as usize;
         let reach = BLOCK_BYTES_MAX as usize + HEAD_BYTES + 2 * device_block;
         if !self.want(io, reach) {

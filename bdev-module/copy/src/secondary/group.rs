@@ -71,7 +71,7 @@ pub(crate) enum Phase<S> {
 
 /// An open group's machines.
 pub(crate) struct Ready<S> {
-    pub(crate) journal: Journal<S>,
+    pub(crate) journal: Journal<S, Op>,
     pub(crate) applier: Applier<S>,
 }
 
@@ -424,7 +424,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             (Op::SuperRead | Op::SuperWrite | Op::SuperFlush | Op::OpenFlush | Op::Wipe | Op::WipeFlush, _) => {
                 self.super_done(io, op, result, data, effects);
             }
-            (Op::Scan, Phase::Scan(scan)) => scan.walk.done(mono, result, data),
+            (Op::Scan, Phase::Scan(scan)) => scan.search.done(mono, result, data),
             (Op::Replay, Phase::Ready(ready)) => ready.applier.replay_read(mono, result, data),
             (Op::BatchWrite, Phase::Ready(ready)) => ready.journal.written(io, result),
             (Op::BatchFlush, Phase::Ready(ready)) => {
@@ -452,7 +452,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn next_timeout(&self) -> Option<Mono> {
         match &self.phase {
             Phase::Start { not_before } => Some(*not_before),
-            Phase::Scan(scan) => scan.walk.retry_at(),
+            Phase::Scan(scan) => scan.search.retry_at(),
             Phase::Ready(ready) => {
                 let machines = [ready.journal.retry_at(), ready.applier.retry_at(), self.checkpoint_due];
                 machines.into_iter().flatten().min()
@@ -476,7 +476,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             Phase::Start { .. } | Phase::Super | Phase::Format | Phase::Raise | Phase::Wiping(_) => {
                 Some("the journal is being opened".to_owned())
             }
-            Phase::Scan(scan) => Some(match scan.walk.error() {
+            Phase::Scan(scan) => Some(match scan.search.error() {
                 Some(error) => format!("the journal cannot be read ({error}); tried again every second"),
                 None => "the journal is being read".to_owned(),
             }),

@@ -1,8 +1,9 @@
 //! How the machines of a group submit: a token for everything under way, and what it was.
 
 use super::Downlink;
-use crate::ports::{HostToken, LocalIo, LocalToken, Owner};
-use crate::types::{GroupId, Now, PairId, VolumeId};
+use crate::journal::device::LogPorts;
+use crate::ports::{HostToken, LocalIo, LocalToken, Memory, Owner};
+use crate::types::{GroupId, Mono, Now, PairId, VolumeId};
 use std::collections::HashMap;
 
 /// What a local I/O or metadata write was for.
@@ -77,5 +78,28 @@ impl<P: Downlink> Io<'_, P> {
         let token = self.tokens.issue(self.group, Op::Meta);
         self.ports.persist(key, value, token);
         token
+    }
+}
+
+impl<P: Downlink> Memory for Io<'_, P> {
+    type Buf = P::Buf;
+    type Shared = P::Shared;
+
+    fn alloc(&mut self, bytes: usize) -> Option<P::Buf> {
+        self.ports.alloc(bytes)
+    }
+
+    fn freeze(&mut self, buf: P::Buf, bytes: usize) -> P::Shared {
+        self.ports.freeze(buf, bytes)
+    }
+}
+
+impl<P: Downlink> LogPorts<Op> for Io<'_, P> {
+    fn mono(&self) -> Mono {
+        self.now.mono
+    }
+
+    fn submit_log(&mut self, purpose: Op, volume: VolumeId, io: LocalIo<P::Buf, P::Shared>) {
+        self.submit(purpose, volume, io);
     }
 }

@@ -7,24 +7,21 @@ use super::io::{Io, Op};
 use super::meta::{Life, key_of};
 use crate::apply::{Applier, Point};
 use crate::engine::OperatorError;
-use crate::journal::format::{self, Expect, Super};
-use crate::journal::walk::{Ahead, Next, Walk};
-use crate::journal::{Journal, RETRY_NS};
+use crate::journal::open::{self, Found, Identity, Judged, Search};
+use crate::journal::{Journal, Purposes, RETRY_NS};
 use crate::ports::{DeviceError, LocalIo, OperatorAnswer, Ticket};
 use crate::types::{Epoch, PairId, Seq, StreamId, Time};
 use std::collections::HashMap;
 
+/// What the journal's own I/O is for.
+const JOURNAL: Purposes<Op> = Purposes { write: Op::BatchWrite, flush: Op::BatchFlush };
+
 /// The search for the journal's end.
 pub(crate) struct Scan {
-    pub(crate) walk: Walk,
-    /// The end of the last whole commit.
-    end: Point,
-    /// Entries of a commit whose last block was not found yet.
-    pending: Vec<(StreamId, Epoch, Seq, PairId, Time)>,
+    pub(crate) search: Search<Op>,
     durable: HashMap<StreamId, (Epoch, Seq)>,
     touched: Vec<PairId>,
     greatest: Time,
-    ended: bool,
 }
 
 impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
@@ -32,12 +29,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn open_on<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
         match &self.phase {
             Phase::Start { not_before } if *not_before <= io.now.mono => {
-                let extent = self.area.super_extent();
-                let bytes = extent.blocks as usize * self.area.block_bytes as usize;
                 // Without memory: again in a later turn.
-                if let Some(buf) = io.ports.alloc(bytes) {
+                if let Some(read) = open::super_read(&self.area, io) {
                     self.phase = Phase::Super;
-                    io.submit(Op::SuperRead, self.area.volume, LocalIo::Read { extent, buf });
+                    io.submit(Op::SuperRead, self.area.volume, read);
                     effects.is_busy = true;
                 }
             }
@@ -92,67 +87,31 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// Decides by what the journal device holds.
     fn judge_super<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, bytes: &[u8]) {
-        let is_new = self.meta.life == Life::Formatting;
-        match format::parse_super(bytes) {
-            Super::Blank if is_new => {
-                // The metadata first: a superblock that no metadata knows would be taken for another system's.
+        match open::judge(bytes, &self.identity(), self.meta.life == Life::Formatting) {
+            Ok(Judged::Blank) => {
                 self.phase = Phase::Format;
                 self.persist(io, vec![After::Formatting]);
             }
-            Super::Journal { id, group, .. } if is_new && id == self.meta.journal_id && group == self.id => {
+            Ok(Judged::Formatted) => {
                 self.phase = Phase::Format;
                 self.write_super(io);
             }
-            Super::Journal { id, group, geometry } if !is_new && id == self.meta.journal_id && group == self.id => {
-                if geometry == self.config.journal_geometry {
-                    self.raise(io);
-                } else {
-                    let reason = format!(
-                        "its journal was made with {} blocks of {} bytes, the device has {} of {}: give the device as it \
-                         was",
-                        geometry.blocks,
-                        geometry.block_bytes,
-                        self.config.journal_geometry.blocks,
-                        self.config.journal_geometry.block_bytes
-                    );
-                    self.fail(io, reason);
-                }
-            }
-            Super::Journal { group, .. } => {
-                let whose = if group == self.id { "an earlier group of this name" } else { "another group" };
-                self.fail(
-                    io,
-                    format!(
-                        "the journal device belongs to {whose}: give this group its own device, or write zeroes over \
-                         the first 4096 bytes of this one if that group is no more"
-                    ),
-                );
-            }
-            Super::Foreign => self.fail(
-                io,
-                "the journal device holds something that is not a journal: give an empty one, or write zeroes over its \
-                 first 4096 bytes"
-                    .to_owned(),
-            ),
-            Super::Blank => self.fail(
-                io,
-                "the journal device is empty, but this group was in use: give the device that it was created with"
-                    .to_owned(),
-            ),
+            Ok(Judged::Ours) => self.raise(io),
+            Err(error) => self.fail(io, error.to_string()),
         }
+    }
+
+    fn identity(&self) -> Identity {
+        let geometry = self.config.journal_geometry;
+        Identity { name: "journal", id: self.meta.journal_id, group: self.id, geometry }
     }
 
     /// Writes the superblock; that this journal is ours is durable.
     pub(crate) fn write_super<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
-        let extent = self.area.super_extent();
-        let bytes = extent.blocks as usize * self.area.block_bytes as usize;
-        let Some(mut buf) = io.ports.alloc(bytes) else {
-            self.phase = Phase::Start { not_before: io.now.mono };
-            return;
-        };
-        format::super_bytes(self.meta.journal_id, self.id, self.config.journal_geometry, buf.as_mut());
-        let data = io.ports.freeze(buf, bytes);
-        io.submit(Op::SuperWrite, self.area.volume, LocalIo::Write { extent, data, fua: false });
+        match open::super_write(&self.area, &self.identity(), io) {
+            Some(write) => io.submit(Op::SuperWrite, self.area.volume, write),
+            None => self.phase = Phase::Start { not_before: io.now.mono },
+        }
     }
 
     /// Raises the recovery epoch, before anything is appended: what a torn append of an earlier life left behind the end
@@ -165,77 +124,41 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     pub(crate) fn start_scan<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
         let checkpoint = self.meta.checkpoint;
-        let expect = Expect {
-            journal_id: self.meta.journal_id,
-            position: checkpoint.position,
-            previous: checkpoint.previous,
-            epoch_min: 0,
-            epoch_max: self.meta.recovery_epoch,
-        };
+        let tail = Point { position: checkpoint.position, previous: checkpoint.previous, limit: checkpoint.limit };
         let stop = match self.meta.life {
             Life::Sealed { end } => end,
             _ => checkpoint.position + self.area.capacity,
         };
         self.phase = Phase::Scan(Box::new(Scan {
-            walk: Walk::new(self.area, Op::Scan, expect, stop),
-            end: Point { position: checkpoint.position, previous: checkpoint.previous, limit: checkpoint.limit },
-            pending: Vec::new(),
+            search: Search::new(self.area, Op::Scan, self.meta.journal_id, self.meta.recovery_epoch, tail, stop),
             durable: HashMap::new(),
             touched: Vec::new(),
             greatest: Time(0),
-            ended: false,
         }));
         let mut effects = Effects::default();
         self.scan_on(io, &mut effects);
     }
 
     fn scan_on<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
+        let known = match self.meta.life {
+            Life::Sealed { end } => end,
+            _ => self.meta.checkpoint.durable_end,
+        };
         let Phase::Scan(scan) = &mut self.phase else { return };
-        while !scan.ended {
-            match scan.walk.next(io) {
-                Next::Wait => return,
-                Next::End => scan.ended = true,
-                Next::Block(info) => {
-                    let pending = &mut scan.pending;
-                    let whole = scan.walk.entries(&info, |entry, _| {
-                        let stamp = entry.head.stamp;
-                        pending.push((stamp.stream, entry.epoch, stamp.seq, entry.head.pair, stamp.time));
-                    });
-                    if !whole {
-                        scan.ended = true;
-                        break;
-                    }
-                    scan.walk.advance(&info);
-                    effects.is_busy = true;
-                    if info.continues {
-                        continue;
-                    }
-                    let after = scan.walk.expect();
-                    scan.end = Point { position: after.position, previous: after.previous, limit: info.limit };
-                    for (stream, epoch, seq, pair, time) in scan.pending.drain(..) {
-                        scan.durable.insert(stream, (epoch, seq));
-                        scan.greatest = scan.greatest.max(time);
-                        if !scan.touched.contains(&pair) {
-                            scan.touched.push(pair);
-                        }
-                    }
-                }
+        let Scan { search, durable, touched, greatest } = &mut **scan;
+        let found = search.poll(io, known, |_, entry| {
+            effects.is_busy = true;
+            let (stamp, pair) = (entry.head.stamp, entry.head.pair);
+            durable.insert(stamp.stream, (entry.epoch, stamp.seq));
+            *greatest = (*greatest).max(stamp.time);
+            if !touched.contains(&pair) {
+                touched.push(pair);
             }
-        }
-        match scan.walk.look_ahead(io) {
-            Ahead::Wait => {}
-            Ahead::Block { position } => {
-                let at = scan.walk.expect().position;
-                self.fail_damaged(io, at, position);
-            }
-            Ahead::Nothing => {
-                let known = match self.meta.life {
-                    Life::Sealed { end } => end,
-                    _ => self.meta.checkpoint.durable_end,
-                };
-                let (at, end) = (scan.walk.expect().position, scan.end.position);
-                if end < known { self.fail_damaged(io, at, known) } else { self.opened(io) }
-            }
+        });
+        match found {
+            Found::Wait => {}
+            Found::Damaged { at, known, .. } => self.fail_damaged(io, at, known),
+            Found::End(end) => self.opened(io, end),
         }
     }
 
@@ -250,9 +173,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     }
 
     /// The journal's end is known.
-    fn opened<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
+    fn opened<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, end: Point) {
         let Phase::Scan(scan) = &self.phase else { return };
-        let (end, checkpoint) = (scan.end, self.meta.checkpoint);
+        let checkpoint = self.meta.checkpoint;
         // A sealed group's point was certified; what lies between it and the journal's last word has no records.
         let certified = self.meta.certificate.as_ref().map_or(Time(0), |it| it.recovery_point);
         self.limit = end.limit.max(checkpoint.limit).max(certified);
@@ -269,7 +192,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let tail = Point { position: checkpoint.position, previous: checkpoint.previous, limit: checkpoint.limit };
         let (id, epoch) = (self.meta.journal_id, self.meta.recovery_epoch);
         self.phase = Phase::Ready(Box::new(Ready {
-            journal: Journal::new(self.area, id, epoch, tail.position, end.position, end.previous),
+            journal: Journal::new(self.area, JOURNAL, id, epoch, tail.position, end),
             applier: Applier::new(self.area, id, epoch, tail, end.position),
         }));
         io.ports.log(format_args!(
