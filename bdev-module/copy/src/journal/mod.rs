@@ -178,6 +178,13 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
         self.batch.as_ref().and_then(|batch| batch.error)
     }
 
+    /// The device's error while nothing of the block is under way: now it may be given up ([`Journal::abandon`]).
+    #[allow(dead_code, reason = "the spill gives up by it")]
+    pub(crate) fn fault(&self) -> Option<DeviceError> {
+        let idle = self.batch.as_ref().filter(|batch| batch.writing == 0 && batch.retry_at.is_some());
+        idle.and_then(|batch| batch.error)
+    }
+
     /// When to call [`Journal::poll`] for another try.
     pub(crate) fn retry_at(&self) -> Option<Mono> {
         self.batch.as_ref().and_then(|batch| batch.retry_at)

@@ -113,8 +113,8 @@ pub(crate) struct Search<T> {
     walk: Walk<T>,
     /// The end of the last whole commit.
     end: Point,
-    /// Entries of a commit whose last block was not found yet, each with its block's position.
-    pending: Vec<(u64, Entry)>,
+    /// Entries of a commit whose last block was not found yet.
+    pending: Vec<Entry>,
     ended: bool,
 }
 
@@ -164,15 +164,15 @@ impl<T: Copy> Search<T> {
     }
 
     /// Goes on. `known`: up to where the owner knows that the log was durable. `each` gets every entry of every whole
-    /// commit once, in order, with the position of its block.
-    pub(crate) fn poll<I: LogPorts<T>>(&mut self, io: &mut I, known: u64, mut each: impl FnMut(u64, &Entry)) -> Found {
+    /// commit once, in order, with the point behind the commit.
+    pub(crate) fn poll<I: LogPorts<T>>(&mut self, io: &mut I, known: u64, mut each: impl FnMut(Point, &Entry)) -> Found {
         while !self.ended {
             match self.walk.next(io) {
                 Next::Wait => return Found::Wait,
                 Next::End => self.ended = true,
                 Next::Block(info) => {
                     let pending = &mut self.pending;
-                    if !self.walk.entries(&info, |entry, _| pending.push((info.position, entry))) {
+                    if !self.walk.entries(&info, |entry, _| pending.push(entry)) {
                         self.ended = true;
                         break;
                     }
@@ -182,8 +182,8 @@ impl<T: Copy> Search<T> {
                     }
                     let after = self.walk.expect();
                     self.end = Point { position: after.position, previous: after.previous, limit: info.limit };
-                    for (position, entry) in self.pending.drain(..) {
-                        each(position, &entry);
+                    for entry in self.pending.drain(..) {
+                        each(self.end, &entry);
                     }
                 }
             }
@@ -337,12 +337,12 @@ impl<T: Copy> Opening<T> {
         }
     }
 
-    /// Goes on. `each` gets every entry of every whole commit, in order, with the position of its block.
+    /// Goes on. `each` gets every entry of every whole commit, in order, with the point behind the commit.
     pub(crate) fn poll<I: LogPorts<T>>(
         &mut self,
         io: &mut I,
         meta: &mut LogMeta,
-        mut each: impl FnMut(u64, &Entry),
+        mut each: impl FnMut(Point, &Entry),
     ) -> Ask {
         loop {
             self.step = match &mut self.step {

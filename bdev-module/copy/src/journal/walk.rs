@@ -67,6 +67,18 @@ impl<T: Copy> Walk<T> {
         self.expect
     }
 
+    /// Whether a read is under way: its data belongs to this reader.
+    #[allow(dead_code, reason = "for readers of a log that still grows")]
+    pub(crate) fn is_reading(&self) -> bool {
+        self.reading
+    }
+
+    /// What is durable by now may be read up to here.
+    #[allow(dead_code, reason = "for readers of a log that still grows")]
+    pub(crate) fn extend(&mut self, stop: u64) {
+        self.stop = self.stop.max(stop);
+    }
+
     /// The device's error, if it stands in the way; the read is tried again.
     pub(crate) fn error(&self) -> Option<DeviceError> {
         self.error
