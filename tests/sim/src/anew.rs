@@ -80,14 +80,12 @@ impl World {
             let pair = &self.pairs[index];
             let here = (pair.primary, pair.primary_volume);
             self.disks.get_mut(&here).expect("a disk stays").settle_all();
-            let contents = self.disks[&here].contents();
+            let contents = self.disks[&here].image();
             self.groups[pair.group].history.pair(pair.id, pair.geometry, contents);
             let mut there = self.disks.remove(&(secondary, pair.secondary_volume)).expect("a disk stays");
             there.copy_from(&self.disks[&here]);
             self.disks.insert((secondary, pair.secondary_volume), there);
-            self.unsure[index].clear();
-            self.local_order[index].clear();
-            self.was_torn[index] = false;
+            self.kept[index].clear();
         }
         self.operate_secondary(secondary);
         for node in 0..self.plan.primaries {

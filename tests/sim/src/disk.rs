@@ -10,10 +10,35 @@ pub const SECTOR_BYTES: usize = 512;
 
 /// What a sector holds.
 #[derive(Clone, Debug)]
-enum Blob {
+pub enum Blob {
+    /// Zeroes.
     Zero,
     /// A sector of these bytes, from this offset.
     Part(Bytes, usize),
+}
+
+impl Blob {
+    /// Sector `index` of these bytes, or of zeroes.
+    pub fn of(data: Option<&Bytes>, index: usize) -> Blob {
+        data.map_or(Blob::Zero, |data| Blob::Part(data.clone(), index * SECTOR_BYTES))
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Blob::Zero => &[0; SECTOR_BYTES],
+            Blob::Part(bytes, at) => &bytes[*at..*at + SECTOR_BYTES],
+        }
+    }
+
+    /// Whether both hold the same; what is the same piece of memory is not read.
+    pub fn is_same(&self, other: &Blob) -> bool {
+        match (self, other) {
+            (Blob::Zero, Blob::Zero) => true,
+            (Blob::Part(a, at), Blob::Part(b, bt)) if Bytes::ptr_eq(a, b) && at == bt => true,
+            _ => self.bytes() == other.bytes(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -21,6 +46,12 @@ struct Sector {
     durable: Blob,
     /// What was written since, in order, by which operation; the last is what reads see.
     pending: Vec<(u64, Blob)>,
+}
+
+impl Sector {
+    fn seen(&self) -> &Blob {
+        self.pending.last().map_or(&self.durable, |(_, blob)| blob)
+    }
 }
 
 /// What a disk is asked.
@@ -87,7 +118,8 @@ impl Disk {
         self.geometry
     }
 
-    fn sectors_of(&self, extent: Extent) -> std::ops::Range<u64> {
+    /// The sectors of these blocks.
+    pub fn sectors_of(&self, extent: Extent) -> std::ops::Range<u64> {
         let per_block = u64::from(self.geometry.block_bytes) / SECTOR_BYTES as u64;
         extent.lba * per_block..extent.end() * per_block
     }
@@ -175,7 +207,7 @@ impl Disk {
             if !which(sector) {
                 continue;
             }
-            let blob = data.map_or(Blob::Zero, |data| Blob::Part(data.clone(), index * SECTOR_BYTES));
+            let blob = Blob::of(data, index);
             let slot =
                 self.sectors.entry(sector).or_insert_with(|| Sector { durable: Blob::Zero, pending: Vec::new() });
             slot.pending.push((op, blob));
@@ -200,19 +232,30 @@ impl Disk {
         out.fill(0);
         let first = range.start;
         for (sector, slot) in self.sectors.range(range) {
-            let blob = slot.pending.last().map_or(&slot.durable, |(_, blob)| blob);
-            if let Blob::Part(bytes, at) = blob {
+            if let Blob::Part(bytes, at) = slot.seen() {
                 let to = (*sector - first) as usize * SECTOR_BYTES;
                 out[to..to + SECTOR_BYTES].copy_from_slice(&bytes[*at..*at + SECTOR_BYTES]);
             }
         }
     }
 
-    /// What reads see now.
-    pub fn contents(&self) -> Vec<u8> {
-        let mut out = vec![0; self.geometry.bytes() as usize];
-        self.copy_out(Extent { lba: 0, blocks: self.geometry.blocks as u32 }, &mut out);
+    /// What reads see now, sector by sector.
+    pub fn image(&self) -> Vec<Blob> {
+        let mut out = vec![Blob::Zero; self.sectors_in_all()];
+        for (sector, slot) in &self.sectors {
+            out[*sector as usize] = slot.seen().clone();
+        }
         out
+    }
+
+    /// How many sectors it has.
+    pub fn sectors_in_all(&self) -> usize {
+        self.geometry.bytes() as usize / SECTOR_BYTES
+    }
+
+    /// What reads of a sector see now.
+    pub fn seen(&self, sector: u64) -> Blob {
+        self.sectors.get(&sector).map_or(Blob::Zero, |slot| slot.seen().clone())
     }
 
     /// Writes before the world begins.
@@ -225,18 +268,19 @@ impl Disk {
         }
     }
 
-    /// Whether a write is in flight.
-    pub fn is_writing(&self) -> bool {
-        self.flying.values().any(|flying| matches!(flying.io, DiskIo::Write(..)))
+    /// The number that the next operation will have.
+    pub fn next_op(&self) -> u64 {
+        self.next
     }
 
     /// Another disk's contents become this one's, durably.
     pub fn copy_from(&mut self, other: &Disk) {
         assert!(self.flying.is_empty(), "a disk is copied that somebody writes to");
-        self.sectors.clear();
         self.unflushed.clear();
-        let all = Extent { lba: 0, blocks: self.geometry.blocks as u32 };
-        self.preset(all, &Bytes::new(other.contents()));
+        self.sectors = other.sectors.clone();
+        for slot in self.sectors.values_mut() {
+            *slot = Sector { durable: slot.seen().clone(), pending: Vec::new() };
+        }
     }
 
     /// Makes everything durable.

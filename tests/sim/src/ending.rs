@@ -1,16 +1,16 @@
 //! How worlds end: they catch up, or are taken over, or both.
 
-use crate::disk::Loss;
+use crate::disk::{Blob, Loss};
 use crate::history::first_difference;
 use crate::host::content;
-use crate::memory::Buf;
+use crate::memory::{Buf, Bytes};
 use crate::node::Input;
 use crate::plan::{Ending, Fault};
 use crate::world::{What, World};
 use longrun_copy::ports::{HostError, HostIo, HostToken, OperatorAnswer};
 use longrun_copy::secondary::{GroupPhase, TakeoverAt, TakeoverConsent};
 use longrun_copy::takeover::TakeoverStep;
-use longrun_copy::types::{Extent, Geometry, PairState, Time};
+use longrun_copy::types::{Extent, PairState, Time};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -94,7 +94,7 @@ impl World {
         }
         self.take_all_over(TakeoverConsent { old_primary_fenced: false, accept_split: true });
         self.serve_hosts_there();
-        let before: Vec<Vec<u8>> = (0..self.pairs.len()).map(|pair| self.contents_there(pair)).collect();
+        let before: Vec<Vec<Blob>> = (0..self.pairs.len()).map(|pair| self.contents_there(pair)).collect();
         self.heal();
         let deadline = self.at + 40 * SECOND;
         self.run_until("all old primaries fenced 40 s after the network healed", deadline, |world| {
@@ -116,7 +116,8 @@ impl World {
         }
         self.run_for(SECOND / 2);
         for (pair, before) in before.iter().enumerate() {
-            assert!(*before == self.contents_there(pair), "promise 7: an old primary wrote to a volume taken over");
+            let is_same = first_difference(before, &self.contents_there(pair)).is_none();
+            assert!(is_same, "promise 7: an old primary wrote to a volume taken over");
         }
     }
 
@@ -191,28 +192,14 @@ impl World {
 
     /// A primary's volumes hold what they were told, stamped or not, in the order in which they were told.
     fn compare_local(&mut self, group: usize) {
-        for (index, pair) in self.pairs.iter().enumerate().filter(|(_, pair)| pair.group == group) {
-            if self.was_torn[index] {
-                continue;
-            }
-            let block_bytes = pair.geometry.block_bytes as usize;
-            let mut should = self.groups[group].history.initial(pair.id);
-            for write in &self.local_order[index] {
-                let range = write.extent.lba as usize * block_bytes..write.extent.end() as usize * block_bytes;
-                match &write.data {
-                    Some(data) => should[range].copy_from_slice(data),
-                    None => should[range].fill(0),
-                }
-            }
-            let is = self.disks[&(pair.primary, pair.primary_volume)].contents();
-            self.totals.bytes_compared += is.len() as u64;
-            for lba in (0..pair.geometry.blocks).filter(|lba| !self.unsure[index].contains(lba)) {
-                let range = lba as usize * block_bytes..(lba as usize + 1) * block_bytes;
-                assert!(
-                    is[range.clone()] == should[range],
-                    "primary {} does not hold in block {lba} of pair {} what was written there last",
-                    pair.primary,
-                    pair.name
+        let info = &self.groups[group];
+        for pair in self.pairs.iter().filter(|pair| pair.group == group) {
+            let is = self.disks[&(pair.primary, pair.primary_volume)].image();
+            self.totals.bytes_compared += pair.geometry.bytes();
+            if let Some(sector) = first_difference(&is, info.history.latest(pair.id)) {
+                panic!(
+                    "primary {} does not hold in sector {sector} of pair {} what was written there last",
+                    pair.primary, pair.name
                 );
             }
         }
@@ -220,23 +207,13 @@ impl World {
 
     /// A primary's volumes hold the replay of all records.
     fn compare_primaries(&mut self, group: usize) {
-        for (index, pair) in self.pairs.iter().enumerate().filter(|(_, pair)| pair.group == group) {
-            if self.was_torn[index] {
-                continue;
-            }
-            let unsure = &self.unsure[index];
-            assert!(unsure.is_empty(), "failed writes to blocks {unsure:?} of pair {} were never repaired", pair.name);
-            let is = self.disks[&(pair.primary, pair.primary_volume)].contents();
-            let block_bytes = pair.geometry.block_bytes as usize;
-            let should = &self.groups[group].history.replay(Time(u64::MAX))[&pair.id];
-            self.totals.bytes_compared += is.len() as u64;
-            for lba in 0..pair.geometry.blocks {
-                let range = lba as usize * block_bytes..(lba as usize + 1) * block_bytes;
-                assert!(
-                    is[range.clone()] == should[range],
-                    "the replay of all records is not what primary {} has in block {lba} of pair {}",
-                    pair.primary,
-                    pair.name
+        for pair in self.pairs.iter().filter(|pair| pair.group == group) {
+            let is = self.disks[&(pair.primary, pair.primary_volume)].image();
+            self.totals.bytes_compared += pair.geometry.bytes();
+            if let Some(sector) = first_difference(&is, self.groups[group].history.image(pair.id, Time(u64::MAX))) {
+                panic!(
+                    "the replay of all records is not what primary {} has in sector {sector} of pair {}",
+                    pair.primary, pair.name
                 );
             }
         }
@@ -319,7 +296,7 @@ impl World {
                 .pairs
                 .iter()
                 .filter(|pair| pair.group == group)
-                .map(|pair| (pair.secondary_volume, self.disks[&(secondary, pair.secondary_volume)].contents()))
+                .map(|pair| (pair.secondary_volume, self.disks[&(secondary, pair.secondary_volume)].image()))
                 .collect();
             self.compare(group, &certificate, "after the takeover", |volume| contents[&volume].clone());
         }
@@ -330,8 +307,8 @@ impl World {
         Some(self.chance.log_range(1, 300))
     }
 
-    fn contents_there(&self, pair: usize) -> Vec<u8> {
-        self.disks[&(self.secondary(), self.pairs[pair].secondary_volume)].contents()
+    fn contents_there(&self, pair: usize) -> Vec<Blob> {
+        self.disks[&(self.secondary(), self.pairs[pair].secondary_volume)].image()
     }
 
     /// A request outside of the clients' play.
@@ -378,17 +355,19 @@ impl World {
             self.await_there(next, "a flush after the takeover");
             next += 1;
         }
-        let mut should: Vec<Vec<u8>> = (0..self.pairs.len())
+        let mut should: Vec<Vec<Blob>> = (0..self.pairs.len())
             .map(|pair| {
                 let info = &self.pairs[pair];
                 let point = self.groups[info.group].certificate.as_ref().expect("taken over").recovery_point;
-                self.groups[info.group].history.replay(point).remove(&info.id).expect("a pair of the group")
+                self.groups[info.group].history.image(info.id, point).to_vec()
             })
             .collect();
         for (pair, extent, bytes) in written {
-            let Geometry { block_bytes, .. } = self.pairs[pair].geometry;
-            let from = extent.lba as usize * block_bytes as usize;
-            should[pair][from..from + bytes.len()].copy_from_slice(&bytes);
+            let bytes = Bytes::new(bytes);
+            let sectors = self.disks[&(secondary, self.pairs[pair].secondary_volume)].sectors_of(extent);
+            for (index, sector) in sectors.enumerate() {
+                should[pair][sector as usize] = Blob::of(Some(&bytes), index);
+            }
         }
         for is_second in [false, true] {
             if is_second {
@@ -401,11 +380,11 @@ impl World {
             }
             for (pair, should) in should.iter().enumerate() {
                 let is = self.contents_there(pair);
-                self.totals.bytes_compared += is.len() as u64;
-                let block = first_difference(&is, should, self.pairs[pair].geometry.block_bytes);
+                self.totals.bytes_compared += self.pairs[pair].geometry.bytes();
+                let sector = first_difference(&is, should);
                 assert!(
-                    block.is_none(),
-                    "after the takeover and hosts' writes{} block {block:?} of pair {} is wrong",
+                    sector.is_none(),
+                    "after the takeover and hosts' writes{} sector {sector:?} of pair {} is wrong",
                     if is_second { " and another crash" } else { "" },
                     self.pairs[pair].name
                 );
@@ -438,7 +417,8 @@ impl World {
     fn count_at_end(&mut self) {
         self.totals.no_memory = self.nodes.iter().map(|node| node.ports.pool.refusals()).sum();
         for group in &self.groups {
-            let written: u64 = group.history.up_to(Time(u64::MAX - 1)).map(|head| u64::from(head.payload_bytes)).sum();
+            let written: u64 =
+                group.history.up_to(Time(u64::MAX - 1)).map(|(_, head)| u64::from(head.payload_bytes)).sum();
             self.totals.journal_wraps += u64::from(written > self.plan.journal_bytes && self.is_all_there(group.id));
         }
         let packets = self.totals.datagrams;

@@ -1,6 +1,6 @@
 //! "What if it had crashed here, and the operator had taken over?", asked of a copy of the secondary.
 
-use crate::disk::{Disk, DiskIo, Loss};
+use crate::disk::{Blob, Disk, DiskIo, Loss};
 use crate::history::first_difference;
 use crate::memory::Pool;
 use crate::node::{Node, Out};
@@ -75,7 +75,7 @@ impl World {
             return;
         }
         self.forks_left -= 1;
-        self.fork_countdown = self.chance.log_range(1, 300);
+        self.fork_countdown = self.chance.log_range(1, 900);
         if self.groups.iter().any(|group| group.takeover_begun) {
             return;
         }
@@ -178,7 +178,7 @@ impl World {
             };
             if let Some(certificate) = certificate {
                 let disks = &copy.disks;
-                let contents = |volume: VolumeId| disks[&volume].contents();
+                let contents = |volume: VolumeId| disks[&volume].image();
                 self.compare(group, &certificate, "after a crash at this event and a takeover", contents);
             }
         }
@@ -190,9 +190,9 @@ impl World {
         group: usize,
         certificate: &LossCertificate,
         when: &str,
-        contents: impl Fn(VolumeId) -> Vec<u8>,
+        contents: impl Fn(VolumeId) -> Vec<Blob>,
     ) {
-        let info = &self.groups[group];
+        let info = &mut self.groups[group];
         let point = certificate.recovery_point;
         if point < info.reported
             && let Some(lost) = info.history.first_after(point).filter(|lost| lost.stamp.time <= info.reported)
@@ -202,32 +202,30 @@ impl World {
                 info.name, info.reported
             );
         }
-        let truth = info.history.replay(point);
         for pair in self.pairs.iter().filter(|pair| pair.group == group) {
             let is = contents(pair.secondary_volume);
-            self.totals.bytes_compared += is.len() as u64;
-            let should = &truth[&pair.id];
-            if let Some(block) = first_difference(&is, should, pair.geometry.block_bytes) {
-                let at = block * pair.geometry.block_bytes as usize;
-                let word = |bytes: &[u8]| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-                let about = |bytes: &[u8]| {
-                    let id = word(bytes) as usize;
+            self.totals.bytes_compared += pair.geometry.bytes();
+            let should = info.history.image(pair.id, point);
+            if let Some(sector) = first_difference(&is, should) {
+                let about = |blob: &Blob| {
+                    let id = u64::from_le_bytes(blob.bytes()[..8].try_into().expect("8 bytes")) as usize;
                     let op = id.checked_sub(1).and_then(|id| self.ops.get(id));
                     format!("{id:#x} ({op:?})")
                 };
                 panic!(
-                    "promise 1 (cut): {when} block {block} of pair {} of group {} is {}, at {point} it was {}",
+                    "promise 1 (cut): {when} sector {sector} of pair {} of group {} is {}, at {point} it was {}",
                     pair.name,
                     info.name,
-                    about(&is),
-                    about(should)
+                    about(&is[sector]),
+                    about(&should[sector])
                 );
             }
         }
+        let info = &self.groups[group];
         for loss in &certificate.streams {
-            let last = info.history.of_stream(loss.stream).filter(|head| head.stamp.time <= point).last();
+            let last = info.history.of_stream(loss.stream).filter(|(_, head)| head.stamp.time <= point).last();
             let is_alone = self.plan.scope != longrun_copy::types::Scope::System || self.groups.len() == 1;
-            if let Some(last) = last.filter(|_| is_alone) {
+            if let Some((_, last)) = last.filter(|(epoch, _)| is_alone && *epoch == loss.epoch) {
                 assert!(
                     loss.last_applied == last.stamp.seq,
                     "promise 5: the certificate says that {} is the last applied of stream {}, it is {}",
@@ -236,7 +234,7 @@ impl World {
                     last.stamp.seq
                 );
             }
-            let given = info.history.of_stream(loss.stream).map(|head| head.stamp.seq).max();
+            let given = info.history.of_stream(loss.stream).map(|(_, head)| head.stamp.seq).max();
             for seen in &loss.seen_not_applied {
                 assert!(*seen.start() > loss.last_applied.0, "promise 5: a number is both applied and not: {loss:?}");
                 assert!(

@@ -1,12 +1,11 @@
 //! Hosts: what they write and read, and what they may conclude from the answers.
 
 use crate::chance::mix;
-use crate::disk::DiskIo;
 use crate::memory::Bytes;
 use crate::node::Input;
-use crate::world::{LocalWrite, What, World};
+use crate::world::{What, World};
 use longrun_copy::ports::{HostError, HostIo, HostToken};
-use longrun_copy::types::{Extent, RecordHead, RecordKind, Stamp, VolumeId};
+use longrun_copy::types::{Epoch, Extent, RecordHead, RecordKind, Stamp};
 
 /// Kinds of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +28,9 @@ pub struct Op {
     pub must_exceed: Option<Stamp>,
     pub stamp: Option<Stamp>,
     pub is_answered: bool,
+    pub is_fua: bool,
+    /// At which event it was issued.
+    pub issued_at: u64,
 }
 
 /// What a host hears.
@@ -106,7 +108,10 @@ impl World {
         let id = self.ops.len();
         let group = self.pairs[pair].group;
         let must_exceed = self.groups[group].known;
-        self.ops.push(Op { client, pair, kind, extent, must_exceed, stamp: None, is_answered: false });
+        let is_fua = matches!(kind, Kind::Write | Kind::Zero) && self.chance.hits(0.2);
+        let issued_at = self.totals.events;
+        let op = Op { client, pair, kind, extent, must_exceed, stamp: None, is_answered: false, is_fua, issued_at };
+        self.ops.push(op);
         self.ops_left -= 1;
         self.clients[client].op = Some(id);
         self.note(10, id as u64, lba);
@@ -116,7 +121,6 @@ impl World {
         let meets = self.clients.iter().enumerate().filter(|(other, _)| *other != client).filter_map(|(_, it)| it.op);
         let overlaps = meets.map(|op| &self.ops[op]).any(|other| other.pair == pair && other.extent.overlaps(extent));
         self.totals.overlapping += u64::from(overlaps && !matches!(kind, Kind::Read | Kind::Flush));
-        let fua = self.chance.hits(0.2);
         let bytes = blocks as usize * geometry.block_bytes as usize;
         let pool = &self.nodes[node].ports.pool;
         let io = match kind {
@@ -124,9 +128,9 @@ impl World {
             Kind::Write => {
                 let mut buf = pool.take(bytes);
                 buf.as_mut().copy_from_slice(&content(id as u64 + 1, pair, extent, geometry.block_bytes));
-                HostIo::Write { extent, data: buf.freeze(bytes), fua }
+                HostIo::Write { extent, data: buf.freeze(bytes), fua: is_fua }
             }
-            Kind::Zero => HostIo::WriteZeroes { extent, fua },
+            Kind::Zero => HostIo::WriteZeroes { extent, fua: is_fua },
             Kind::Unmap => HostIo::Unmap { extent },
             Kind::Flush => HostIo::Flush,
         };
@@ -206,6 +210,7 @@ impl World {
             (self.ops[id].pair, self.ops[id].kind, self.ops[id].extent, self.ops[id].stamp);
         let group = self.pairs[pair].group;
         if answer.outcome.is_ok() {
+            self.host_relies(id);
             match kind {
                 Kind::Read => {
                     self.totals.reads += 1;
@@ -246,24 +251,10 @@ impl World {
         }
     }
 
-    /// A primary sends a write to its volume.
-    pub fn primary_submits(&mut self, node: usize, volume: VolumeId, io: &DiskIo, fails: bool) {
-        let DiskIo::Write(extent, data, _) = io else { return };
-        let pair = self.pairs.iter().position(|pair| pair.primary == node && pair.primary_volume == volume);
-        let pair = pair.expect("every volume of a primary belongs to a pair");
-        self.local_order[pair].push(LocalWrite { extent: *extent, data: data.clone() });
-        if fails {
-            self.unsure[pair].extend(extent.range());
-        } else {
-            for lba in extent.range() {
-                self.unsure[pair].remove(&lba);
-            }
-        }
-    }
-
     /// A record was stamped: it is part of history, and must be where its host may expect it.
-    pub fn record_stamped(&mut self, node: usize, head: RecordHead, payload: Option<Bytes>) {
+    pub fn record_stamped(&mut self, node: usize, epoch: Epoch, head: RecordHead, payload: Option<Bytes>) {
         let pair = self.pairs.iter().position(|pair| pair.id == head.pair).expect("a record of a known pair");
+        self.stamp_of_fresh(pair, &head, payload.as_ref());
         let group = self.pairs[pair].group;
         self.totals.stamped += 1;
         let stamp = head.stamp;
@@ -282,11 +273,6 @@ impl World {
             }
             RecordKind::Repair => {
                 self.totals.repairs += 1;
-                // What the disk was found to hold is what the volume holds from here on.
-                for lba in head.extent.range() {
-                    self.unsure[pair].remove(&lba);
-                }
-                self.local_order[pair].push(LocalWrite { extent: head.extent, data: payload.clone() });
                 None
             }
         };
@@ -313,6 +299,6 @@ impl World {
         );
         info.charged[node] += charge;
         info.stamped_at.insert(stamp, at);
-        info.history.stamped(head, payload);
+        info.history.stamped(epoch, head, payload.as_ref());
     }
 }

@@ -30,6 +30,7 @@ mod faults;
 mod fork;
 mod history;
 mod host;
+mod local;
 mod memory;
 mod node;
 pub mod plan;

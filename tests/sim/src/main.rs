@@ -1,8 +1,14 @@
 //! Runs worlds of many seeds.
 
 use clap::Parser;
-use longrun_sim::Totals;
+use longrun_sim::{Outcome, Totals};
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
 /// Runs simulated worlds and prints a line for each seed that fails, and what all of them exercised.
@@ -18,9 +24,15 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Go on until stopped.
+    /// Go on until stopped, with a line for every seed.
     #[arg(long)]
     forever: bool,
+    /// Where failing seeds are kept, one a line.
+    #[arg(long, default_value = "target/failing-seeds")]
+    keep: PathBuf,
+    /// Worlds at a time; as many as there are cores if not given. The outcome of a seed does not depend on it.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Print what happens.
     #[arg(long)]
     verbose: bool,
@@ -29,28 +41,62 @@ struct Arguments {
     complete: bool,
 }
 
+type Ended = (u64, Result<Outcome, String>);
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if arguments.verbose { 1 } else { arguments.threads.unwrap_or(cores).max(1) };
+    let next = AtomicU64::new(arguments.from);
+    let end = if arguments.forever { u64::MAX } else { arguments.from.saturating_add(arguments.seeds) };
+    let (sender, receiver) = sync_channel::<Ended>(1024);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (next, sender, verbose) = (&next, sender.clone(), arguments.verbose);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || sender.send((seed, longrun_sim::run(seed, verbose))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        collect(&arguments, receiver)
+    })
+}
+
+/// Takes the outcomes in the order of their seeds, whoever was first.
+fn collect(arguments: &Arguments, receiver: Receiver<Ended>) -> ExitCode {
     let begun = Instant::now();
     let mut totals = Totals::default();
     let (mut worlds, mut failed) = (0u64, 0u64);
-    let mut seed = arguments.from;
-    while arguments.forever || worlds < arguments.seeds {
-        match longrun_sim::run(seed, arguments.verbose) {
-            Ok(outcome) => totals.add(&outcome.totals),
-            Err(text) => {
-                failed += 1;
-                let short: String = text.chars().take(if arguments.verbose { 20000 } else { 1200 }).collect();
-                println!("seed {seed}: {short}");
+    let mut early = BTreeMap::new();
+    let mut expected = arguments.from;
+    for (seed, ended) in receiver {
+        early.insert(seed, ended);
+        while let Some(ended) = early.remove(&expected) {
+            worlds += 1;
+            match ended {
+                Ok(outcome) => {
+                    totals.add(&outcome.totals);
+                    if arguments.forever {
+                        println!("seed {expected}: ok, {} events, trace {:016x}", outcome.totals.events, outcome.trace);
+                    }
+                }
+                Err(text) => {
+                    failed += 1;
+                    let short: String = text.chars().take(if arguments.verbose { 20000 } else { 1200 }).collect();
+                    println!("seed {expected}: {short}");
+                    keep(arguments, expected, &short);
+                }
             }
-        }
-        worlds += 1;
-        seed += 1;
-        if arguments.forever && worlds.is_multiple_of(1000) {
-            println!("{worlds} worlds, {failed} failed, {} s", begun.elapsed().as_secs());
+            expected += 1;
         }
     }
-    println!("{worlds} worlds, {failed} failed, {:.1} s", begun.elapsed().as_secs_f64());
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("{worlds} worlds, {failed} failed, {seconds:.1} s, {:.1} worlds/s", worlds as f64 / seconds);
     print!("{totals}");
     let missing: Vec<&str> = totals.rows().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();
     if arguments.complete && !missing.is_empty() {
@@ -58,4 +104,14 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Notes a failing seed; a file that cannot be written does not end the run.
+fn keep(arguments: &Arguments, seed: u64, text: &str) {
+    let file = OpenOptions::new().create(true).append(true).open(&arguments.keep);
+    let line = text.lines().next().unwrap_or_default();
+    let kept = file.and_then(|mut file| writeln!(file, "{seed}\t{line}"));
+    if let Err(error) = kept {
+        eprintln!("seed {seed} is not kept in {}: {error}", arguments.keep.display());
+    }
 }

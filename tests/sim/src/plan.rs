@@ -164,7 +164,7 @@ impl Plan {
             faults_at_setup: c.hits(0.25),
             ending: c.pick(&[Ending::Quiet, Ending::Quiet, Ending::Disaster, Ending::Disaster, Ending::Split]),
             end_after: c.range(ops as u64 / 4, ops as u64) as usize,
-            forks: if big { 10 } else { 150 },
+            forks: if big { 8 } else { 40 },
         }
     }
 }

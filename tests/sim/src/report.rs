@@ -50,6 +50,8 @@ totals! {
     disk_errors: "I/O errors at the secondary",
     failed_writes: "local writes that failed after their stamp",
     repairs: "repair records",
+    unstamped: "writes of suspended groups",
+    flushed_checks: "flushes that hosts rely on",
     suspended_full: "groups suspended by overflow",
     suspended_error: "groups suspended by error",
     throttled: "times a group was seen slowing its hosts",

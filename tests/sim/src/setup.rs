@@ -85,21 +85,18 @@ impl World {
             geometry,
         };
         let (mut here, mut there) = (Disk::new(geometry), Disk::new(geometry));
-        let mut initial = vec![0; geometry.bytes() as usize];
         if self.plan.identical {
             let all = Extent { lba: 0, blocks: geometry.blocks as u32 };
-            initial = content(INITIAL + u64::from(number), number as usize, all, geometry.block_bytes);
-            let bytes: Bytes = Rc::new(initial.clone());
+            let initial = content(INITIAL + u64::from(number), number as usize, all, geometry.block_bytes);
+            let bytes: Bytes = Rc::new(initial);
             here.preset(all, &bytes);
             there.preset(all, &bytes);
         }
-        self.groups[group].history.pair(pair.id, geometry, initial);
+        self.groups[group].history.pair(pair.id, geometry, here.image());
         self.disks.insert((primary, pair.primary_volume), here);
         self.disks.insert((self.secondary(), pair.secondary_volume), there);
         self.pairs.push(pair);
-        self.local_order.push(Vec::new());
-        self.unsure.push(Default::default());
-        self.was_torn.push(false);
+        self.kept.push(Default::default());
     }
 
     /// Waits until every operator's request is answered, which is when every pair copies.

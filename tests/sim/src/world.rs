@@ -153,23 +153,16 @@ pub struct World {
     is_loud: bool,
     /// Zeroing requests that wait for their stamp, oldest first.
     pub zeroing: BTreeMap<(usize, u64, u32, u8), std::collections::VecDeque<usize>>,
-    /// What each primary volume was told to do, in order: what a pair's volume must hold in the end.
-    pub local_order: Vec<Vec<LocalWrite>>,
-    /// Blocks of primary volumes whose content a failed write left open, and no repair record or later write settled.
-    pub unsure: Vec<std::collections::BTreeSet<u64>>,
-    /// Volumes that a crash left in an unknown state.
-    pub was_torn: Vec<bool>,
+    /// By pair: what sectors of its primary volume may hold after a crash.
+    pub kept: Vec<crate::local::Kept>,
+    /// Primaries' writes in flight.
+    pub flights: BTreeMap<(usize, VolumeId, u64), crate::local::Flight>,
+    /// Writes that were submitted in the call under way.
+    pub fresh: Vec<crate::local::Fresh>,
     pub forks_left: usize,
     pub fork_countdown: u64,
     /// Answers to requests after a takeover.
     pub there: BTreeMap<u64, Result<(), longrun_copy::ports::HostError>>,
-}
-
-/// A write that went to a primary's volume.
-#[derive(Clone)]
-pub struct LocalWrite {
-    pub extent: longrun_copy::types::Extent,
-    pub data: Option<crate::memory::Bytes>,
 }
 
 impl World {
@@ -206,9 +199,9 @@ impl World {
             verbose,
             is_loud: verbose && std::env::var_os("SIM_LOUD").is_some(),
             zeroing: BTreeMap::new(),
-            local_order: Vec::new(),
-            unsure: Vec::new(),
-            was_torn: Vec::new(),
+            kept: Vec::new(),
+            flights: BTreeMap::new(),
+            fresh: Vec::new(),
             forks_left: forks,
             fork_countdown: 200,
             there: BTreeMap::new(),
@@ -272,6 +265,7 @@ impl World {
                 if self.nodes[node].life == life {
                     let disk = self.disks.get_mut(&(node, volume)).expect("a disk stays");
                     if let Some((is_done, buf)) = disk.finish(op) {
+                        self.flight_done(node, volume, op, is_done);
                         self.note(2, op, u64::from(is_done));
                         self.give(node, Input::LocalDone(token, is_done, buf));
                     }
@@ -454,7 +448,7 @@ impl World {
                 }
                 Out::Stamped(epoch, head, payload) => {
                     self.note(5, head.stamp.time.0, head.stamp.seq.0 ^ epoch.0);
-                    self.record_stamped(node, head, payload);
+                    self.record_stamped(node, epoch, head, payload);
                 }
                 Out::Line(line) => {
                     if line.ends_with("session up") {
@@ -464,6 +458,7 @@ impl World {
                 }
             }
         }
+        self.rest_of_fresh();
         if self.nodes[node].ports.outs.is_empty() {
             self.nodes[node].ports.outs = outs;
         }
@@ -494,12 +489,13 @@ impl World {
         if fails {
             *(if is_secondary { &mut self.totals.disk_errors } else { &mut self.totals.failed_writes }) += 1;
         }
-        if !is_secondary {
-            self.primary_submits(node, volume, &io, fails);
-        }
         let slow = if self.at < self.trouble[node].slow_until { 30 } else { 1 };
         let effect = self.at + self.chance.log_range(2_000, self.plan.disk_ns_max) * slow;
         let done = effect + self.chance.log_range(500, self.plan.disk_ns_max / 4);
+        if !is_secondary {
+            let op = self.disks[&(node, volume)].next_op();
+            self.primary_submits(node, volume, &io, op);
+        }
         let op = self.disks.get_mut(&(node, volume)).expect("the engine got this disk").submit(io, fails);
         self.later(effect, What::DiskEffect(node, life, volume, op));
         self.later(done, What::DiskDone(node, life, volume, op, token));
@@ -589,17 +585,13 @@ impl World {
         self.open_tickets.retain(|_, of| *of != node);
         let volumes: Vec<VolumeId> =
             self.disks.keys().filter(|(at, _)| *at == node).map(|(_, volume)| *volume).collect();
-        let was_writing = volumes.iter().any(|volume| self.disks[&(node, *volume)].is_writing());
         for volume in volumes {
             let disk = &self.disks[&(node, volume)];
             let after = disk.crashed(loss, &mut self.chance);
             self.disks.insert((node, volume), after);
         }
         if node != self.secondary() {
-            for (index, pair) in self.pairs.iter().enumerate() {
-                // What was in flight or not flushed may be there or not.
-                self.was_torn[index] |= pair.primary == node && (loss != Loss::Process || was_writing);
-            }
+            self.primary_died(node, loss);
         }
     }
 
