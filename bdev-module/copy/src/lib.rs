@@ -25,6 +25,7 @@
 //! | [`types`], [`ports`], [`message`] | words, what is asked of the world, what two systems tell each other | |
 //! | [`scope`], [`stamp`], [`overlap`] | what a number counts; the one function that stamps; who waits for whom | one stamper; a number's content is immutable |
 //! | [`primary`] | pairs and groups that send: opening, writes, repair, ramp, suspension, restart, fencing | a stream that cannot take a record is broken there |
+//! | [`dirty`] | which regions the secondary may lack, durably | marked before it is written, cleared when nothing needs it |
 //! | [`link`] | handshake, sealed datagrams, retransmission, congestion control, the store of unacknowledged records | packet numbers are never reused |
 //! | [`stream`], [`merge`] | reassembly and runs; the limit time and what it releases | never a gap that is skipped |
 //! | [`journal`], [`apply`] | the log of released records; from it to the volumes, and checkpoints | a torn tail is cut, damage before the known end is reported |
@@ -38,6 +39,7 @@
 pub mod apply;
 pub mod blank;
 pub mod digest;
+pub mod dirty;
 pub mod engine;
 pub mod journal;
 pub mod link;
