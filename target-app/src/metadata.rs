@@ -7,8 +7,11 @@
 //! there at the start is read once; whoever writes a key afterwards knows its value.
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -30,18 +33,36 @@ pub enum MetadataError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not a store, is damaged, or another process holds it.
+    /// Another process holds the file.
+    #[error("metadata {path} is held by another process; stop the longrun that serves it or give another --state-dir")]
+    Held {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The file cannot be read or written.
+    #[error("metadata {path}: {source}; give a directory that this user may read and write with --state-dir")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not a store, or is damaged.
     #[error(
-        "metadata {path}: {text}; if another longrun serves this state directory, stop it or give another --state-dir"
+        "metadata {path} is damaged or no metadata at all ({text}); put back a copy of it, or move it away and make this \
+         system's groups and pairs anew at both ends: the volumes keep what they hold, their journals are not read"
     )]
-    Open {
+    Damaged {
         /// Which.
         path: PathBuf,
         /// redb's words.
         text: String,
     },
     /// Written by another version.
-    #[error("metadata {path} has format {found:?}, this longrun reads {expected:?}; use the version that wrote it")]
+    #[error(
+        "metadata {path} has format {found:?}, this longrun reads {expected:?}; start the longrun that wrote it, or give \
+         another --state-dir"
+    )]
     Format {
         /// Which.
         path: PathBuf,
@@ -101,9 +122,7 @@ impl Metadata {
         std::fs::create_dir_all(directory)
             .map_err(|source| MetadataError::Directory { path: directory.to_owned(), source })?;
         let path = directory.join("metadata.redb");
-        let open_error = |text: String| MetadataError::Open { path: path.clone(), text };
-        let database = Database::create(&path).map_err(|error| open_error(error.to_string()))?;
-        let mut entries = read_all(&database).map_err(|error| open_error(error.to_string()))?;
+        let (database, mut entries) = open_sound(&path)?;
         match entries.remove(FORMAT_KEY) {
             Some(found) if found != FORMAT => {
                 return Err(MetadataError::Format {
@@ -113,7 +132,14 @@ impl Metadata {
                 });
             }
             Some(_) => {}
-            None => commit(&database, [(FORMAT_KEY, FORMAT)]).map_err(|error| open_error(error.to_string()))?,
+            None if entries.is_empty() => {
+                commit(&database, [(FORMAT_KEY, FORMAT)]).map_err(|error| refused(&path, error))?;
+            }
+            // Its first commit holds the format, so this is another program's.
+            None => {
+                let text = "it holds entries and says no format".to_owned();
+                return Err(MetadataError::Damaged { path, text });
+            }
         }
         let (queue, waiting) = channel();
         let thread = std::thread::Builder::new()
@@ -136,6 +162,64 @@ impl Metadata {
             let _ = sender.send(());
         });
         let _ = receiver.recv();
+    }
+}
+
+/// Opens a store, verifies every checksum in it (which costs one pass over the file), and reads it.
+fn open_sound(path: &Path) -> Result<(Database, Entries), MetadataError> {
+    let open = || {
+        let mut database = Database::create(path)?;
+        let is_sound = database.check_integrity()?;
+        let entries = read_all(&database)?;
+        Ok((database, entries, is_sound))
+    };
+    let damaged = |text: &str| MetadataError::Damaged { path: path.to_owned(), text: text.to_owned() };
+    match quietly(open) {
+        Some(Ok((database, entries, true))) => Ok((database, entries)),
+        // It fell back to an older state, and that others rely on the newer one cannot be undone.
+        Some(Ok((_, _, false))) => Err(damaged("its checksums do not match")),
+        Some(Err(error)) => Err(refused(path, error)),
+        None => Err(damaged("its inner structure is broken")),
+    }
+}
+
+thread_local! {
+    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The store panics on some kinds of damage. `None` when it did; then nothing is printed.
+fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !IS_QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+    IS_QUIET.set(true);
+    // What the closure had in hand is dropped with it; the file is only read again by a later start.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(work)).ok();
+    IS_QUIET.set(false);
+    outcome
+}
+
+/// Why a file cannot be used, in words that say what to do.
+fn refused(path: &Path, error: redb::Error) -> MetadataError {
+    let path = path.to_owned();
+    match error {
+        redb::Error::DatabaseAlreadyOpen => MetadataError::Held { path },
+        redb::Error::UpgradeRequired(version) => MetadataError::Format {
+            path,
+            found: format!("file format {version} of the store"),
+            expected: String::from_utf8_lossy(FORMAT).into_owned(),
+        },
+        // What is no store at all is told as invalid data.
+        redb::Error::Io(source) if source.kind() != std::io::ErrorKind::InvalidData => {
+            MetadataError::File { path, source }
+        }
+        other => MetadataError::Damaged { path, text: other.to_string() },
     }
 }
 
@@ -219,10 +303,89 @@ mod tests {
         assert!(text.contains("--state-dir"), "{text}");
     }
 
+    fn refusal(directory: &Path) -> String {
+        match Metadata::open(directory, |_| {}) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("the store was taken"),
+        }
+    }
+
     #[test]
-    fn a_file_that_is_no_store_is_refused() {
+    fn a_store_of_a_newer_format_is_refused_with_the_way_forward_and_left_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("metadata.redb"), [7; 8192]).unwrap();
-        assert!(Metadata::open(directory.path(), |_| {}).is_err());
+        let path = directory.path().join("metadata.redb");
+        let newer = [(FORMAT_KEY, &b"longrun-metadata-2"[..]), ("primary/g", &b"x"[..])];
+        commit(&Database::create(&path).unwrap(), newer).unwrap();
+        let text = refusal(directory.path());
+        for part in ["longrun-metadata-2", "longrun-metadata-1", "start the longrun that wrote it"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let after = read_all(&Database::open(&path).unwrap()).unwrap();
+        assert_eq!(after.get(FORMAT_KEY).map(Vec::as_slice), Some(&b"longrun-metadata-2"[..]));
+        assert_eq!(after.len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_is_no_store_is_refused_and_left_as_it_is() {
+        for content in [vec![7; 8192], b"{}".to_vec(), vec![0; 100]] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("metadata.redb");
+            std::fs::write(&path, &content).unwrap();
+            let text = refusal(directory.path());
+            assert!(text.contains("damaged or no metadata") && text.contains("put back a copy"), "{text}");
+            assert_eq!(std::fs::read(&path).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn another_programs_store_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        commit(&Database::create(directory.path().join("metadata.redb")).unwrap(), [("mine", &b"x"[..])]).unwrap();
+        assert!(refusal(directory.path()).contains("says no format"));
+    }
+
+    #[test]
+    fn a_directory_in_the_files_place_is_named_as_what_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("metadata.redb")).unwrap();
+        assert!(refusal(directory.path()).contains("this user may read and write"), "{}", refusal(directory.path()));
+    }
+
+    #[test]
+    fn damage_at_any_place_of_a_store_is_refused_or_harmless_and_never_a_panic() {
+        let whole = tempfile::tempdir().unwrap();
+        let path = whole.path().join("metadata.redb");
+        let (metadata, _, writer) = Metadata::open(whole.path(), |error| panic!("{error}")).unwrap();
+        for number in 0..40u8 {
+            metadata.put_and_wait(&format!("primary/{number}"), &[number; 300]);
+        }
+        drop(metadata);
+        writer.join();
+        let sound = std::fs::read(&path).unwrap();
+        let mut damages: Vec<Vec<u8>> = (0..sound.len())
+            .step_by(sound.len() / 60)
+            .map(|at| {
+                let mut bytes = sound.clone();
+                let until = (at + 512).min(bytes.len());
+                bytes[at..until].iter_mut().for_each(|byte| *byte ^= 0x5a);
+                bytes
+            })
+            .collect();
+        damages.extend([1, 320, 4096, sound.len() / 2, sound.len() - 1].map(|length| sound[..length].to_vec()));
+        let mut refused = 0;
+        for bytes in damages {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join("metadata.redb"), bytes).unwrap();
+            match Metadata::open(directory.path(), |_| {}) {
+                Ok((_, entries, _)) => {
+                    for (key, value) in entries {
+                        let number: u8 = key.trim_start_matches("primary/").parse().unwrap();
+                        assert_eq!(value, [number; 300], "damage was taken for content");
+                    }
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 5, "only {refused} were refused");
     }
 }
