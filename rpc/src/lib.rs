@@ -6,6 +6,7 @@
 //! - [`framing`]: bytes to requests and back, without I/O;
 //! - [`error`]: what a caller is told when something does not work;
 //! - [`methods`]: one parameter type and one result type per method, with units;
+//! - [`moment`]: moments as people read and type them;
 //! - [`types`]: the values parameters are made of, each checked when it is read;
 //! - [`config`]: the file that `save_config` writes and `longrun serve --config` reads;
 //! - [`server`]: the socket's serving end (asynchronous, outside the pinned cores);
@@ -20,6 +21,7 @@ pub mod config;
 pub mod error;
 pub mod framing;
 pub mod methods;
+pub mod moment;
 pub mod server;
 pub mod types;
 

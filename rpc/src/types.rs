@@ -31,6 +31,15 @@ pub enum ValueError {
         /// What was given, shortened.
         given: String,
     },
+    /// Neither a moment nor a name.
+    #[error(
+        "{given:?} is neither a time nor a bookmark: expected nanoseconds on the group's timeline, a moment such as \
+         2026-11-22 02:42:04.5 UTC, or a bookmark's name"
+    )]
+    TakeoverPoint {
+        /// What was given, shortened.
+        given: String,
+    },
     /// Text that is no public key.
     #[error(
         "{given:?} is not a public key: expected 32 bytes as 44 characters of base64 or 64 of hex, \
@@ -138,6 +147,52 @@ impl std::str::FromStr for Fraction {
 impl fmt::Display for Fraction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Where a takeover goes to: a number is a time, nanoseconds on the group's timeline; a text is a moment
+/// ([`crate::moment`]) or a bookmark's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "serde_json::Value", into = "serde_json::Value")]
+pub enum TakeoverPoint {
+    /// A time.
+    Time(u64),
+    /// A bookmark.
+    Bookmark(Name),
+}
+
+impl std::str::FromStr for TakeoverPoint {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match crate::moment::from_text(text) {
+            Some(ns) => Ok(Self::Time(ns)),
+            None => text
+                .parse()
+                .map(Self::Bookmark)
+                .map_err(|_| ValueError::TakeoverPoint { given: crate::error::shorten(text) }),
+        }
+    }
+}
+
+impl TryFrom<serde_json::Value> for TakeoverPoint {
+    type Error = ValueError;
+
+    fn try_from(given: serde_json::Value) -> Result<Self, ValueError> {
+        match (given.as_u64(), given.as_str()) {
+            (Some(ns), _) => Ok(Self::Time(ns)),
+            (None, Some(text)) => text.parse(),
+            (None, None) => Err(ValueError::TakeoverPoint { given: crate::error::shorten(&given.to_string()) }),
+        }
+    }
+}
+
+impl From<TakeoverPoint> for serde_json::Value {
+    fn from(point: TakeoverPoint) -> Self {
+        match point {
+            TakeoverPoint::Time(ns) => ns.into(),
+            TakeoverPoint::Bookmark(name) => String::from(name).into(),
+        }
     }
 }
 

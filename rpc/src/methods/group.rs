@@ -1,10 +1,13 @@
 //! Consistency groups: the pairs whose writes keep one common order.
 
+use std::num::NonZeroU64;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::pair::PairState;
-use crate::types::{Name, Nguid};
+use super::progress::{BookmarkInfo, CopyInfo, UnitInfo, VerifyInfo, Window};
+use crate::types::{Name, Nguid, TakeoverPoint};
 
 /// Which side of the copy a system is on, for one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,17 @@ pub enum SequenceScope {
     Group,
 }
 
+/// What a group does when its send buffer fills because the link is too slow, or away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overflow {
+    /// Hosts are slowed, in a ramp and by `throttle_ms_max` at most; if that is not enough the group suspends.
+    #[default]
+    Throttle,
+    /// Hosts never wait: the group suspends.
+    Suspend,
+}
+
 /// `group_create`. Answers the group's name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +64,17 @@ pub struct GroupCreate {
     pub throttle_ms_max: Option<u64>,
     /// Memory for records in transit, bytes; default 64 MiB.
     pub buffer_bytes: Option<u64>,
+    /// Primary only: what happens when that memory is full; default `throttle`.
+    pub overflow: Option<Overflow>,
+    /// Primary only: how fast copies and resyncs read the volumes at most, MiB per second; default as fast as hosts, link
+    /// and secondary leave room.
+    pub copy_mib_per_s: Option<NonZeroU64>,
+    /// Secondary only: the device for old blocks while a resync is larger than the journal, which the group claims. Without
+    /// one such a resync waits.
+    pub overlay: Option<String>,
+    /// Secondary only: how far the volumes stay behind the recovery point, seconds, so that a takeover may choose a point
+    /// in between; default 0.
+    pub apply_delay_s: Option<u64>,
 }
 
 impl GroupCreate {
@@ -61,6 +86,9 @@ impl GroupCreate {
     pub const BUFFER_BYTES_DEFAULT: u64 = 64 << 20;
     /// The least `buffer_bytes`: some of the largest records.
     pub const BUFFER_BYTES_MIN: u64 = 4 << 20;
+
+    /// The greatest `apply_delay_s`: a week. The journal has to hold what is written in that time.
+    pub const APPLY_DELAY_S_LIMIT: u64 = 7 * 86_400;
 
     /// The links, from whichever of the two parameters was given.
     pub fn link_names(&self) -> Vec<&str> {
@@ -103,6 +131,11 @@ impl GroupCreate {
             Role::Primary if self.journal.is_some() => {
                 return Err("`journal` belongs to the secondary; leave it out at the primary".to_owned());
             }
+            Role::Primary if self.overlay.is_some() || self.apply_delay_s.is_some() => {
+                return Err(
+                    "`overlay` and `apply_delay_s` belong to the secondary; leave them out at the primary".to_owned()
+                );
+            }
             Role::Secondary if self.journal.is_none() => {
                 return Err("`journal` is missing; give the name of a bdev for the secondary's journal".to_owned());
             }
@@ -113,7 +146,20 @@ impl GroupCreate {
                         .to_owned(),
                 );
             }
+            Role::Secondary if self.overflow.is_some() || self.copy_mib_per_s.is_some() => {
+                return Err("`overflow` and `copy_mib_per_s` belong to the primary, which copies; leave them out here"
+                    .to_owned());
+            }
+            Role::Secondary if self.overlay.is_some() && self.overlay == self.journal => {
+                return Err("`overlay` and `journal` are the same; each needs a bdev of its own".to_owned());
+            }
             _ => {}
+        }
+        if let Some(given) = self.apply_delay_s.filter(|given| *given > Self::APPLY_DELAY_S_LIMIT) {
+            return Err(format!("apply_delay_s is {given}, expected 0 to {} seconds", Self::APPLY_DELAY_S_LIMIT));
+        }
+        if self.overflow == Some(Overflow::Suspend) && self.throttle_ms_max.is_some() {
+            return Err("with overflow \"suspend\" hosts are not slowed; leave out throttle_ms_max".to_owned());
         }
         if self.throttle_ms_max() > Self::THROTTLE_MS_MAX_LIMIT {
             return Err(format!(
@@ -147,6 +193,57 @@ pub struct GroupDelete {
 pub struct GroupGet {
     /// Only this one; -19 where there is none.
     pub name: Option<String>,
+}
+
+/// `group_suspend`, at the primary: nothing more is copied from one moment on, for all pairs alike; hosts run on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSuspend {
+    /// The group.
+    pub name: String,
+}
+
+/// The answer of `group_suspend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspendInfo {
+    /// Nothing later was stamped, nanoseconds on the group's timeline.
+    pub at_ns: u64,
+    /// Whether the secondary has everything up to `at_ns`. If not it could not be reached in time, stays at an earlier
+    /// moment, and what it lacks is marked.
+    pub drained: bool,
+}
+
+/// `group_resync`, at the primary: copies what the secondary lacks, once there is a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupResync {
+    /// The group.
+    pub name: String,
+    /// Copy all of all volumes; default `false`: what is marked.
+    pub full: Option<bool>,
+}
+
+/// `group_bookmark`, at the primary: a name for this moment. Answers where it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupBookmark {
+    /// The group.
+    pub name: String,
+    /// The bookmark's name; where a name comes again, the newest counts.
+    pub bookmark: Name,
+}
+
+/// `group_verify`, at the primary: compares the two sides' volumes while hosts go on; `group_get` and `pair_get` show
+/// what it finds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupVerify {
+    /// The group.
+    pub name: String,
+    /// Only this pair; default all.
+    pub pair: Option<String>,
+    /// Copy again what differs; default `false`.
+    pub repair: Option<bool>,
 }
 
 /// A generation of a group: a new one at each takeover. Same number with another id is split brain.
@@ -244,6 +341,45 @@ pub struct GroupInfo {
     /// Why it is in this state, where that is not PAIR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Bytes in marked regions: what a restart now would have to compare or copy; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty_bytes: Option<u64>,
+    /// Of these, bytes that only a resync brings to the secondary; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_bytes: Option<u64>,
+    /// The number of the resync that is under way or was interrupted; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resync: Option<u64>,
+    /// After how long a resync begins by itself, milliseconds, where one will; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_ms: Option<u64>,
+    /// How far copying is, where something is copied; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyInfo>,
+    /// The last online verify since the process started, all pairs together; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyInfo>,
+    /// The resync under way, at the secondary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitInfo>,
+    /// The overlay's device, at the secondary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<String>,
+    /// The overlay's fill, 0 to 1, at the secondary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay_used: Option<f64>,
+    /// How far the volumes stay behind by the operator's wish, seconds, at the secondary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apply_delay_s: Option<u64>,
+    /// Where a takeover may go to, at the secondary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+    /// The newest bookmarks, at the secondary; a takeover can go to those inside the window.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bookmarks: Vec<BookmarkInfo>,
+    /// Pairs whose first copy is not complete, at the secondary: a takeover leaves them out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copying: Vec<String>,
     /// Whether both sides were accepted to go on, and somebody must still choose one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub split_accepted: bool,
@@ -268,6 +404,9 @@ pub struct GroupTakeover {
     pub old_primary: Option<OldPrimary>,
     /// Or: go on even so; both sides may then be written to, and one will have to be given up.
     pub accept_split: Option<bool>,
+    /// To which moment: a time within the group's window, nanoseconds on its timeline, or a bookmark's name; default the
+    /// newest, the recovery point.
+    pub at: Option<TakeoverPoint>,
 }
 
 impl GroupTakeover {
@@ -301,6 +440,9 @@ pub struct LossCertificate {
     pub streams: Vec<StreamLoss>,
     /// The volumes under their new identities.
     pub volumes: Vec<TakenVolume>,
+    /// Pairs whose first copy was not complete: they hold no moment of the past, and serve no hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub never_consistent: Vec<String>,
     /// Whether the takeover was made without the old primary being fenced.
     #[serde(default)]
     pub split_accepted: bool,

@@ -16,6 +16,7 @@ pub mod link;
 pub mod nvmf;
 pub mod pair;
 mod parse;
+pub mod progress;
 
 #[cfg(test)]
 mod tests;
@@ -153,6 +154,10 @@ methods! {
     group::GroupCreate = "group_create" -> String, check check;
     group::GroupDelete = "group_delete" -> bool;
     group::GroupGet = "group_get" -> Vec<group::GroupInfo>;
+    group::GroupSuspend = "group_suspend" -> group::SuspendInfo;
+    group::GroupResync = "group_resync" -> bool;
+    group::GroupBookmark = "group_bookmark" -> progress::BookmarkInfo;
+    group::GroupVerify = "group_verify" -> bool;
     group::GroupTakeover = "group_takeover" -> group::LossCertificate, check check;
     pair::PairCreate = "pair_create" -> String, check check;
     pair::PairDelete = "pair_delete" -> bool;

@@ -5,7 +5,35 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::group::Role;
+use super::progress::{CopyInfo, VerifyInfo};
 use crate::types::Name;
+
+/// What an operator says of a pair's two volumes at the start; said alike at both systems.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Initial {
+    /// Both are empty; each system reads its own to make sure.
+    #[default]
+    Empty,
+    /// Both hold the same; nothing is read.
+    Identical,
+    /// The primary volume is copied; what the secondary volume holds is given up.
+    Copy,
+    /// As `copy`, but only what differs travels: both volumes are read.
+    CopyDifferences,
+}
+
+impl Initial {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Identical => "identical",
+            Self::Copy => "copy",
+            Self::CopyDifferences => "copy_differences",
+        }
+    }
+}
 
 /// `pair_create`: stacks a replica device on a volume, and pairs it. The primary's replica device is what hosts are
 /// given. Answers the replica device's name.
@@ -24,7 +52,9 @@ pub struct PairCreate {
     pub link: Option<String>,
     /// The pair's name at the other system; default the same.
     pub remote_volume: Option<String>,
-    /// The operator's word that both volumes hold the same. Default `false`: the volume is read and must be empty.
+    /// What the two volumes hold; default `empty`: the volume is read and must be.
+    pub initial: Option<Initial>,
+    /// `true` is another way to say `initial` "identical".
     pub declared_identical: Option<bool>,
 }
 
@@ -39,9 +69,12 @@ impl PairCreate {
         self.remote_volume.as_deref().unwrap_or(self.name.as_str())
     }
 
-    /// Whether the operator vouches that both volumes hold the same.
-    pub fn declared_identical(&self) -> bool {
-        self.declared_identical.unwrap_or(false)
+    /// What the operator says of the two volumes.
+    pub fn initial(&self) -> Initial {
+        match self.initial {
+            None if self.declared_identical.unwrap_or(false) => Initial::Identical,
+            given => given.unwrap_or_default(),
+        }
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
@@ -51,7 +84,13 @@ impl PairCreate {
                 crate::error::shorten(&self.volume)
             ));
         }
-        Ok(())
+        match (self.initial, self.declared_identical.unwrap_or(false)) {
+            (Some(initial), true) if initial != Initial::Identical => Err(format!(
+                "declared_identical true and initial {:?} contradict each other; give initial alone",
+                initial.word()
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -81,7 +120,7 @@ pub struct PairGet {
 pub enum PairState {
     /// Simplex: not copied.
     Smpl,
-    /// The first or a further copy is on its way.
+    /// The first copy or a resync is on its way.
     Copy,
     /// Writes are copied as they come.
     Pair,
@@ -185,6 +224,18 @@ pub struct PairInfo {
     /// Records not yet durable at the secondary; absent where this end cannot know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_records: Option<u64>,
+    /// Bytes in marked regions: what a restart now would have to compare or copy; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty_bytes: Option<u64>,
+    /// Of these, bytes that only a resync brings to the secondary; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_bytes: Option<u64>,
+    /// How far copying is, where something is copied; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyInfo>,
+    /// The last online verify since the process started; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyInfo>,
     /// Counters since the process started; absent where they are not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<PairCounters>,

@@ -80,15 +80,22 @@ fn examples() -> Vec<(&'static str, Value)> {
         (
             "group_create",
             json!({"name": "g0", "role": "primary", "links": ["west", "east"], "sequence_scope": "pair",
-                   "throttle_ms_max": 100, "buffer_bytes": 8388608}),
+                   "throttle_ms_max": 100, "buffer_bytes": 8388608, "overflow": "throttle", "copy_mib_per_s": 50}),
         ),
         ("group_delete", json!({"name": "g0"})),
         ("group_get", json!({"name": "g0"})),
-        ("group_takeover", json!({"name": "g0", "old_primary": "fenced", "accept_split": false})),
+        ("group_suspend", json!({"name": "g0"})),
+        ("group_resync", json!({"name": "g0", "full": true})),
+        ("group_bookmark", json!({"name": "g0", "bookmark": "before-upgrade"})),
+        ("group_verify", json!({"name": "g0", "pair": "p0", "repair": true})),
+        (
+            "group_takeover",
+            json!({"name": "g0", "old_primary": "fenced", "accept_split": false, "at": "before-upgrade"}),
+        ),
         (
             "pair_create",
             json!({"group": "g0", "name": "p0", "volume": "m0", "replica": "r0", "link": "west", "remote_volume": "q0",
-                   "declared_identical": true}),
+                   "initial": "identical", "declared_identical": true}),
         ),
         ("pair_delete", json!({"group": "g0", "name": "p0"})),
         ("pair_get", json!({"group": "g0", "name": "p0"})),
@@ -215,6 +222,11 @@ fn rules_between_parameters_are_told_in_a_sentence_that_says_what_to_do() {
         group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         group
     };
+    let secondary = |more: Value| {
+        let mut group = json!({"name": "g", "role": "secondary", "link": "w", "journal": "j"});
+        group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        group
+    };
     let transport = |more: Value| {
         let mut transport = json!({"trtype": "TCP"});
         transport.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -245,6 +257,25 @@ fn rules_between_parameters_are_told_in_a_sentence_that_says_what_to_do() {
         ("group_create", primary(json!({"throttle_ms_max": 60_000})), "expected 0 to 10000"),
         ("group_create", primary(json!({"buffer_bytes": 1})), "at least 4194304"),
         ("group_create", primary(json!({"name": "g 0"})), "cannot be a name"),
+        ("group_create", primary(json!({"overlay": "o"})), "belong to the secondary"),
+        ("group_create", primary(json!({"apply_delay_s": 1})), "belong to the secondary"),
+        ("group_create", primary(json!({"overflow": "explode"})), "expected `throttle` or `suspend`"),
+        ("group_create", primary(json!({"overflow": "suspend", "throttle_ms_max": 5})), "hosts are not slowed"),
+        ("group_create", primary(json!({"copy_mib_per_s": 0})), "nonzero"),
+        ("group_create", secondary(json!({"overflow": "suspend"})), "belong to the primary"),
+        ("group_create", secondary(json!({"copy_mib_per_s": 5})), "belong to the primary"),
+        ("group_create", secondary(json!({"overlay": "j"})), "of its own"),
+        ("group_create", secondary(json!({"apply_delay_s": 700_000})), "expected 0 to 604800"),
+        ("group_bookmark", json!({"name": "g", "bookmark": "a b"}), "cannot be a name"),
+        ("group_bookmark", json!({"name": "g"}), "missing parameter `bookmark`"),
+        ("group_takeover", json!({"name": "g", "old_primary": "fenced", "at": "a b"}), "neither a time nor"),
+        ("group_takeover", json!({"name": "g", "old_primary": "fenced", "at": -1}), "neither a time nor"),
+        (
+            "pair_create",
+            json!({"group": "g", "name": "p", "volume": "v", "initial": "copy", "declared_identical": true}),
+            "contradict",
+        ),
+        ("pair_create", json!({"group": "g", "name": "p", "volume": "v", "initial": "full"}), "`copy_differences`"),
         ("group_takeover", json!({"name": "g"}), "fence it"),
         ("group_takeover", json!({"name": "g", "accept_split": false}), "fence it"),
         ("group_takeover", json!({"name": "g", "accept_split": true, "old_primary": "fenced"}), "not both"),
@@ -282,6 +313,41 @@ fn rules_between_parameters_are_told_in_a_sentence_that_says_what_to_do() {
         assert_eq!(error.code, code::INVALID_PARAMS);
         assert!(error.message.contains(part), "{method}: {}", error.message);
     }
+}
+
+#[test]
+fn a_takeover_goes_to_a_time_in_either_form_or_to_a_bookmark() {
+    use crate::types::TakeoverPoint;
+    let point = |at: Value| {
+        let params = json!({"name": "g", "accept_split": true, "at": at});
+        match Call::parse("group_takeover", params).unwrap() {
+            Call::GroupTakeover(takeover) => takeover.at.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(point(json!(951_868_800_000_000_001_u64)), TakeoverPoint::Time(951_868_800_000_000_001));
+    assert_eq!(point(json!("2000-03-01 00:00:00.000000001 UTC")), TakeoverPoint::Time(951_868_800_000_000_001));
+    assert_eq!(point(json!("2000-03-01T00:00:00Z")), TakeoverPoint::Time(951_868_800_000_000_000));
+    assert_eq!(point(json!("nightly")), TakeoverPoint::Bookmark("nightly".parse().unwrap()));
+    // As text it is a name: a number is a time.
+    assert_eq!(point(json!("17")), TakeoverPoint::Bookmark("17".parse().unwrap()));
+}
+
+#[test]
+fn both_words_for_identical_volumes_mean_the_same() {
+    let initial = |more: Value| {
+        let mut params = json!({"group": "g", "name": "p", "volume": "v"});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        match Call::parse("pair_create", params).unwrap() {
+            Call::PairCreate(create) => create.initial(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(initial(json!({})), pair::Initial::Empty);
+    assert_eq!(initial(json!({"declared_identical": false})), pair::Initial::Empty);
+    assert_eq!(initial(json!({"declared_identical": true})), pair::Initial::Identical);
+    assert_eq!(initial(json!({"initial": "identical", "declared_identical": true})), pair::Initial::Identical);
+    assert_eq!(initial(json!({"initial": "copy_differences"})), pair::Initial::CopyDifferences);
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! What can be typed: the commands, their flags, and the examples their `--help` ends with.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use longrun_rpc::DEFAULT_SOCKET;
-use longrun_rpc::methods::group::{Role, SequenceScope};
+use longrun_rpc::methods::group::{Overflow, Role, SequenceScope};
 use longrun_rpc::methods::link::Security;
-use longrun_rpc::types::{BlockSize, Fraction, Name, Nqn, PublicKey};
+use longrun_rpc::methods::pair::Initial;
+use longrun_rpc::types::{BlockSize, Fraction, Name, Nqn, PublicKey, TakeoverPoint};
 
 use super::values::{Bytes, Cores, Seconds};
 
@@ -415,7 +417,10 @@ impl From<SecurityFlag> for Security {
 Examples:
   longrun group list
   longrun group get g0
+  longrun group watch g0
   longrun group create g0 --role primary --link west
+  longrun group suspend g0
+  longrun group resync g0
   longrun group takeover g0 --old-primary fenced")]
 pub struct GroupArgs {
     /// What to do.
@@ -438,18 +443,85 @@ pub enum GroupVerb {
         /// Its name
         name: String,
     },
+    /// Show how far copying is, again and again, until all its pairs are in PAIR state
+    #[command(after_help = "\
+Examples:
+  longrun group watch g0
+  longrun group watch g0 --json                  a line of JSON each time
+
+It ends with status 1 in a state that only an operator can end (PSUS, SSWS), and says which command does.")]
+    Watch {
+        /// Its name
+        name: String,
+    },
     /// Make a group: at the secondary first, then at the primary
     #[command(after_help = "\
 Examples:
   longrun group create g0 --role secondary --link east --journal j0
   longrun group create g0 --role primary --link west
-  longrun group create g0 --role primary --link west --scope pair --throttle-ms-max 50 --buffer 256MiB")]
+  longrun group create g0 --role primary --link west --scope pair --throttle-ms-max 50 --buffer 256MiB
+  longrun group create g0 --role primary --link west --overflow suspend --copy-mib-per-s 100
+  longrun group create g0 --role secondary --link east --journal j0 --overlay o0 --apply-delay-s 600")]
     Create(GroupCreateArgs),
     /// Remove a group that has no pairs
     #[command(after_help = "Examples:\n  longrun group delete g0")]
     Delete {
         /// Its name
         name: String,
+    },
+    /// Stop copying, for all pairs of the group at one moment; hosts run on
+    #[command(after_help = "\
+Examples:
+  longrun group suspend g0
+
+At the primary. What hosts write meanwhile is marked, durably; longrun group resync copies it.")]
+    Suspend {
+        /// Its name
+        name: String,
+    },
+    /// Copy what the secondary lacks, and go on
+    #[command(after_help = "\
+Examples:
+  longrun group resync g0                        what was written while the group was suspended
+  longrun group resync g0 --full                 all of all volumes
+
+At the primary. Until all of it is there the secondary keeps its last consistent image. longrun group watch shows how far
+it is.")]
+    Resync {
+        /// Its name
+        name: String,
+        /// All of all volumes, not only what is marked
+        #[arg(long)]
+        full: bool,
+    },
+    /// Put a name on this moment, for a takeover that goes there
+    #[command(after_help = "\
+Examples:
+  longrun group bookmark g0 before-upgrade
+
+At the primary. A takeover can go there for as long as it is inside the secondary's window (--apply-delay-s).")]
+    Bookmark {
+        /// Its name
+        name: String,
+        /// The bookmark's name
+        bookmark: Name,
+    },
+    /// Compare the two sides' volumes while hosts go on
+    #[command(after_help = "\
+Examples:
+  longrun group verify g0
+  longrun group verify g0 --pair p0 --repair     copies again what differs
+
+At the primary. longrun group get and longrun pair get show how far it is and what it found.")]
+    Verify {
+        /// Its name
+        name: String,
+        /// Only this pair
+        #[arg(long, value_name = "NAME")]
+        pair: Option<String>,
+        /// Copy again what differs
+        #[arg(long)]
+        repair: bool,
     },
     /// Make a secondary's volumes writable at the recovery point, and print what was lost
     #[command(
@@ -458,6 +530,8 @@ Examples:
 Examples:
   longrun group takeover g0 --old-primary fenced no host can write to the old primary any more
   longrun group takeover g0 --accept-split       hosts may still write there: two histories, one will be given up
+  longrun group takeover g0 --old-primary fenced --at before-upgrade
+  longrun group takeover g0 --old-primary fenced --at '2026-11-22 02:42:04.5 UTC'
   longrun group takeover g0 --old-primary fenced --json > certificate.json
 
 It needs neither the old primary nor the network. The volumes come up under new identities: hosts connect to them anew."
@@ -471,6 +545,10 @@ It needs neither the old primary nor the network. The volumes come up under new 
         /// Go on even though hosts may still write to the old primary
         #[arg(long, group = "consent")]
         accept_split: bool,
+        /// To which moment within the group's window: a time in UTC, nanoseconds on its timeline, or a bookmark; default
+        /// the newest
+        #[arg(long, value_name = "TIME|BOOKMARK", value_parser = super::values::takeover_point)]
+        at: Option<TakeoverPoint>,
     },
 }
 
@@ -504,6 +582,36 @@ pub struct GroupCreateArgs {
     /// Memory for records in transit (`64MiB`)
     #[arg(long, value_name = "SIZE")]
     pub buffer: Option<Bytes>,
+    /// What happens when that memory is full (primary only); default throttle
+    #[arg(long, value_enum)]
+    pub overflow: Option<OverflowFlag>,
+    /// The most that copies and resyncs read, MiB per second (primary only); default as fast as there is room
+    #[arg(long, value_name = "N")]
+    pub copy_mib_per_s: Option<NonZeroU64>,
+    /// The volume for old blocks while a resync is larger than the journal (secondary only)
+    #[arg(long, value_name = "VOLUME")]
+    pub overlay: Option<String>,
+    /// How far the volumes stay behind, seconds, so that a takeover can go back (secondary only); default 0
+    #[arg(long, value_name = "SECONDS")]
+    pub apply_delay_s: Option<u64>,
+}
+
+/// What happens when the memory for records is full, as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OverflowFlag {
+    /// Slow hosts in a ramp, then suspend
+    Throttle,
+    /// Suspend at once
+    Suspend,
+}
+
+impl From<OverflowFlag> for Overflow {
+    fn from(flag: OverflowFlag) -> Self {
+        match flag {
+            OverflowFlag::Throttle => Self::Throttle,
+            OverflowFlag::Suspend => Self::Suspend,
+        }
+    }
 }
 
 /// A system's side, as a flag.
@@ -543,10 +651,17 @@ pub struct PairArgs {
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum PairVerb {
     /// Show all pairs, or those of one group
-    #[command(after_help = "Examples:\n  longrun pair list\n  longrun pair list g0 --json")]
+    #[command(after_help = "\
+Examples:
+  longrun pair list
+  longrun pair list g0 --json
+  longrun pair list g0 --watch                   again and again, until all are in PAIR state")]
     List {
         /// Only this group's
         group: Option<String>,
+        /// Again and again, until all are in PAIR state
+        #[arg(long)]
+        watch: bool,
     },
     /// Show one pair
     #[command(after_help = "Examples:\n  longrun pair get g0 p0")]
@@ -561,7 +676,8 @@ pub enum PairVerb {
 Examples:
   longrun pair create g0 p0 --volume m0          makes the replica device p0 on m0, for hosts
   longrun pair create g0 p0 --volume m0 --replica r0 --remote-volume q0
-  longrun pair create g0 p0 --volume m0 --declared-identical")]
+  longrun pair create g0 p0 --volume m0 --initial copy
+  longrun pair create g0 p0 --volume m0 --initial copy-differences")]
     Create(PairCreateArgs),
     /// Remove a pair; the volume below keeps its data
     #[command(after_help = "Examples:\n  longrun pair delete g0 p0")]
@@ -592,9 +708,36 @@ pub struct PairCreateArgs {
     /// The volume's name at the other system, to be compared with what is there; default any
     #[arg(long, value_name = "NAME")]
     pub remote_volume: Option<String>,
-    /// Your word that both volumes hold the same; without it they are read and must be empty
-    #[arg(long)]
+    /// What the two volumes hold, said alike at both systems; default empty
+    #[arg(long, value_enum)]
+    pub initial: Option<InitialFlag>,
+    /// The same as --initial identical
+    #[arg(long, conflicts_with = "initial")]
     pub declared_identical: bool,
+}
+
+/// What a pair's two volumes hold at the start, as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InitialFlag {
+    /// Nothing: both are read and must be empty
+    Empty,
+    /// The same: nothing is read
+    Identical,
+    /// The primary volume is copied; what the secondary volume holds is given up
+    Copy,
+    /// As copy, but only what differs travels
+    CopyDifferences,
+}
+
+impl From<InitialFlag> for Initial {
+    fn from(flag: InitialFlag) -> Self {
+        match flag {
+            InitialFlag::Empty => Self::Empty,
+            InitialFlag::Identical => Self::Identical,
+            InitialFlag::Copy => Self::Copy,
+            InitialFlag::CopyDifferences => Self::CopyDifferences,
+        }
+    }
 }
 
 /// `longrun save-config`.

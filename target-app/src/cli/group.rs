@@ -1,7 +1,11 @@
 //! `longrun group`.
 
 use longrun_rpc::Client;
-use longrun_rpc::methods::group::{GroupCreate, GroupDelete, GroupGet, GroupTakeover, OldPrimary};
+use longrun_rpc::methods::group::{
+    GroupBookmark, GroupCreate, GroupDelete, GroupGet, GroupResync, GroupSuspend, GroupTakeover, GroupVerify,
+    OldPrimary,
+};
+use longrun_rpc::types::{Name, TakeoverPoint};
 
 use super::args::{GroupCreateArgs, OldPrimaryFlag};
 use super::{CliError, answer, table};
@@ -25,6 +29,10 @@ pub(super) fn create(client: &mut Client, args: &GroupCreateArgs, json: bool) ->
         journal: args.journal.clone(),
         throttle_ms_max: args.throttle_ms_max,
         buffer_bytes: args.buffer.map(|size| size.0),
+        overflow: args.overflow.map(Into::into),
+        copy_mib_per_s: args.copy_mib_per_s,
+        overlay: args.overlay.clone(),
+        apply_delay_s: args.apply_delay_s,
     })?;
     Ok(answer(&name, json, |name| format!("group {name} made; longrun pair create {name} ... puts volumes into it\n")))
 }
@@ -34,17 +42,64 @@ pub(super) fn delete(client: &mut Client, name: &str, json: bool) -> Result<Stri
     Ok(answer(&deleted, json, |_| format!("group {name} deleted\n")))
 }
 
+pub(super) fn suspend(client: &mut Client, name: &str, json: bool) -> Result<String, CliError> {
+    let suspended = client.invoke(&GroupSuspend { name: name.to_owned() })?;
+    Ok(answer(&suspended, json, |suspended| {
+        let at = table::moment(suspended.at_ns);
+        let there = if suspended.drained {
+            "the secondary has everything up to then".to_owned()
+        } else {
+            "the secondary could not be reached in time and stays at an earlier moment; what it lacks is marked"
+                .to_owned()
+        };
+        format!("group {name} is suspended at {at}: {there}\nlongrun group resync {name} goes on\n")
+    }))
+}
+
+pub(super) fn resync(client: &mut Client, name: &str, full: bool, json: bool) -> Result<String, CliError> {
+    let begun = client.invoke(&GroupResync { name: name.to_owned(), full: full.then_some(true) })?;
+    Ok(answer(&begun, json, |_| {
+        format!("the resync of group {name} begins; longrun group watch {name} shows how far it is\n")
+    }))
+}
+
+pub(super) fn bookmark(client: &mut Client, name: &str, bookmark: &Name, json: bool) -> Result<String, CliError> {
+    let made = client.invoke(&GroupBookmark { name: name.to_owned(), bookmark: bookmark.clone() })?;
+    Ok(answer(&made, json, |made| {
+        format!("bookmark {} of group {name} is {}\n", made.name, table::moment(made.time_ns))
+    }))
+}
+
+pub(super) fn verify(
+    client: &mut Client,
+    name: &str,
+    pair: Option<&str>,
+    repair: bool,
+    json: bool,
+) -> Result<String, CliError> {
+    let begun = client.invoke(&GroupVerify {
+        name: name.to_owned(),
+        pair: pair.map(str::to_owned),
+        repair: repair.then_some(true),
+    })?;
+    Ok(answer(&begun, json, |_| {
+        format!("the verify of group {name} begins; longrun group get {name} shows how far it is and what it finds\n")
+    }))
+}
+
 pub(super) fn takeover(
     client: &mut Client,
     name: &str,
     old_primary: Option<OldPrimaryFlag>,
     accept_split: bool,
+    at: Option<TakeoverPoint>,
     json: bool,
 ) -> Result<String, CliError> {
     let certificate = client.invoke(&GroupTakeover {
         name: name.to_owned(),
         old_primary: old_primary.map(|OldPrimaryFlag::Fenced| OldPrimary::Fenced),
         accept_split: accept_split.then_some(true),
+        at,
     })?;
     Ok(answer(&certificate, json, table::certificate))
 }

@@ -11,12 +11,14 @@ mod group;
 pub mod keygen;
 mod link;
 mod pair;
+mod progress;
 mod rpc;
 pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod values;
 mod volume;
+mod watch;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -88,15 +90,23 @@ pub(crate) fn execute(command: &RemoteCommand) -> Result<String, CliError> {
                 GroupVerb::Get { name } => group::get(&mut client, name, json),
                 GroupVerb::Create(args) => group::create(&mut client, args, json),
                 GroupVerb::Delete { name } => group::delete(&mut client, name, json),
-                GroupVerb::Takeover { name, old_primary, accept_split } => {
-                    group::takeover(&mut client, name, *old_primary, *accept_split, json)
+                GroupVerb::Watch { name } => watch::group(&mut client, name, json),
+                GroupVerb::Suspend { name } => group::suspend(&mut client, name, json),
+                GroupVerb::Resync { name, full } => group::resync(&mut client, name, *full, json),
+                GroupVerb::Bookmark { name, bookmark } => group::bookmark(&mut client, name, bookmark, json),
+                GroupVerb::Verify { name, pair, repair } => {
+                    group::verify(&mut client, name, pair.as_deref(), *repair, json)
+                }
+                GroupVerb::Takeover { name, old_primary, accept_split, at } => {
+                    group::takeover(&mut client, name, *old_primary, *accept_split, at.clone(), json)
                 }
             }
         }
         RemoteCommand::Pair(args) => {
             let (mut client, json) = (connect(&args.remote)?, args.remote.json);
             match &args.verb {
-                PairVerb::List { group } => pair::list(&mut client, group.as_deref(), json),
+                PairVerb::List { group, watch: false } => pair::list(&mut client, group.as_deref(), json),
+                PairVerb::List { group, watch: true } => watch::pairs(&mut client, group.as_deref(), json),
                 PairVerb::Get { group, name } => pair::get(&mut client, group, name, json),
                 PairVerb::Create(args) => pair::create(&mut client, args, json),
                 PairVerb::Delete { group, name } => pair::delete(&mut client, group, name, json),

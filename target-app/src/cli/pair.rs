@@ -3,7 +3,7 @@
 use longrun_rpc::Client;
 use longrun_rpc::methods::pair::{PairCreate, PairDelete, PairGet};
 
-use super::args::PairCreateArgs;
+use super::args::{InitialFlag, PairCreateArgs};
 use super::{CliError, answer, table};
 
 pub(super) fn list(client: &mut Client, group: Option<&str>, json: bool) -> Result<String, CliError> {
@@ -24,10 +24,17 @@ pub(super) fn create(client: &mut Client, args: &PairCreateArgs, json: bool) -> 
         replica: args.replica.clone(),
         link: args.link.clone(),
         remote_volume: args.remote_volume.clone(),
+        initial: args.initial.map(Into::into),
         declared_identical: args.declared_identical.then_some(true),
     })?;
+    let is_copied = matches!(args.initial, Some(InitialFlag::Copy | InitialFlag::CopyDifferences));
     Ok(answer(&replica, json, |replica| {
-        format!("pair {} made; hosts use volume {replica} (longrun volume publish {replica} ...)\n", args.name)
+        let copied = if is_copied {
+            format!("its copy goes on; longrun group watch {} shows how far it is\n", args.group)
+        } else {
+            String::new()
+        };
+        format!("pair {} made; hosts use volume {replica} (longrun volume publish {replica} ...)\n{copied}", args.name)
     }))
 }
 

@@ -8,6 +8,7 @@ use longrun_rpc::methods::link::{LinkInfo, LinkState, Security};
 use longrun_rpc::methods::nvmf::SubsystemInfo;
 use longrun_rpc::methods::pair::PairInfo;
 
+use super::progress::{copy, verify};
 use super::values::Bytes;
 
 /// Shown where something is not known or does not apply.
@@ -58,7 +59,7 @@ fn trimmed(text: &str) -> String {
 }
 
 /// What comes from elsewhere must neither break a line nor move the cursor.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
@@ -123,29 +124,7 @@ pub(crate) fn span_ms(ms: u64) -> String {
 
 /// A moment on a group's timeline, which starts at the wall clock: as UTC, to the nanosecond.
 pub(crate) fn moment(ns: u64) -> String {
-    let (seconds, fraction) = (ns / 1_000_000_000, ns % 1_000_000_000);
-    let (mut days, second) = (seconds / 86_400, seconds % 86_400);
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let mut year = 1970;
-    loop {
-        let length = if leap(year) { 366 } else { 365 };
-        if days < length {
-            break;
-        }
-        days -= length;
-        year += 1;
-    }
-    let february = if leap(year) { 29 } else { 28 };
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02}.{fraction:09} UTC", days + 1)
+    longrun_rpc::moment::to_text(ns)
 }
 
 /// A volume's kind as method names spell it, from what `bdev_get_bdevs` calls it; what is not known stays as it is.
@@ -399,6 +378,31 @@ pub fn group(group: &GroupInfo) -> String {
     if let Some(throttle_ms) = group.throttle_ms {
         list.push(("throttle", format!("{throttle_ms} ms on each host write")));
     }
+    if let (Some(dirty), Some(missing)) = (group.dirty_bytes, group.missing_bytes) {
+        list.push(("marked", format!("{}, of which {} need a resync", Bytes(dirty), Bytes(missing))));
+    }
+    if let Some(progress) = &group.copy {
+        list.push(("copy", copy(progress)));
+        list.extend(progress.reason.clone().map(|reason| ("copy reason", reason)));
+    }
+    list.extend(group.resync.map(|number| ("resync", format!("number {number}; the secondary keeps its last image"))));
+    list.extend(group.next_attempt_ms.map(|ms| ("next attempt", format!("in {}", span_ms(ms)))));
+    list.extend(group.verify.as_ref().map(|progress| ("verify", verify(progress))));
+    if let Some(unit) = &group.unit {
+        let where_to = if unit.overlaid { ", old blocks in the overlay" } else { "" };
+        list.push(("resync", format!("a takeover gives {} until it is complete{where_to}", moment(unit.base_ns))));
+    }
+    if let Some(overlay) = &group.overlay {
+        let used = or_unknown(group.overlay_used.map(|used| format!("{:.0} %", (used * 100.0).ceil())));
+        list.push(("overlay", format!("{overlay}, {used} used")));
+    }
+    list.extend(group.apply_delay_s.map(|seconds| ("apply delay", format!("{seconds} s"))));
+    if let Some(window) = &group.window {
+        list.push(("takeover window", format!("{} to {}", moment(window.from_ns), moment(window.until_ns))));
+    }
+    if !group.copying.is_empty() {
+        list.push(("first copy of", format!("{}: a takeover leaves these out", group.copying.join(", "))));
+    }
     if group.split_accepted {
         list.push(("SPLIT", "both sites may have been written to; one history must still be given up".to_owned()));
     }
@@ -424,7 +428,18 @@ pub fn group(group: &GroupInfo) -> String {
             or_unknown(stream.broken.as_ref()),
         ]
     });
-    format!("{}\n{}", facts(&list), lines(&columns, rows.collect(), "no streams"))
+    let mut shown = format!("{}\n{}", facts(&list), lines(&columns, rows.collect(), "no streams"));
+    if !group.bookmarks.is_empty() {
+        let reachable =
+            |time_ns: u64| group.window.is_some_and(|window| (window.from_ns..=window.until_ns).contains(&time_ns));
+        let rows =
+            group.bookmarks.iter().rev().map(|bookmark| {
+                vec![bookmark.name.clone(), moment(bookmark.time_ns), yes_no(reachable(bookmark.time_ns))]
+            });
+        shown.push('\n');
+        shown.push_str(&lines(&[text("BOOKMARK"), text("TIME"), text("IN WINDOW")], rows.collect(), ""));
+    }
+    shown
 }
 
 /// `longrun pair list`.
@@ -456,7 +471,10 @@ pub fn pairs(pairs: &[PairInfo]) -> String {
             pair.volume.clone(),
             pair.replica.clone(),
             format!("{}:{}", pair.link, pair.remote_volume),
-            or_unknown(pair.reason.as_ref()),
+            match &pair.copy {
+                Some(progress) => copy(progress),
+                None => or_unknown(pair.reason.as_ref()),
+            },
         ]
     });
     lines(&columns, rows.collect(), "no pairs; longrun pair create makes one")
@@ -470,7 +488,7 @@ pub fn pair(pair: &PairInfo) -> String {
             waiting.timeout_ms.map_or_else(|| "until somebody acts".to_owned(), |ms| format!("of {}", span_ms(ms)));
         format!("for {}: {} (for {} {limit})", waiting.owner, waiting.reason, span_ms(waiting.since_ms))
     });
-    facts(&[
+    let mut list = vec![
         ("group", pair.group.clone()),
         ("name", pair.name.clone()),
         ("role", role(pair.role)),
@@ -496,7 +514,26 @@ pub fn pair(pair: &PairInfo) -> String {
         ),
         ("overlaps", or_unknown(counters.map(|counters| counters.overlaps.to_string()))),
         ("refused", or_unknown(counters.map(|counters| counters.refused.to_string()))),
-    ])
+    ];
+    if let (Some(dirty), Some(missing)) = (pair.dirty_bytes, pair.missing_bytes) {
+        list.push(("marked", format!("{}, of which {} need a resync", Bytes(dirty), Bytes(missing))));
+    }
+    if let Some(progress) = &pair.copy {
+        list.push(("copy", copy(progress)));
+        list.extend(progress.reason.clone().map(|reason| ("copy reason", reason)));
+    }
+    let mut differing = String::new();
+    if let Some(progress) = &pair.verify {
+        list.push(("verify", verify(progress)));
+        if !progress.differing.is_empty() {
+            let rows = progress.differing.iter().map(|range| {
+                vec![range.lba.to_string(), range.lba.saturating_add(range.blocks.saturating_sub(1)).to_string()]
+            });
+            let columns = [number("FIRST BLOCK"), number("LAST BLOCK THAT DIFFERS")];
+            differing = format!("\n{}", lines(&columns, rows.collect(), ""));
+        }
+    }
+    facts(&list) + &differing
 }
 
 /// `longrun group takeover`: what was kept, and what was not.
@@ -528,13 +565,19 @@ pub fn certificate(certificate: &LossCertificate) -> String {
         .volumes
         .iter()
         .map(|volume| vec![volume.name.clone(), volume.uuid.to_string(), volume.nguid.to_string()]);
+    let left_out = if certificate.never_consistent.is_empty() {
+        String::new()
+    } else {
+        let names = certificate.never_consistent.join(", ");
+        format!("\nLeft out, because their first copy was not complete: {names}. They serve no hosts.\n")
+    };
     let split = if certificate.split_accepted {
         "\nThe old primary was not fenced: hosts may still write there, and one of the two histories must be given up.\n"
     } else {
         ""
     };
     format!(
-        "{head}\n{}\nWhat the old primary stamped beyond the highest announced number is unknown, and lost.\n\n{}{split}",
+        "{head}\n{}\nWhat the old primary stamped beyond the highest announced number is unknown, and lost.\n\n{}{left_out}{split}",
         lines(&stream_columns, streams.collect(), "no streams: nothing was ever received"),
         lines(&volume_columns, volumes.collect(), "no volumes"),
     )

@@ -236,6 +236,16 @@ fn a_takeover_needs_exactly_one_of_the_two_consents() {
         takeover("longrun group takeover g0 --accept-split"),
         [("group_takeover".to_owned(), json!({"name": "g0", "accept_split": true}))]
     );
+    for (at, sent) in [
+        ("before-upgrade", json!("before-upgrade")),
+        ("17", json!(17)),
+        ("2000-03-01T00:00", json!(951_868_800_000_000_000_u64)),
+    ] {
+        assert_eq!(
+            takeover(&format!("longrun group takeover g0 --accept-split --at {at}")),
+            [("group_takeover".to_owned(), json!({"name": "g0", "accept_split": true, "at": sent}))]
+        );
+    }
 }
 
 #[test]
@@ -273,9 +283,23 @@ fn what_is_typed_becomes_the_call_it_means() {
                    "buffer_bytes": 67_108_864}),
         ),
         (
-            "longrun group create g0 --role secondary --link e --journal j0",
+            "longrun group create g0 --role secondary --link e --journal j0 --overlay o0 --apply-delay-s 600",
             "group_create",
-            json!({"name": "g0", "role": "secondary", "links": ["e"], "journal": "j0"}),
+            json!({"name": "g0", "role": "secondary", "links": ["e"], "journal": "j0", "overlay": "o0",
+                   "apply_delay_s": 600}),
+        ),
+        (
+            "longrun group create g0 --role primary --link e --overflow suspend --copy-mib-per-s 50",
+            "group_create",
+            json!({"name": "g0", "role": "primary", "links": ["e"], "overflow": "suspend", "copy_mib_per_s": 50}),
+        ),
+        ("longrun group resync g0", "group_resync", json!({"name": "g0"})),
+        ("longrun group resync g0 --full", "group_resync", json!({"name": "g0", "full": true})),
+        ("longrun group verify g0", "group_verify", json!({"name": "g0"})),
+        (
+            "longrun group verify g0 --pair p0 --repair",
+            "group_verify",
+            json!({"name": "g0", "pair": "p0", "repair": true}),
         ),
         ("longrun group delete g0", "group_delete", json!({"name": "g0"})),
         (
@@ -284,13 +308,21 @@ fn what_is_typed_becomes_the_call_it_means() {
             json!({"group": "g0", "name": "p0", "volume": "m0", "replica": "r0", "remote_volume": "q0", "link": "w",
                    "declared_identical": true}),
         ),
+        (
+            "longrun pair create g0 p0 --volume m0 --initial copy-differences",
+            "pair_create",
+            json!({"group": "g0", "name": "p0", "volume": "m0", "initial": "copy_differences"}),
+        ),
         ("longrun pair create g0 p0 --volume m0", "pair_create", json!({"group": "g0", "name": "p0", "volume": "m0"})),
         ("longrun pair delete g0 p0", "pair_delete", json!({"group": "g0", "name": "p0"})),
         ("longrun rpc log_set_level {\"level\":\"DEBUG\"}", "log_set_level", json!({"level": "DEBUG"})),
     ];
     for (line, method, params) in cases {
         // Deletions answer with a boolean, creations with a name.
-        let answer = if method.ends_with("delete") { json!(true) } else { json!("made") };
+        let answer = match method.rsplit('_').next() {
+            Some("delete" | "resync" | "verify") => json!(true),
+            _ => json!("made"),
+        };
         let (outcome, calls) = against(vec![Ok(answer)], line);
         assert_eq!(calls, [(method.to_owned(), params)], "{line}");
         outcome.unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -312,6 +344,14 @@ fn what_cannot_be_meant_is_refused_before_it_is_sent() {
         "longrun link create w --local 10.0.0.1:1 --remote 10.0.0.2:2 --remote-public-key short",
         "longrun group create g0 --role boss --link w",
         "longrun group create g0 --role primary",
+        "longrun group create g0 --role primary --link w --overflow burst",
+        "longrun group create g0 --role primary --link w --copy-mib-per-s 0",
+        "longrun group takeover g0 --accept-split --at a/b",
+        "longrun group bookmark g0",
+        "longrun group bookmark g0 a/b",
+        "longrun group watch",
+        "longrun pair create g0 p0 --volume m0 --initial full",
+        "longrun pair create g0 p0 --volume m0 --initial copy --declared-identical",
         "longrun group list --timeout 0",
         "longrun",
         "longrun bogus",
@@ -367,28 +407,64 @@ fn publishing_uses_what_is_there_and_shows_what_hosts_must_type() {
         "nqn": "nqn.x:y", "subtype": "NVMe", "allow_any_host": true, "hosts": [], "namespaces": [],
         "listen_addresses": [{"trtype": "TCP", "adrfam": "IPv4", "traddr": "10.0.0.1", "trsvcid": "4420"}]
     });
-    let answers = vec![exists(), exists(), Ok(json!(true)), Ok(json!(2)), exists(), Ok(json!([subsystem]))];
+    let closed = json!([{"nqn": "nqn.x:y", "subtype": "NVMe", "allow_any_host": false, "hosts": [], "namespaces": [],
+                         "listen_addresses": []}]);
+    let answers = vec![exists(), Ok(closed), Ok(json!(true)), Ok(json!(2)), exists(), exists(), Ok(json!([subsystem]))];
     let line = "longrun volume publish m0 --nqn nqn.x:y --listen 10.0.0.1:4420 --allow-any-host";
     let (outcome, calls) = against(answers, line);
     assert_eq!(
         outcome.unwrap(),
         "volume m0 is namespace 2 of nqn.x:y\nhosts: nvme connect -t tcp -a 10.0.0.1 -s 4420 -n nqn.x:y\n"
     );
-    let methods: Vec<_> = calls.iter().map(|(method, _)| method.as_str()).collect();
     assert_eq!(
-        methods,
+        methods(&calls),
         [
-            "nvmf_create_transport",
             "nvmf_create_subsystem",
+            "nvmf_get_subsystems",
             "nvmf_subsystem_allow_any_host",
             "nvmf_subsystem_add_ns",
+            "nvmf_create_transport",
             "nvmf_subsystem_add_listener",
             "nvmf_get_subsystems"
         ]
     );
-    let refused = vec![Ok(json!(true)), Err(RpcError::wrong_state("not now"))];
-    let (outcome, calls) = against(refused, line);
-    assert!(outcome.is_err() && calls.len() == 2, "another error ends it");
+    let (outcome, calls) = against(vec![Err(RpcError::wrong_state("not now"))], line);
+    assert!(outcome.is_err() && calls.len() == 1, "another error ends it");
+}
+
+fn methods(calls: &[(String, Value)]) -> Vec<&str> {
+    calls.iter().map(|(method, _)| method.as_str()).collect()
+}
+
+#[test]
+fn a_publication_that_fails_takes_back_what_it_made_and_nothing_else() {
+    let made = || Ok(json!(true));
+    let exists = || Err(RpcError::exists("subsystem", "nqn.x:y"));
+    let in_use = || Err(RpcError::errno(libc::EADDRINUSE, "cannot listen"));
+    let line = "longrun volume publish m0 --nqn nqn.x:y --listen 10.0.0.1:4420 --host nqn.a:b";
+    // All of it is new: the subsystem goes with all that is in it, but each step is taken back by itself.
+    let (outcome, calls) = against(vec![made(), made(), Ok(json!(1)), made(), in_use()], line);
+    assert!(outcome.unwrap_err().to_string().contains("cannot listen"));
+    assert_eq!(
+        methods(&calls)[5..],
+        ["nvmf_subsystem_remove_ns", "nvmf_subsystem_remove_host", "nvmf_delete_subsystem"]
+    );
+    // The subsystem was there, with that host.
+    let (outcome, calls) = against(vec![exists(), exists(), Ok(json!(7)), made(), in_use()], line);
+    assert!(outcome.is_err());
+    assert_eq!(calls[5..], [("nvmf_subsystem_remove_ns".to_owned(), json!({"nqn": "nqn.x:y", "nsid": 7}))]);
+    // It was closed to others, and is so again.
+    let closed = json!([{"nqn": "nqn.x:y", "subtype": "NVMe", "allow_any_host": false, "hosts": [], "namespaces": [],
+                         "listen_addresses": []}]);
+    let line = "longrun volume publish m9 --nqn nqn.x:y --allow-any-host";
+    let (outcome, calls) =
+        against(vec![exists(), Ok(closed), made(), Err(RpcError::not_found("bdev", "m9", "x"))], line);
+    assert!(outcome.is_err());
+    let closed_again = ("nvmf_subsystem_allow_any_host".to_owned(), json!({"nqn": "nqn.x:y", "allow_any_host": false}));
+    assert_eq!(calls[4..], [closed_again]);
+    // What cannot be taken back is named.
+    let (outcome, _) = against(vec![made(), Err(RpcError::not_found("bdev", "m9", "x")), in_use()], line);
+    assert!(outcome.unwrap_err().to_string().contains("could not be taken back"), "the rest is named");
 }
 
 #[test]
@@ -509,6 +585,99 @@ STREAM  LINK  EPOCH  RECEIVED  DURABLE  ANNOUNCED  TIP                          
 }
 
 #[test]
+fn a_suspension_and_a_bookmark_say_when_and_what_comes_next() {
+    let ns = 951_868_800_000_000_000_u64;
+    let (outcome, _) = against(vec![Ok(json!({"at_ns": ns, "drained": true}))], "longrun group suspend g0");
+    let shown = outcome.unwrap();
+    assert!(shown.contains("2000-03-01 00:00:00.000000000 UTC") && shown.contains("everything up to then"), "{shown}");
+    assert!(shown.contains("longrun group resync g0"), "{shown}");
+    let (outcome, _) = against(vec![Ok(json!({"at_ns": ns, "drained": false}))], "longrun group suspend g0");
+    assert!(outcome.unwrap().contains("what it lacks is marked"));
+    let (outcome, calls) = against(vec![Ok(json!({"name": "b", "time_ns": ns}))], "longrun group bookmark g0 b");
+    assert_eq!(outcome.unwrap(), "bookmark b of group g0 is 2000-03-01 00:00:00.000000000 UTC\n");
+    assert_eq!(calls, [("group_bookmark".to_owned(), json!({"name": "g0", "bookmark": "b"}))]);
+}
+
+#[test]
+fn one_group_shows_its_window_its_bookmarks_and_how_far_a_resync_is() {
+    let base = 1_763_766_000_000_000_000_u64;
+    let mut group = serde_json::to_value(group_info()).unwrap();
+    group["window"] = json!({"from_ns": base, "until_ns": base + 10});
+    group["bookmarks"] = json!([{"name": "old", "time_ns": base - 1}, {"name": "new", "time_ns": base + 10}]);
+    group["unit"] = json!({"base_ns": base, "overlaid": true, "reason": "the primary has more to send"});
+    group["copying"] = json!(["p1"]);
+    group["overlay"] = json!("o0");
+    group["overlay_used"] = json!(0.011);
+    let shown = table::group(&serde_json::from_value(group).unwrap());
+    for part in [
+        "takeover window  2025-11-21 23:00:00.000000000 UTC to 2025-11-21 23:00:00.000000010 UTC",
+        "resync           a takeover gives 2025-11-21 23:00:00.000000000 UTC until it is complete, old blocks in the overlay",
+        "first copy of    p1: a takeover leaves these out",
+        "overlay          o0, 2 % used",
+        "new       2025-11-21 23:00:00.000000010 UTC  yes",
+        "old       2025-11-21 22:59:59.999999999 UTC  no",
+    ] {
+        assert!(shown.contains(part), "{part} is missing:\n{shown}");
+    }
+    let mut group = serde_json::to_value(group_info()).unwrap();
+    (group["dirty_bytes"], group["missing_bytes"]) = (json!(1 << 20), json!(1 << 16));
+    (group["resync"], group["next_attempt_ms"]) = (json!(3), json!(2500));
+    group["copy"] = json!({"bytes_total": 200, "bytes_done": 50, "bytes_per_s": 0, "reason": "no session"});
+    group["verify"] = json!({"bytes_total": 8, "bytes_done": 8, "over": true, "repair": false, "bytes_differing": 0,
+                             "bytes_unreadable": 0});
+    let shown = table::group(&serde_json::from_value(group).unwrap());
+    for part in [
+        "marked          1 MiB, of which 64 KiB need a resync",
+        "copy            [#####...............] 25 % of 200 B, stands still",
+        "copy reason     no session",
+        "next attempt    in 2500 ms",
+        "verify          8 B compared; nothing differs",
+    ] {
+        assert!(shown.contains(part), "{part} is missing:\n{shown}");
+    }
+}
+
+#[test]
+fn a_pair_shows_where_the_two_volumes_differ_and_a_list_shows_a_bar() {
+    let mut pair = serde_json::to_value(pair_info()).unwrap();
+    pair["verify"] = json!({"bytes_total": 8, "bytes_done": 8, "over": true, "repair": true, "bytes_differing": 65536,
+                            "bytes_unreadable": 0, "differing": [{"lba": 16, "blocks": 16}, {"lba": 99, "blocks": 1}]});
+    let shown = table::pair(&serde_json::from_value(pair).unwrap());
+    assert!(shown.contains("64 KiB DIFFER, copied again"), "{shown}");
+    let rows: Vec<Vec<&str>> = shown.lines().rev().take(2).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows, [["99", "99"], ["16", "31"]]);
+    let mut pair = serde_json::to_value(pair_info()).unwrap();
+    pair["state"] = json!("COPY");
+    pair["copy"] = json!({"bytes_total": 100, "bytes_done": 48, "bytes_per_s": 125_829_120, "estimate_s": 3});
+    let shown = table::pairs(&[serde_json::from_value(pair).unwrap()]);
+    assert!(shown.contains("[#########...........] 48 % of 100 B, 120 MiB/s, 3 s left"), "{shown}");
+}
+
+#[test]
+fn a_watch_looks_again_until_all_pairs_copy() {
+    let group = |state: &str| {
+        let mut group = serde_json::to_value(group_info()).unwrap();
+        group["state"] = json!(state);
+        Ok(json!([group]))
+    };
+    let pairs = |state: &str| {
+        let mut pair = serde_json::to_value(pair_info()).unwrap();
+        pair["state"] = json!(state);
+        Ok(json!([pair]))
+    };
+    let answers = vec![group("COPY"), pairs("COPY"), group("PAIR"), pairs("COPY"), group("PAIR"), pairs("PAIR")];
+    let (outcome, calls) = against(answers, "longrun group watch g0");
+    assert!(outcome.unwrap().starts_with("group g0: PAIR (copied), the copy is 12 ms old"));
+    assert_eq!(calls.len(), 6);
+    let (outcome, _) = against(vec![pairs("COPY"), pairs("PAIR")], "longrun pair list g0 --watch --json");
+    assert_eq!(serde_json::from_str::<Value>(&outcome.unwrap()).unwrap()[0]["state"], "PAIR");
+    let (outcome, _) = against(vec![group("PSUS"), pairs("PSUS")], "longrun group watch g0");
+    assert!(outcome.unwrap_err().to_string().contains("longrun group resync g0"));
+    let (outcome, _) = against(vec![Err(RpcError::not_found("group", "g0", "group_get"))], "longrun group watch g0");
+    assert!(outcome.is_err());
+}
+
+#[test]
 fn one_pair_shows_what_it_waits_for_and_what_is_unknown() {
     let shown = table::pair(&pair_info());
     assert!(shown.contains("waiting        for peer: the link to come up (for 1500 ms of 10 s)"), "{shown}");
@@ -554,20 +723,6 @@ fn ages_are_never_shown_below_the_true_one() {
         (u64::MAX, "213503982335 days"),
     ] {
         assert_eq!(table::span_ms(ms), text);
-    }
-}
-
-#[test]
-fn moments_are_right_on_leap_days_and_at_both_ends() {
-    for (ns, text) in [
-        (0, "1970-01-01 00:00:00.000000000 UTC"),
-        (68_169_599_999_999_999, "1972-02-28 23:59:59.999999999 UTC"),
-        (68_169_600_000_000_000, "1972-02-29 00:00:00.000000000 UTC"),
-        (951_868_800_000_000_000, "2000-03-01 00:00:00.000000000 UTC"),
-        (4_107_542_400_000_000_000, "2100-03-01 00:00:00.000000000 UTC"),
-        (u64::MAX, "2554-07-21 23:34:33.709551615 UTC"),
-    ] {
-        assert_eq!(table::moment(ns), text);
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use longrun_rpc::types::BlockSize;
+use longrun_rpc::types::{BlockSize, TakeoverPoint};
 
 /// Why a typed value was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,6 +152,15 @@ pub(super) fn block_size(text: &str) -> Result<BlockSize, ValueError> {
         .ok_or_else(|| ValueError::BlockSize { given: text.to_owned() })
 }
 
+/// Reads where a takeover goes to. What consists of digits alone is nanoseconds on the group's timeline, as `group get
+/// --json` shows them.
+pub(super) fn takeover_point(text: &str) -> Result<TakeoverPoint, longrun_rpc::types::ValueError> {
+    match text.parse() {
+        Ok(ns) => Ok(TakeoverPoint::Time(ns)),
+        Err(_) => text.parse(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +201,20 @@ mod tests {
             let error = text.parse::<Cores>().unwrap_err().to_string();
             assert!(error.contains("such as 0,1 or 2-5"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_takeover_goes_to_digits_to_a_moment_or_to_a_bookmark() {
+        let name = |text: &str| TakeoverPoint::Bookmark(text.parse().unwrap());
+        for (text, point) in [
+            ("951868800000000001", TakeoverPoint::Time(951_868_800_000_000_001)),
+            ("2000-03-01 00:00:00.000000001 UTC", TakeoverPoint::Time(951_868_800_000_000_001)),
+            ("nightly", name("nightly")),
+            ("99999999999999999999999", name("99999999999999999999999")),
+        ] {
+            assert_eq!(takeover_point(text).unwrap(), point, "{text}");
+        }
+        assert!(takeover_point("yesterday evening").unwrap_err().to_string().contains("neither a time nor"));
     }
 
     #[test]

@@ -8,10 +8,11 @@ use longrun_rpc::methods::bdev::{
     BdevNullDelete, BdevUringCreate, BdevUringDelete,
 };
 use longrun_rpc::methods::nvmf::{
-    ListenAddress, NamespaceParams, NvmfCreateSubsystem, NvmfCreateTransport, NvmfGetSubsystems, NvmfSubsystemAddHost,
-    NvmfSubsystemAddListener, NvmfSubsystemAddNs, NvmfSubsystemAllowAnyHost, TrType,
+    ListenAddress, NamespaceParams, NvmfCreateSubsystem, NvmfCreateTransport, NvmfDeleteSubsystem, NvmfGetSubsystems,
+    NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs, NvmfSubsystemAllowAnyHost,
+    NvmfSubsystemRemoveHost, NvmfSubsystemRemoveNs, SubsystemInfo, TrType,
 };
-use longrun_rpc::types::BlockSize;
+use longrun_rpc::types::{BlockSize, Nqn};
 use longrun_rpc::{Client, ClientError, RpcError};
 
 use super::args::{VolumeCreateArgs, VolumePublishArgs};
@@ -106,17 +107,42 @@ fn or_exists<T>(outcome: Result<T, ClientError>) -> Result<Option<T>, ClientErro
     }
 }
 
+/// Sets up everything that hosts need, or nothing: what this call made is taken back when a later step is refused. (The
+/// transport stays: it is there once for all subsystems, and has no way out.)
 pub(super) fn publish(client: &mut Client, args: &VolumePublishArgs, json: bool) -> Result<String, CliError> {
+    let mut made = Vec::new();
+    match publish_steps(client, args, &mut made) {
+        Ok((nsid, subsystem)) => {
+            Ok(answer(&subsystem, json, |subsystem| table::published(&args.name, nsid, subsystem)))
+        }
+        Err(error) => {
+            let kept: Vec<String> = made
+                .iter()
+                .rev()
+                .filter_map(|made| take_back(client, args.nqn.as_str(), made).err().map(|error| error.to_string()))
+                .collect();
+            match kept.is_empty() {
+                true => Err(error),
+                false => Err(CliError::Input(format!("{error}; and could not be taken back: {}", kept.join("; ")))),
+            }
+        }
+    }
+}
+
+/// What a publication made, and may have to take back.
+enum Made {
+    Subsystem,
+    AnyHost,
+    Host(Nqn),
+    Namespace(u32),
+}
+
+fn publish_steps(
+    client: &mut Client,
+    args: &VolumePublishArgs,
+    made: &mut Vec<Made>,
+) -> Result<(u32, SubsystemInfo), CliError> {
     let nqn = args.nqn.as_str().to_owned();
-    or_exists(client.invoke(&NvmfCreateTransport {
-        trtype: TrType::Tcp,
-        max_queue_depth: None,
-        max_io_qpairs_per_ctrlr: None,
-        in_capsule_data_size: None,
-        max_io_size: None,
-        max_aq_depth: None,
-        c2h_success: None,
-    }))?;
     let fresh = or_exists(client.invoke(&NvmfCreateSubsystem {
         nqn: args.nqn.clone(),
         serial_number: None,
@@ -127,11 +153,16 @@ pub(super) fn publish(client: &mut Client, args: &VolumePublishArgs, json: bool)
         min_cntlid: None,
         max_cntlid: None,
     }))?;
-    if fresh.is_none() && args.allow_any_host {
+    if fresh.is_some() {
+        made.push(Made::Subsystem);
+    } else if args.allow_any_host && !subsystem_of(client, &nqn)?.allow_any_host {
         client.invoke(&NvmfSubsystemAllowAnyHost { nqn: nqn.clone(), allow_any_host: true })?;
+        made.push(Made::AnyHost);
     }
     for host in &args.host {
-        or_exists(client.invoke(&NvmfSubsystemAddHost { nqn: nqn.clone(), host: host.clone() }))?;
+        if or_exists(client.invoke(&NvmfSubsystemAddHost { nqn: nqn.clone(), host: host.clone() }))?.is_some() {
+            made.push(Made::Host(host.clone()));
+        }
     }
     // The namespace before the listener: a host that connects at once finds its volume.
     let nsid = client.invoke(&NvmfSubsystemAddNs {
@@ -145,16 +176,38 @@ pub(super) fn publish(client: &mut Client, args: &VolumePublishArgs, json: bool)
             anagrpid: None,
         },
     })?;
+    made.push(Made::Namespace(nsid));
     if let Some(address) = args.listen {
+        or_exists(client.invoke(&NvmfCreateTransport {
+            trtype: TrType::Tcp,
+            max_queue_depth: None,
+            max_io_qpairs_per_ctrlr: None,
+            in_capsule_data_size: None,
+            max_io_size: None,
+            max_aq_depth: None,
+            c2h_success: None,
+        }))?;
         or_exists(client.invoke(&NvmfSubsystemAddListener {
             nqn: nqn.clone(),
             listen_address: ListenAddress::from(address),
             ana_state: None,
         }))?;
     }
-    let subsystems = client.invoke(&NvmfGetSubsystems { nqn: Some(nqn) })?;
-    let Some(subsystem) = subsystems.first() else {
-        return Err(CliError::Input(format!("subsystem {} has gone while it was set up; try again", args.nqn)));
-    };
-    Ok(answer(subsystem, json, |subsystem| table::published(&args.name, nsid, subsystem)))
+    Ok((nsid, subsystem_of(client, &nqn)?))
+}
+
+fn subsystem_of(client: &mut Client, nqn: &str) -> Result<SubsystemInfo, CliError> {
+    let subsystems = client.invoke(&NvmfGetSubsystems { nqn: Some(nqn.to_owned()) })?;
+    let gone = || CliError::Input(format!("subsystem {nqn} has gone while it was set up; try again"));
+    subsystems.into_iter().next().ok_or_else(gone)
+}
+
+fn take_back(client: &mut Client, nqn: &str, made: &Made) -> Result<bool, ClientError> {
+    let nqn = nqn.to_owned();
+    match made {
+        Made::Subsystem => client.invoke(&NvmfDeleteSubsystem { nqn }),
+        Made::AnyHost => client.invoke(&NvmfSubsystemAllowAnyHost { nqn, allow_any_host: false }),
+        Made::Host(host) => client.invoke(&NvmfSubsystemRemoveHost { nqn, host: host.as_str().to_owned() }),
+        Made::Namespace(nsid) => client.invoke(&NvmfSubsystemRemoveNs { nqn, nsid: *nsid }),
+    }
 }

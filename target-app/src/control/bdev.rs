@@ -1,8 +1,8 @@
 //! Block devices.
 
-use super::{Control, catalog_error};
+use super::{Control, State, catalog_error};
 use longrun_bdev::IoType;
-use longrun_bdev::catalog::{Entry, Kind, Spec};
+use longrun_bdev::catalog::{Entry, Holder, Kind, Spec};
 use longrun_bdev::delay::Latencies;
 use longrun_bdev::device::{Control as DeviceControl, Device};
 use longrun_bdev::error::{Fault, Injection};
@@ -16,6 +16,7 @@ use longrun_rpc::methods::bdev::{
     SupportedIoTypes,
 };
 use std::time::Duration;
+use tokio::sync::MutexGuard;
 
 /// How long a deletion waits for requests in flight.
 const DRAIN_TRIES: u32 = 100;
@@ -107,11 +108,27 @@ impl Control {
     }
 
     async fn delete_bdev(&self, name: &str, kind: Kind) -> Result<bool, RpcError> {
-        let mut state = self.state().await;
-        let entry = state.catalog.check_delete(name, Some(kind)).map_err(catalog_error)?.clone();
-        drop(self.take_device(&entry).await?);
-        state.catalog.remove(entry.id);
+        drop(self.take_and_remove(self.state().await, name, kind).await?);
         Ok(true)
+    }
+
+    /// Takes a bdev that nobody holds from its core, and forgets it. Its last requests may take their medium's time: others
+    /// are served meanwhile, while the bdev is its deletion's.
+    pub(super) async fn take_and_remove<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        name: &str,
+        kind: Kind,
+    ) -> Result<MutexGuard<'a, State>, RpcError> {
+        let entry = state.catalog.check_delete(name, Some(kind)).map_err(catalog_error)?.clone();
+        state.catalog.claim(&entry.name, Holder::Deletion).map_err(catalog_error)?;
+        drop(state);
+        let taken = self.take_device(&entry).await;
+        let mut state = self.state().await;
+        state.catalog.release(entry.id, &Holder::Deletion);
+        drop(taken?);
+        state.catalog.remove(entry.id);
+        Ok(state)
     }
 
     /// Takes a device from its core once its requests have ended.

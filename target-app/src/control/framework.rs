@@ -160,7 +160,8 @@ fn config_call<M: Method>(params: &M) -> ConfigCall {
 }
 
 /// The calls that make the bdevs again and those that make the pairs, each in the order in which things were made. A bdev
-/// that stands on a pair's replica device can only be made after that pair, so it is among the second.
+/// that stands on a pair's replica device can only be made after that pair, so it is among the second. Pairs that could not
+/// be taken up stay configured: the next start may find what they lack.
 fn devices_config(state: &State) -> (Vec<ConfigCall>, Vec<ConfigCall>) {
     let mut bdevs = state.catalog.config().into_iter();
     let (mut first, mut second) = (Vec::new(), Vec::new());
@@ -168,7 +169,7 @@ fn devices_config(state: &State) -> (Vec<ConfigCall>, Vec<ConfigCall>) {
     for entry in state.catalog.iter() {
         if entry.kind == Kind::Replica {
             late.insert(entry.id);
-            let pair = state.pairs.values().find(|pair| pair.replica == entry.id);
+            let pair = state.pairs.values().find(|pair| pair.replica == Some(entry.id));
             second.extend(pair.map(|pair| config_call(&pair.call)));
             continue;
         }
@@ -181,6 +182,7 @@ fn devices_config(state: &State) -> (Vec<ConfigCall>, Vec<ConfigCall>) {
             first.push(call);
         }
     }
+    second.extend(state.pairs.values().filter(|pair| pair.replica.is_none()).map(|pair| config_call(&pair.call)));
     (first, second)
 }
 
@@ -203,6 +205,7 @@ fn nvmf_config(state: &State) -> Vec<ConfigCall> {
             let params = json!({"nqn": nqn, "namespace": namespace_params(state, namespace)});
             calls.push(raw("nvmf_subsystem_add_ns", params));
         }
+        calls.extend(state.withheld.iter().filter(|withheld| withheld.nqn == nqn).map(config_call));
         for address in &subsystem.listeners {
             calls.push(raw("nvmf_subsystem_add_listener", json!({"nqn": nqn, "listen_address": listen(address)})));
         }

@@ -1,20 +1,21 @@
 //! Consistency groups and their takeover.
 
 use super::link::link_of;
+use super::shown::{certificate_info, primary_group, secondary_group};
 use super::{Control, State, catalog_error, operator_error};
 use longrun_bdev::BdevId;
-use longrun_bdev::catalog::Holder;
+use longrun_bdev::catalog::{Entry, Holder};
 use longrun_copy::ports::OperatorAnswer;
 use longrun_copy::primary::{self, GroupConfig as PrimaryGroup};
 use longrun_copy::secondary::{self, GroupConfig as SecondaryGroup, GroupPhase, TakeoverAt, TakeoverConsent};
 use longrun_copy::takeover;
-use longrun_copy::types::{self, GroupId, Now, Scope, VolumeId};
+use longrun_copy::types::{self, GroupId, Now, Scope, Time, VolumeId};
 use longrun_rpc::RpcError;
 use longrun_rpc::methods::group::{
-    Generation, GroupCreate, GroupDelete, GroupGet, GroupInfo, GroupTakeover, Lag, LossCertificate, OldPrimary, Role,
-    SeqRange, SequenceScope, StreamInfo, StreamLoss, TakenVolume,
+    GroupCreate, GroupDelete, GroupGet, GroupInfo, GroupTakeover, LossCertificate, OldPrimary, Overflow, Role,
+    SequenceScope,
 };
-use longrun_rpc::methods::pair::PairState;
+use longrun_rpc::types::TakeoverPoint;
 use uuid::Uuid;
 
 /// A group as the control plane knows it.
@@ -25,10 +26,12 @@ pub struct GroupEntry {
     pub core: usize,
     /// Its identifier.
     pub id: GroupId,
-    /// A secondary's journal.
-    pub journal: Option<BdevId>,
+    /// What a secondary claims: its journal, and its overlay if it has one.
+    pub claims: Vec<(BdevId, Holder)>,
     /// Taken over: the volumes serve hosts here.
     pub taken_over: bool,
+    /// Its deletion waits for the journal to be wiped.
+    pub is_leaving: bool,
 }
 
 impl GroupEntry {
@@ -41,7 +44,8 @@ impl GroupEntry {
 /// What the engine says of a group, by role.
 enum Status {
     Primary(Box<primary::GroupStatus>),
-    Secondary(Box<secondary::GroupStatus>),
+    /// With its pairs' states.
+    Secondary(Box<secondary::GroupStatus>, Vec<types::PairState>),
 }
 
 impl Control {
@@ -60,7 +64,7 @@ impl Control {
         };
         let link = link_of(&state, link_name)?;
         let (core, link_id, remote) = (link.core, link.id, link.remote);
-        let journal = match call.role {
+        let claims = match call.role {
             Role::Primary => {
                 let config = PrimaryGroup {
                     name: name.clone(),
@@ -69,8 +73,11 @@ impl Control {
                     remote,
                     throttle_ms_max: call.throttle_ms_max().min(u64::from(u32::MAX)) as u32,
                     buffer_bytes: call.buffer_bytes(),
-                    overflow: types::Overflow::Throttle,
-                    copy_bytes_per_s: None,
+                    overflow: match call.overflow.unwrap_or_default() {
+                        Overflow::Throttle => types::Overflow::Throttle,
+                        Overflow::Suspend => types::Overflow::Suspend,
+                    },
+                    copy_bytes_per_s: call.copy_mib_per_s.map(|mib| mib.get().saturating_mul(1 << 20)),
                 };
                 self.reactor(core)
                     .call(move |reactor| {
@@ -81,21 +88,29 @@ impl Control {
                     })
                     .await
                     .map_err(operator_error)?;
-                None
+                Vec::new()
             }
             Role::Secondary => {
-                let journal_name = call.journal.as_deref().unwrap_or_default();
-                let entry = state.catalog.free(journal_name).map_err(catalog_error)?.clone();
-                self.move_home(&mut state, &entry, core).await?;
-                let holder = Holder::Journal { group: name.clone() };
-                let entry = state.catalog.claim(journal_name, holder.clone()).map_err(catalog_error)?.clone();
+                let journal = self.bring_home(&mut state, call.journal.as_deref().unwrap_or_default(), core).await?;
+                let overlay = match &call.overlay {
+                    Some(overlay) => Some(self.bring_home(&mut state, overlay, core).await?),
+                    None => None,
+                };
                 let config = SecondaryGroup {
                     name: name.clone(),
-                    journal: VolumeId(entry.id.0),
-                    journal_geometry: entry.geometry,
-                    overlay: None,
-                    apply_delay_ns: 0,
+                    journal: VolumeId(journal.id.0),
+                    journal_geometry: journal.geometry,
+                    overlay: overlay.as_ref().map(|overlay| (VolumeId(overlay.id.0), overlay.geometry)),
+                    apply_delay_ns: call.apply_delay_s.unwrap_or(0).saturating_mul(1_000_000_000),
                 };
+                let mut claims = vec![(journal, Holder::Journal { group: name.clone() })];
+                claims.extend(overlay.map(|overlay| (overlay, Holder::Overlay { group: name.clone() })));
+                for (entry, holder) in &claims {
+                    if let Err(error) = state.catalog.claim(&entry.name, holder.clone()) {
+                        state.release_all(&ids_of(&claims));
+                        return Err(catalog_error(error));
+                    }
+                }
                 let created = self
                     .reactor(core)
                     .call(move |reactor| {
@@ -106,25 +121,39 @@ impl Control {
                     })
                     .await;
                 if let Err(error) = created {
-                    state.catalog.release(entry.id, &holder);
+                    state.release_all(&ids_of(&claims));
                     return Err(operator_error(error));
                 }
-                Some(entry.id)
+                ids_of(&claims)
             }
         };
-        let entry = GroupEntry { call: call.clone(), core, id: GroupId::of_name(&name), journal, taken_over: false };
+        let entry = GroupEntry {
+            call: call.clone(),
+            core,
+            id: GroupId::of_name(&name),
+            claims,
+            taken_over: false,
+            is_leaving: false,
+        };
         state.groups.insert(name.clone(), entry);
         Ok(name)
     }
 
+    /// The bdev of this name, which nobody holds, moved to a group's core.
+    async fn bring_home(&self, state: &mut State, name: &str, core: usize) -> Result<Entry, RpcError> {
+        let entry = state.catalog.free(name).map_err(catalog_error)?.clone();
+        self.move_home(state, &entry, core).await?;
+        Ok(entry)
+    }
+
     pub(super) async fn group_delete(&self, call: &GroupDelete) -> Result<bool, RpcError> {
         let mut state = self.state().await;
-        let group = group_of(&state, &call.name)?;
+        let group = present_group(&state, &call.name)?;
         if let Some((_, pair)) = state.pairs.keys().find(|(group, _)| *group == call.name) {
             return Err(RpcError::busy("group", &call.name, &format!("pair {pair}; pair_delete it")));
         }
-        let (core, id, role, journal) = (group.core, group.id, group.call.role, group.journal);
-        match role {
+        let (core, id) = (group.core, group.id);
+        match group.call.role {
             Role::Primary => self
                 .reactor(core)
                 .call(move |reactor| {
@@ -146,13 +175,22 @@ impl Control {
                     })
                     .await
                     .map_err(operator_error)?;
-                ended.wait().await.map_err(operator_error)?;
+                if let Some(group) = state.groups.get_mut(&call.name) {
+                    group.is_leaving = true;
+                }
+                // Wiping a journal takes its medium's time; others are served meanwhile.
+                drop(state);
+                let wiped = ended.wait().await.map_err(operator_error);
+                state = self.state().await;
+                if let (Err(_), Some(group)) = (&wiped, state.groups.get_mut(&call.name)) {
+                    group.is_leaving = false;
+                }
+                wiped?;
             }
         }
-        if let Some(journal) = journal {
-            state.catalog.release(journal, &Holder::Journal { group: call.name.clone() });
+        if let Some(group) = state.groups.remove(&call.name) {
+            state.release_all(&group.claims);
         }
-        state.groups.remove(&call.name);
         Ok(true)
     }
 
@@ -181,8 +219,8 @@ impl Control {
             self.note_takeover(&mut state, &name, &status).await;
             let Some(group) = state.groups.get(&name) else { continue };
             infos.push(match status {
-                Status::Primary(status) => primary_info(&state, group, now, &status),
-                Status::Secondary(status) => secondary_info(&state, group, now, &status),
+                Status::Primary(status) => primary_group(&state, group, now, &status),
+                Status::Secondary(status, pairs) => secondary_group(&state, group, now, &status, &pairs),
             });
         }
         Ok(infos)
@@ -193,8 +231,13 @@ impl Control {
             old_primary_fenced: call.old_primary == Some(OldPrimary::Fenced),
             accept_split: call.accept_split.unwrap_or(false),
         };
+        let at = match &call.at {
+            None => TakeoverAt::Newest,
+            Some(TakeoverPoint::Time(ns)) => TakeoverAt::Time(Time(*ns)),
+            Some(TakeoverPoint::Bookmark(name)) => TakeoverAt::Bookmark(name.as_str().to_owned()),
+        };
         let state = self.state().await;
-        let group = group_of(&state, &call.name)?;
+        let group = present_group(&state, &call.name)?;
         if group.call.role == Role::Primary {
             return Err(RpcError::wrong_state(format!(
                 "group {} is primary here; call group_takeover at the system that is its secondary",
@@ -207,7 +250,7 @@ impl Control {
             .call(move |reactor| {
                 reactor.operate(|engine, now, world, ticket| {
                     let (secondary, mut world) = engine.secondary(world);
-                    secondary.group_takeover(now, id, consent, TakeoverAt::Newest, ticket, &mut world)
+                    secondary.group_takeover(now, id, consent, at, ticket, &mut world)
                 })
             })
             .await
@@ -225,7 +268,7 @@ impl Control {
                 reactor.engine(|engine, now, world| status_of(engine, now, world, id, Role::Secondary))
             })
             .await;
-        let split_accepted = matches!(&status, Some(Status::Secondary(status)) if status.split_accepted);
+        let split_accepted = matches!(&status, Some(Status::Secondary(status, _)) if status.split_accepted);
         let mut state = self.state().await;
         self.adopt_identities(&mut state, &call.name, &certificate).await;
         let clock_error_ns = self.reactor(0).call(|reactor| reactor.now().error_bound_ns).await;
@@ -234,7 +277,7 @@ impl Control {
 
     /// A takeover that a restart finished by itself shows in the group's status only.
     async fn note_takeover(&self, state: &mut State, name: &str, status: &Status) {
-        if let Status::Secondary(status) = status
+        if let Status::Secondary(status, _) = status
             && status.phase == GroupPhase::TakenOver
             && let Some(certificate) = &status.certificate
             && !state.has_identities(name, certificate)
@@ -252,7 +295,7 @@ impl Control {
             .iter()
             .filter_map(|volume| {
                 let pair = state.pairs.values().find(|pair| pair.id == volume.pair)?;
-                Some((pair.replica, Uuid::from_bytes(volume.uuid)))
+                Some((pair.replica?, Uuid::from_bytes(volume.uuid)))
             })
             .collect();
         for (replica, uuid) in replicas {
@@ -260,6 +303,28 @@ impl Control {
             state.refresh_namespaces(replica);
         }
         self.publish(state).await;
+    }
+
+    /// The names of secondary groups that do not know yet whether they were taken over: their journals are being read, or
+    /// a takeover that a crash interrupted is being finished.
+    pub async fn undecided_groups(&self) -> Vec<String> {
+        let state = self.state().await;
+        let mut names = Vec::new();
+        for (name, group) in state.groups.iter().filter(|(_, group)| group.call.role == Role::Secondary) {
+            let id = group.id;
+            let status = self
+                .reactor(group.core)
+                .call(move |reactor| {
+                    reactor.engine(|engine, now, world| status_of(engine, now, world, id, Role::Secondary))
+                })
+                .await;
+            if let Some(Status::Secondary(status, _)) = status
+                && matches!(status.phase, GroupPhase::Opening | GroupPhase::TakingOver)
+            {
+                names.push(name.clone());
+            }
+        }
+        names
     }
 
     /// Learns of takeovers that were finished by a restart, so that volumes serve hosts without anybody asking.
@@ -272,11 +337,17 @@ impl Control {
 }
 
 impl State {
+    fn release_all(&mut self, claims: &[(BdevId, Holder)]) {
+        for (bdev, holder) in claims {
+            self.catalog.release(*bdev, holder);
+        }
+    }
+
     /// Whether a taken-over group and all its volumes that are here show themselves as the certificate says.
     fn has_identities(&self, name: &str, certificate: &takeover::LossCertificate) -> bool {
         let shown = |volume: &takeover::VolumeIdentity| {
             let pair = self.pairs.values().find(|pair| pair.id == volume.pair);
-            let entry = pair.and_then(|pair| self.catalog.get(pair.replica));
+            let entry = pair.and_then(|pair| self.catalog.get(pair.replica?));
             entry.is_none_or(|entry| *entry.uuid.as_bytes() == volume.uuid)
         };
         self.groups.get(name).is_some_and(|group| group.taken_over) && certificate.volumes.iter().all(shown)
@@ -285,7 +356,7 @@ impl State {
     /// Whether the bdev is the replica device of a secondary that was not taken over.
     pub(super) fn is_untaken_secondary(&self, bdev: BdevId) -> bool {
         self.pairs.iter().any(|((group, _), pair)| {
-            pair.replica == bdev
+            pair.replica == Some(bdev)
                 && self.groups.get(group).is_some_and(|group| group.call.role == Role::Secondary && !group.taken_over)
         })
     }
@@ -293,6 +364,19 @@ impl State {
 
 pub(super) fn group_of<'a>(state: &'a State, name: &str) -> Result<&'a GroupEntry, RpcError> {
     state.groups.get(name).ok_or_else(|| RpcError::not_found("group", name, "group_get"))
+}
+
+/// A group that is not being deleted.
+pub(super) fn present_group<'a>(state: &'a State, name: &str) -> Result<&'a GroupEntry, RpcError> {
+    let group = group_of(state, name)?;
+    if group.is_leaving {
+        return Err(RpcError::busy("group", name, "its own deletion, which wipes the journal"));
+    }
+    Ok(group)
+}
+
+fn ids_of(claims: &[(Entry, Holder)]) -> Vec<(BdevId, Holder)> {
+    claims.iter().map(|(entry, holder)| (entry.id, holder.clone())).collect()
 }
 
 fn status_of(
@@ -309,7 +393,10 @@ fn status_of(
         }
         Role::Secondary => {
             let (secondary, _) = engine.secondary(world);
-            secondary.group_status(now, id).map(|status| Status::Secondary(Box::new(status)))
+            let status = secondary.group_status(now, id)?;
+            let pairs = status.pairs.iter().filter_map(|pair| secondary.pair_status(now, *pair));
+            let states = pairs.map(|pair| pair.state).collect();
+            Some(Status::Secondary(Box::new(status), states))
         }
     }
 }
@@ -319,193 +406,5 @@ fn scope_of(scope: SequenceScope) -> Scope {
         SequenceScope::Pair => Scope::Pair,
         SequenceScope::System => Scope::System,
         SequenceScope::Group => Scope::Group,
-    }
-}
-
-fn scope_info(scope: Scope) -> SequenceScope {
-    match scope {
-        Scope::Pair => SequenceScope::Pair,
-        Scope::System => SequenceScope::System,
-        Scope::Group => SequenceScope::Group,
-    }
-}
-
-pub(super) fn state_info(state: types::PairState) -> PairState {
-    match state {
-        types::PairState::Simplex => PairState::Smpl,
-        types::PairState::Copy => PairState::Copy,
-        types::PairState::Pair => PairState::Pair,
-        types::PairState::NearlyFull => PairState::Pful,
-        types::PairState::SuspendedFull => PairState::Pfus,
-        types::PairState::SuspendedOperator => PairState::Psus,
-        types::PairState::SuspendedError => PairState::Psue,
-        types::PairState::TakenOver => PairState::Ssws,
-    }
-}
-
-fn generation_info(generation: types::Generation) -> Generation {
-    Generation {
-        number: generation.number,
-        id: format!("{:016x}", generation.id),
-        parent: (generation.parent != 0).then(|| format!("{:016x}", generation.parent)),
-    }
-}
-
-/// Rounded up: a reported age is never below the true one.
-pub(super) fn ms_of(ns: u64) -> u64 {
-    ns.div_ceil(1_000_000)
-}
-
-/// Whether a copy exists that was equal once.
-pub(super) fn is_established(state: types::PairState) -> bool {
-    !matches!(state, types::PairState::Simplex | types::PairState::Copy)
-}
-
-fn primary_info(state: &State, group: &GroupEntry, now: Now, status: &primary::GroupStatus) -> GroupInfo {
-    let suspended = !status.state.is_copying();
-    // Before the first pair is established there is no copy whose age could be told.
-    let lag_ns = status.lag_ns.filter(|_| is_established(status.state));
-    GroupInfo {
-        name: status.name.clone(),
-        role: Role::Primary,
-        state: state_info(status.state),
-        consistent: is_established(status.state),
-        recovery_point_ns: None,
-        rpo_ms: lag_ns.map(ms_of),
-        limit_time_ns: None,
-        timeline_now_ns: now.time.0,
-        lag: Lag {
-            seconds: lag_ns.map(|ns| ns as f64 / 1e9),
-            bytes: (!suspended).then_some(status.backlog.bytes),
-            records: (!suspended).then_some(status.backlog.records),
-        },
-        generation: generation_info(status.generation),
-        sequence_scope: scope_info(status.scope),
-        links: group.call.link_names().into_iter().map(str::to_owned).collect(),
-        pairs: pair_names(state, &status.name),
-        streams: status
-            .streams
-            .iter()
-            .map(|stream| StreamInfo {
-                stream: stream.stream.0,
-                link: group.call.link_names().first().map(|link| (*link).to_owned()).unwrap_or_default(),
-                epoch: stream.epoch.0,
-                tip_ns: Some(stream.last_time.0),
-                received: stream.durable.0,
-                durable: stream.durable.0,
-                announced: stream.last.0,
-                broken: stream.broken.then(|| "a record could not be taken; nothing later is sent".to_owned()),
-            })
-            .collect(),
-        journal: None,
-        journal_used: None,
-        throttle_ms: Some(ms_of(status.throttle_ns)),
-        reason: status.reason.clone().or_else(|| status.waiting.as_ref().map(|waiting| waiting.reason.clone())),
-        split_accepted: false,
-    }
-}
-
-fn secondary_info(state: &State, group: &GroupEntry, now: Now, status: &secondary::GroupStatus) -> GroupInfo {
-    let known = status.recovery_point.0 != 0;
-    // A volume that serves hosts is no copy any more, and has no age.
-    let is_copy = known && status.phase != GroupPhase::TakenOver;
-    GroupInfo {
-        name: status.name.clone(),
-        role: Role::Secondary,
-        state: match status.phase {
-            GroupPhase::Active if status.streams.is_empty() => PairState::Smpl,
-            GroupPhase::Active => PairState::Pair,
-            GroupPhase::Opening => PairState::Copy,
-            GroupPhase::Suspended => PairState::Pfus,
-            GroupPhase::TakingOver | GroupPhase::TakenOver => PairState::Ssws,
-            _ => PairState::Psue,
-        },
-        consistent: status.consistent,
-        recovery_point_ns: known.then_some(status.recovery_point.0),
-        rpo_ms: is_copy.then(|| ms_of(status.recovery_point_age_ns)),
-        limit_time_ns: known.then_some(status.limit.0),
-        timeline_now_ns: now.time.0,
-        lag: Lag {
-            seconds: is_copy.then_some(status.recovery_point_age_ns as f64 / 1e9),
-            bytes: Some(status.apply_lag_bytes),
-            records: Some(status.apply_lag_records),
-        },
-        generation: generation_info(status.generation),
-        sequence_scope: status.streams.first().map_or(SequenceScope::Group, |stream| scope_info(stream.scope)),
-        links: group.call.link_names().into_iter().map(str::to_owned).collect(),
-        pairs: pair_names(state, &status.name),
-        streams: status
-            .streams
-            .iter()
-            .map(|stream| StreamInfo {
-                stream: stream.stream.0,
-                link: group.call.link_names().first().map(|link| (*link).to_owned()).unwrap_or_default(),
-                epoch: stream.epoch.0,
-                tip_ns: Some(stream.tip.0),
-                received: stream.run.0,
-                durable: stream.durable.0,
-                announced: stream.announced.0,
-                broken: stream.error.clone(),
-            })
-            .collect(),
-        journal: group.call.journal.clone(),
-        journal_used: (status.journal_bytes > 0)
-            .then(|| status.journal_used_bytes as f64 / status.journal_bytes as f64),
-        throttle_ms: None,
-        reason: status.reason.clone().or_else(|| {
-            status.takeover_step.filter(|_| status.phase == GroupPhase::TakingOver).map(|step| {
-                format!("takeover: {step:?} (each step is durable before the next; a restart goes on by itself)")
-            })
-        }),
-        split_accepted: status.split_accepted,
-    }
-}
-
-fn pair_names(state: &State, group: &str) -> Vec<String> {
-    state.pairs.keys().filter(|(of, _)| of == group).map(|(_, name)| name.clone()).collect()
-}
-
-fn certificate_info(
-    state: &State,
-    group: &str,
-    certificate: &takeover::LossCertificate,
-    clock_error_ns: u64,
-    split_accepted: bool,
-) -> LossCertificate {
-    LossCertificate {
-        group: group.to_owned(),
-        recovery_point_ns: certificate.recovery_point.0,
-        clock_error_ns,
-        generation: generation_info(certificate.generation),
-        streams: certificate
-            .streams
-            .iter()
-            .map(|stream| StreamLoss {
-                stream: stream.stream.0,
-                epoch: stream.epoch.0,
-                last_applied: stream.last_applied.0,
-                seen_not_applied: stream
-                    .seen_not_applied
-                    .iter()
-                    .map(|range| SeqRange { first: *range.start(), last: *range.end() })
-                    .collect(),
-                highest_announced: stream.highest_announced.0,
-            })
-            .collect(),
-        volumes: certificate
-            .volumes
-            .iter()
-            .map(|volume| TakenVolume {
-                name: state
-                    .pairs
-                    .values()
-                    .find(|pair| pair.id == volume.pair)
-                    .map(|pair| pair.call.replica().as_str().to_owned())
-                    .unwrap_or_default(),
-                uuid: Uuid::from_bytes(volume.uuid),
-                nguid: volume.uuid.into(),
-            })
-            .collect(),
-        split_accepted,
     }
 }

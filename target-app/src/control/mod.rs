@@ -10,16 +10,19 @@
 //! | [`bdev`] | block devices |
 //! | [`link`] | links to other systems |
 //! | [`group`] | consistency groups and their takeover |
+//! | [`copying`] | suspend, resync, bookmark and verify of a group |
 //! | [`pair`] | pairs and their replica devices |
 //! | [`nvmf`] | subsystems, namespaces, listeners, hosts |
 //! | [`framework`] | reactors, configuration, log, the process itself |
 
 mod bdev;
+mod copying;
 mod framework;
 mod group;
 mod link;
 mod nvmf;
 mod pair;
+mod shown;
 
 pub use framework::LogLevelSwitch;
 
@@ -27,8 +30,9 @@ use crate::reactor::{ReactorHandle, handle_of};
 use longrun_bdev::Catalog;
 use longrun_bdev::catalog::CatalogError;
 use longrun_copy::engine::OperatorError;
+use longrun_hal::Fd;
 use longrun_nvmf::target::{BdevHandle, TargetConfig};
-use longrun_rpc::methods::nvmf::NvmfCreateTransport;
+use longrun_rpc::methods::nvmf::{NvmfCreateTransport, NvmfSubsystemAddNs};
 use longrun_rpc::methods::{Call, Method};
 use longrun_rpc::{Handler, RpcError};
 use serde_json::Value;
@@ -51,6 +55,10 @@ pub struct State {
     groups: BTreeMap<String, group::GroupEntry>,
     /// By group and name.
     pairs: BTreeMap<(String, String), pair::PairEntry>,
+    /// Listeners of the configuration, bound, whose hosts wait until the start is over.
+    held: Vec<(Fd, SocketAddr)>,
+    /// Namespaces of the configuration that have no device, because their pair could not be taken up.
+    withheld: Vec<NvmfSubsystemAddNs>,
 }
 
 /// What the program gives the control plane to work with.
@@ -137,9 +145,9 @@ impl Control {
             NvmfCreateSubsystem => nvmf_create_subsystem,
             NvmfDeleteSubsystem => nvmf_delete_subsystem,
             NvmfGetSubsystems => nvmf_get_subsystems,
-            NvmfSubsystemAddNs => nvmf_subsystem_add_ns,
+            NvmfSubsystemAddNs => nvmf_subsystem_add_ns(caller),
             NvmfSubsystemRemoveNs => nvmf_subsystem_remove_ns,
-            NvmfSubsystemAddListener => nvmf_subsystem_add_listener,
+            NvmfSubsystemAddListener => nvmf_subsystem_add_listener(caller),
             NvmfSubsystemRemoveListener => nvmf_subsystem_remove_listener,
             NvmfSubsystemAddHost => nvmf_subsystem_add_host,
             NvmfSubsystemRemoveHost => nvmf_subsystem_remove_host,
@@ -164,6 +172,10 @@ impl Control {
             GroupCreate => group_create,
             GroupDelete => group_delete,
             GroupGet => group_get,
+            GroupSuspend => group_suspend,
+            GroupResync => group_resync,
+            GroupBookmark => group_bookmark,
+            GroupVerify => group_verify,
             GroupTakeover => group_takeover,
             PairCreate => pair_create(caller),
             PairDelete => pair_delete,

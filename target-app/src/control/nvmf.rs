@@ -1,7 +1,7 @@
 //! The NVMe-oF target: transport, subsystems, namespaces, listeners, hosts, and what is connected.
 
 use super::bdev::TICK_RATE_HZ;
-use super::{Control, State, catalog_error};
+use super::{Caller, Control, State, catalog_error};
 use longrun_bdev::catalog::{Entry, Holder, Kind};
 use longrun_bdev::{BdevId, IoType};
 use longrun_nvmf::target::{
@@ -97,6 +97,7 @@ impl Control {
         let mut state = self.state().await;
         let subsystem = Arc::clone(subsystem_of(&state, &call.nqn)?);
         state.target.remove_subsystem(&subsystem.nqn);
+        state.withheld.retain(|withheld| withheld.nqn != call.nqn);
         for namespace in subsystem.namespaces.values() {
             release_namespace(&mut state, &call.nqn, namespace);
         }
@@ -131,10 +132,23 @@ impl Control {
         Ok(std::iter::once(discovery).chain(all.filter(wanted)).collect())
     }
 
-    pub(super) async fn nvmf_subsystem_add_ns(&self, call: &NvmfSubsystemAddNs) -> Result<u32, RpcError> {
+    pub(super) async fn nvmf_subsystem_add_ns(
+        &self,
+        call: &NvmfSubsystemAddNs,
+        caller: Caller,
+    ) -> Result<u32, RpcError> {
         let mut state = self.state().await;
         let subsystem = Arc::clone(subsystem_of(&state, &call.nqn)?);
         let given = &call.namespace;
+        if caller == Caller::Configuration && state.lacks_device(&given.bdev_name) {
+            tracing::warn!(
+                "namespace of {} without a device: the pair that makes {} was not taken up; pair_get says why",
+                call.nqn,
+                given.bdev_name
+            );
+            state.withheld.push(call.clone());
+            return Ok(given.nsid.unwrap_or(0));
+        }
         let nsid = match given.nsid.filter(|nsid| *nsid != 0) {
             Some(nsid) if nsid > subsystem.namespaces_max => {
                 return Err(RpcError::invalid_params(format!(
@@ -199,7 +213,13 @@ impl Control {
         Ok(true)
     }
 
-    pub(super) async fn nvmf_subsystem_add_listener(&self, call: &NvmfSubsystemAddListener) -> Result<bool, RpcError> {
+    /// In a configuration the listener is bound, and hosts that come wait to be served until [`Control::admit_hosts`]:
+    /// before that they might see a volume under an identity that it no longer has.
+    pub(super) async fn nvmf_subsystem_add_listener(
+        &self,
+        call: &NvmfSubsystemAddListener,
+        caller: Caller,
+    ) -> Result<bool, RpcError> {
         let mut state = self.state().await;
         if let Some(ana_state) = call.ana_state.filter(|ana_state| *ana_state != AnaState::Optimized) {
             return Err(RpcError::not_supported(format!(
@@ -227,7 +247,10 @@ impl Control {
                     format!("cannot listen on {address}: {error}; is the address this machine's and the port free?"),
                 )
             })?;
-            self.reactor(0).call(move |reactor| reactor.listen(socket, address)).await;
+            match caller {
+                Caller::Operator => self.reactor(0).call(move |reactor| reactor.listen(socket, address)).await,
+                Caller::Configuration => state.held.push((socket, address)),
+            }
         }
         *state.listeners.entry(address).or_default() += 1;
         match &nqn {
@@ -275,7 +298,17 @@ impl Control {
         *users -= 1;
         if *users == 0 {
             state.listeners.remove(&address);
+            state.held.retain(|(_, held)| *held != address);
             self.reactor(0).call(move |reactor| reactor.unlisten(address)).await;
+        }
+    }
+
+    /// Serves hosts at the listeners of the configuration, those that have come meanwhile too.
+    pub async fn admit_hosts(&self) {
+        let mut state = self.state().await;
+        let held = std::mem::take(&mut state.held);
+        for (socket, address) in held {
+            self.reactor(0).call(move |reactor| reactor.listen(socket, address)).await;
         }
     }
 
@@ -421,6 +454,11 @@ impl Control {
 }
 
 impl State {
+    /// Whether this is the name of a replica device that is not there, because its pair could not be taken up.
+    fn lacks_device(&self, bdev: &str) -> bool {
+        self.pairs.values().any(|pair| pair.replica.is_none() && pair.call.replica().as_str() == bdev)
+    }
+
     /// Whether hosts may use a bdev now: the volumes of a secondary wait for takeover.
     fn namespace_state(&self, entry: &Entry) -> NamespaceState {
         if entry.kind == Kind::Replica && self.is_untaken_secondary(entry.id) {

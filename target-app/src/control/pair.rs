@@ -1,17 +1,19 @@
 //! Pairs and their replica devices.
 
-use super::group::{group_of, is_established, ms_of, state_info};
+use super::group::{group_of, present_group};
+use super::shown::{primary_pair, secondary_pair};
 use super::{Caller, Control, State, catalog_error, operator_error};
 use crate::reactor::Ended;
 use longrun_bdev::BdevId;
-use longrun_bdev::catalog::{Entry, Kind, Spec};
+use longrun_bdev::catalog::{Created, Entry, Kind, Spec};
+use longrun_bdev::device::Device;
 use longrun_copy::engine::OperatorError;
-use longrun_copy::primary::{self, PairConfig as PrimaryPair};
-use longrun_copy::secondary::{self, PairConfig as SecondaryPair};
-use longrun_copy::types::{GroupId, Initial, Now, PairId, VolumeId};
+use longrun_copy::primary::PairConfig as PrimaryPair;
+use longrun_copy::secondary::PairConfig as SecondaryPair;
+use longrun_copy::types::{self, GroupId, PairId, VolumeId};
 use longrun_rpc::RpcError;
 use longrun_rpc::methods::group::Role;
-use longrun_rpc::methods::pair::{PairCreate, PairDelete, PairGet, PairInfo, Waiting};
+use longrun_rpc::methods::pair::{Initial, PairCreate, PairDelete, PairGet, PairInfo, PairState};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -21,9 +23,9 @@ pub struct PairEntry {
     pub call: PairCreate,
     /// Its identifier.
     pub id: PairId,
-    /// The device that hosts see.
-    pub replica: BdevId,
-    /// Why the engine has given the pair up, while its replica device is still there to be deleted.
+    /// The device that hosts see; none for a pair of the configuration whose volume could not be had.
+    pub replica: Option<BdevId>,
+    /// Why the pair could not be taken up at the start, or why the engine gave it up, until it is deleted.
     pub failed: Option<String>,
 }
 
@@ -33,7 +35,12 @@ const REPLICA_NAMESPACE: Uuid = Uuid::from_u128(0x6c6f_6e67_7275_6e00_8000_7061_
 impl Control {
     pub(super) async fn pair_create(self: &Arc<Self>, call: &PairCreate, caller: Caller) -> Result<String, RpcError> {
         let name = call.name.as_str().to_owned();
-        let ended = self.begin_pair(call).await?;
+        let ended = match self.begin_pair(call, caller).await {
+            Ok(Some(ended)) => ended,
+            // Not taken up, and noted so.
+            Ok(None) => return Ok(name),
+            Err(error) => return Err(error),
+        };
         // Of a group that was taken over, the volume must never be seen under its former identity.
         self.notice_takeovers().await;
         match caller {
@@ -74,9 +81,13 @@ impl Control {
     }
 
     /// Claims the volume, makes the replica device, and has the engine begin.
-    async fn begin_pair(&self, call: &PairCreate) -> Result<Ended, RpcError> {
+    ///
+    /// A pair of the configuration that cannot be taken up does not stop the start: it stays with its reason, for
+    /// `pair_get` and `pair_delete`, and `None` is returned. With the start stopped nothing at all would be served, and
+    /// nobody could be asked why.
+    async fn begin_pair(&self, call: &PairCreate, caller: Caller) -> Result<Option<Ended>, RpcError> {
         let mut state = self.state().await;
-        let group = group_of(&state, &call.group)?;
+        let group = present_group(&state, &call.group)?;
         let key = (call.group.clone(), call.name.as_str().to_owned());
         if state.pairs.contains_key(&key) {
             return Err(RpcError::exists("pair", call.name.as_str()));
@@ -88,10 +99,57 @@ impl Control {
                 group.call.link_names().join(", ")
             )));
         }
-        let (core, group_id, role) = (group.core, group.id, group.call.role);
+        let (core, role) = (group.core, group.call.role);
+        let id = PairId::of_name(GroupId::of_name(&call.group), &key.1);
+        let refused = |replica, error: RpcError| match caller {
+            Caller::Operator => Err(error),
+            Caller::Configuration => {
+                tracing::warn!("pair {} of group {} is not taken up: {}", key.1, key.0, error.message);
+                Ok(PairEntry { call: call.clone(), id, replica, failed: Some(error.message) })
+            }
+        };
+        let (base, created) = match self.make_replica(&mut state, call, core, role).await {
+            Ok(made) => made,
+            Err(error) => {
+                let entry = refused(None, error)?;
+                state.pairs.insert(key, entry);
+                return Ok(None);
+            }
+        };
+        let replica = created.device.id();
+        let began = self.begin_in_engine(&state, call, core, role, &base, created.device).await;
+        match began {
+            Ok(ended) => {
+                state.pairs.insert(key, PairEntry { call: call.clone(), id, replica: Some(replica), failed: None });
+                Ok(Some(ended))
+            }
+            Err(error) => match refused(Some(replica), operator_error(error)) {
+                // The device stays, so that its namespaces keep their place; it answers that the pair is not there.
+                Ok(entry) => {
+                    state.pairs.insert(key, entry);
+                    Ok(None)
+                }
+                Err(error) => {
+                    if let Some(entry) = state.catalog.get(replica).cloned() {
+                        drop(self.take_device(&entry).await);
+                        state.catalog.remove(replica);
+                    }
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// Makes the replica device on the volume, with both at home on the group's core. Answers the volume and the device.
+    async fn make_replica(
+        &self,
+        state: &mut State,
+        call: &PairCreate,
+        core: usize,
+        role: Role,
+    ) -> Result<(Entry, Created), RpcError> {
         let base = state.catalog.free(&call.volume).map_err(catalog_error)?.clone();
-        let volatile = state.is_volatile(&base);
-        self.move_home(&mut state, &base, core).await?;
+        self.move_home(state, &base, core).await?;
         let uuid_name = format!("{}/{}/{}", role_name(role), call.group, call.name.as_str());
         let spec = Spec::Replica {
             name: call.replica().as_str().to_owned(),
@@ -101,22 +159,40 @@ impl Control {
             uuid: Uuid::new_v5(&REPLICA_NAMESPACE, format!("{uuid_name}/{}", base.uuid).as_bytes()),
         };
         let created = state.catalog.create(spec, core as u32).map_err(catalog_error)?;
-        let replica = created.device.id();
-        let initial = if call.declared_identical() { Initial::Identical } else { Initial::Empty };
-        let began = match role {
+        Ok((base, created))
+    }
+
+    async fn begin_in_engine(
+        &self,
+        state: &State,
+        call: &PairCreate,
+        core: usize,
+        role: Role,
+        base: &Entry,
+        device: Device,
+    ) -> Result<Ended, OperatorError> {
+        let name = call.name.as_str().to_owned();
+        let (volume, geometry, volatile) = (VolumeId(base.id.0), base.geometry, state.is_volatile(base));
+        let initial = match call.initial() {
+            Initial::Empty => types::Initial::Empty,
+            Initial::Identical => types::Initial::Identical,
+            Initial::Copy => types::Initial::Copy,
+            Initial::CopyDifferences => types::Initial::CopyDifferences,
+        };
+        match role {
             Role::Primary => {
                 let config = PrimaryPair {
-                    group: group_id,
-                    name: key.1.clone(),
-                    volume: VolumeId(base.id.0),
-                    geometry: base.geometry,
+                    group: GroupId::of_name(&call.group),
+                    name,
+                    volume,
+                    geometry,
                     remote_volume: call.remote_volume.clone().unwrap_or_default(),
                     initial,
                     volatile,
                 };
                 self.reactor(core)
                     .call(move |reactor| {
-                        reactor.core().0.install(created.device);
+                        reactor.core().0.install(device);
                         reactor.operate(|engine, now, world, ticket| {
                             let (primary, mut world) = engine.primary(world);
                             primary.pair_create(now, config, ticket, &mut world).map(|_| ())
@@ -127,37 +203,22 @@ impl Control {
             Role::Secondary => {
                 let config = SecondaryPair {
                     group: call.group.clone(),
-                    name: key.1.clone(),
-                    volume: VolumeId(base.id.0),
+                    name,
+                    volume,
                     volume_name: call.volume.clone(),
-                    geometry: base.geometry,
+                    geometry,
                     initial,
                     volatile,
                 };
                 self.reactor(core)
                     .call(move |reactor| {
-                        reactor.core().0.install(created.device);
+                        reactor.core().0.install(device);
                         reactor.operate(|engine, now, world, ticket| {
                             let (secondary, mut world) = engine.secondary(world);
                             secondary.pair_create(now, config, ticket, &mut world).map(|_| ())
                         })
                     })
                     .await
-            }
-        };
-        let entry = state.catalog.get(replica).cloned();
-        match (began, entry) {
-            (Ok(ended), _) => {
-                let id = PairId::of_name(GroupId::of_name(&call.group), &key.1);
-                state.pairs.insert(key, PairEntry { call: call.clone(), id, replica, failed: None });
-                Ok(ended)
-            }
-            (Err(error), entry) => {
-                if let Some(entry) = entry {
-                    drop(self.take_device(&entry).await);
-                    state.catalog.remove(replica);
-                }
-                Err(operator_error(error))
             }
         }
     }
@@ -172,13 +233,18 @@ impl Control {
     /// Removes a pair that the engine has forgotten, with its replica device. Changes nothing while somebody holds the
     /// device: a namespace or a bdev must not be left standing on nothing.
     async fn forget_pair(&self, group: &str, name: &str) -> Result<(), RpcError> {
-        let mut state = self.state().await;
         let key = (group.to_owned(), name.to_owned());
-        let Some(replica) = state.pairs.get(&key).map(|pair| pair.replica) else { return Ok(()) };
-        if let Some(entry) = state.catalog.get(replica).cloned() {
-            state.catalog.check_delete(&entry.name, Some(Kind::Replica)).map_err(catalog_error)?;
-            drop(self.take_device(&entry).await?);
-            state.catalog.remove(replica);
+        let mut state = self.state().await;
+        let Some(pair) = state.pairs.get(&key) else { return Ok(()) };
+        let replica = pair.replica.and_then(|replica| state.catalog.get(replica)).map(|entry| entry.name.clone());
+        match replica {
+            Some(replica) => {
+                state = self.take_and_remove(state, &replica, Kind::Replica).await?;
+            }
+            None => {
+                let device = pair.call.replica().as_str().to_owned();
+                state.withheld.retain(|withheld| withheld.namespace.bdev_name != device);
+            }
         }
         state.pairs.remove(&key);
         Ok(())
@@ -189,8 +255,7 @@ impl Control {
             let state = self.state().await;
             let group = group_of(&state, &call.group)?;
             let pair = pair_of(&state, &call.group, &call.name)?;
-            let entry = state.catalog.get(pair.replica);
-            if let Some(entry) = entry {
+            if let Some(entry) = pair.replica.and_then(|replica| state.catalog.get(replica)) {
                 state.catalog.check_delete(&entry.name, Some(Kind::Replica)).map_err(catalog_error)?;
             }
             let (id, role) = (pair.id, group.call.role);
@@ -243,8 +308,8 @@ impl Control {
                 group: group_name.clone(),
                 name: name.clone(),
                 role,
-                state: longrun_rpc::methods::pair::PairState::Smpl,
-                consistent: true,
+                state: PairState::Smpl,
+                consistent: false,
                 rpo_ms: None,
                 reason: None,
                 waiting: None,
@@ -255,9 +320,17 @@ impl Control {
                 size_bytes: base.map_or(0, |base| base.geometry.bytes()),
                 pending_bytes: None,
                 pending_records: None,
+                dirty_bytes: None,
+                missing_bytes: None,
+                copy: None,
+                verify: None,
                 counters: None,
             };
-            let forgotten = PairInfo { reason: pair.failed.clone(), ..base_of_info.clone() };
+            let forgotten = PairInfo {
+                state: if pair.failed.is_some() { PairState::Psue } else { PairState::Smpl },
+                reason: pair.failed.clone(),
+                ..base_of_info.clone()
+            };
             let info = self
                 .reactor(group.core)
                 .call(move |reactor| {
@@ -265,11 +338,11 @@ impl Control {
                         Role::Primary => {
                             let (primary, world) = engine.primary(world);
                             let group = primary.group_status(now, group_id, &world);
-                            primary.pair_status(now, id).map(|status| primary_info(base_of_info, now, &status, group))
+                            primary.pair_status(now, id).map(|status| primary_pair(base_of_info, now, &status, group))
                         }
                         Role::Secondary => {
                             let (secondary, _) = engine.secondary(world);
-                            secondary.pair_status(now, id).map(|status| secondary_info(base_of_info, &status))
+                            secondary.pair_status(now, id).map(|status| secondary_pair(base_of_info, &status))
                         }
                     })
                 })
@@ -303,7 +376,7 @@ impl State {
     }
 
     fn base_of(&self, pair: &PairEntry) -> Option<&Entry> {
-        self.catalog.get(self.catalog.get(pair.replica)?.base?)
+        self.catalog.get(self.catalog.get(pair.replica?)?.base?)
     }
 }
 
@@ -319,42 +392,4 @@ fn pair_of<'a>(state: &'a State, group: &str, name: &str) -> Result<&'a PairEntr
         .pairs
         .get(&(group.to_owned(), name.to_owned()))
         .ok_or_else(|| RpcError::not_found(&format!("pair of group {group}"), name, "pair_get"))
-}
-
-fn primary_info(
-    info: PairInfo,
-    now: Now,
-    status: &primary::PairStatus,
-    group: Option<primary::GroupStatus>,
-) -> PairInfo {
-    let stream = group
-        .as_ref()
-        .and_then(|group| group.streams.iter().find(|stream| stream.stream == status.stream))
-        .map(|stream| stream.backlog);
-    let waiting = status.waiting.as_ref().map(|waiting| Waiting {
-        owner: waiting.owner.to_owned(),
-        since_ms: now.mono.since_ns(waiting.since) / 1_000_000,
-        timeout_ms: waiting.timeout.map(|timeout| timeout.since_ns(now.mono) / 1_000_000),
-        reason: waiting.reason.clone(),
-    });
-    PairInfo {
-        state: state_info(status.state),
-        consistent: is_established(status.state),
-        rpo_ms: group.and_then(|group| group.lag_ns).filter(|_| is_established(status.state)).map(ms_of),
-        reason: status.reason.clone(),
-        waiting,
-        pending_bytes: stream.map(|backlog| backlog.bytes),
-        pending_records: stream.map(|backlog| backlog.records),
-        ..info
-    }
-}
-
-fn secondary_info(info: PairInfo, status: &secondary::PairStatus) -> PairInfo {
-    PairInfo {
-        state: state_info(status.state),
-        consistent: status.consistent,
-        rpo_ms: (status.recovery_point.0 != 0 && status.uuid.is_none()).then(|| ms_of(status.recovery_point_age_ns)),
-        reason: status.reason.clone(),
-        ..info
-    }
 }

@@ -130,6 +130,7 @@ async fn serve(
         let text = std::fs::read(path).map_err(|error| failed(format!("{error}; give a file that exists")))?;
         control.configure(&text).await.map_err(failed)?;
     }
+    tokio::spawn(admit_hosts(Arc::clone(control)));
     tokio::spawn(watch_takeovers(Arc::clone(control)));
     let server = Server::bind(&options.rpc_socket, Arc::new(Operators(Arc::clone(control))))?;
     tracing::info!("serving; RPC socket {}", server.path().display());
@@ -143,6 +144,29 @@ async fn serve(
         })
         .await;
     Ok(())
+}
+
+/// How long hosts wait at a start for groups that do not know yet whether they were taken over.
+const ADMIT_WITHIN: Duration = Duration::from_secs(30);
+const ADMIT_LOOK: Duration = Duration::from_millis(20);
+
+/// Serves hosts once every volume shows the identity that it has: *a takeover is finished by the restart; a host that had
+/// connected a moment before has seen the volume under its old name, and mounts the past as if it were the present.*
+async fn admit_hosts(control: Arc<Control>) {
+    let since = Instant::now();
+    loop {
+        let undecided = control.undecided_groups().await;
+        if undecided.is_empty() {
+            break;
+        }
+        if since.elapsed() > ADMIT_WITHIN {
+            tracing::warn!("hosts are served, but not the volumes of {}: group_get says why", undecided.join(", "));
+            break;
+        }
+        tokio::time::sleep(ADMIT_LOOK).await;
+    }
+    control.notice_takeovers().await;
+    control.admit_hosts().await;
 }
 
 /// A takeover that a crash interrupted is finished by the engine at the next start; its volumes' identities follow here.
