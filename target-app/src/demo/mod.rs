@@ -10,6 +10,7 @@
 //! readings of the host's clock; [`clock::TimelineMap`] makes of that where the recovery point is on the host's clock and how
 //! far it may be off, which together with the engine's own bound is the checker's clock error.
 
+pub mod children;
 pub mod clock;
 pub mod connection;
 pub mod host;
@@ -36,6 +37,7 @@ use serde_json::json;
 
 use crate::cli::args::DemoArgs;
 
+use children::Children;
 use clock::HostClock;
 use host::{Host, HostOptions, Namespace};
 use observer::Observer;
@@ -163,11 +165,12 @@ pub fn run(args: &DemoArgs) -> ExitCode {
 
 fn demonstrate(options: &Options, status: &Status) -> Result<Report, Error> {
     let directory = tempfile::Builder::new().prefix("longrun-demo-").tempdir()?;
+    let children = Children::of(directory.path().to_owned())?;
     status.say("starting two systems with a bad network between them");
     let start = |name: &'static str| -> Result<System, Error> {
         let directory = directory.path().join(name);
         std::fs::create_dir(&directory)?;
-        Ok(System::start(name, &directory, processors(name))?)
+        Ok(System::start(name, &directory, processors(name), &children)?)
     };
     let mut primary = start("primary")?;
     let mut secondary = start("secondary")?;

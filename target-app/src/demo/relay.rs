@@ -116,9 +116,14 @@ impl Relay {
         self.facing[1]
     }
 
-    /// Drops everything from now on, for good.
+    /// Drops everything from now on.
     pub fn cut(&self) {
         self.shared.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends a cut.
+    pub fn mend(&self) {
+        self.shared.cut.store(false, Ordering::Relaxed);
     }
 
     /// What it has done so far.

@@ -5,12 +5,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use longrun_rpc::types::PublicKey;
 use longrun_rpc::{Client, ClientError};
 use serde_json::{Value, json};
 
+use super::children::Children;
 use crate::identity::{self, IdentityError};
 
 /// How long a process may take until its RPC socket answers.
@@ -59,6 +61,7 @@ pub enum SystemError {
 pub struct System {
     name: &'static str,
     child: Child,
+    children: Arc<Children>,
     socket: PathBuf,
     log: PathBuf,
     directory: PathBuf,
@@ -74,7 +77,12 @@ impl System {
     /// # Errors
     ///
     /// If it cannot be started or does not answer.
-    pub fn start(name: &'static str, directory: &Path, processors: &str) -> Result<System, SystemError> {
+    pub fn start(
+        name: &'static str,
+        directory: &Path,
+        processors: &str,
+        children: &Arc<Children>,
+    ) -> Result<System, SystemError> {
         let failed = |doing: &str| {
             let doing = format!("{doing} of the {name} system");
             move |source| SystemError::Io { doing, source }
@@ -89,7 +97,8 @@ impl System {
         let errors = output.try_clone().map_err(failed("create the log"))?;
         let program = std::env::current_exe().map_err(failed("find the program"))?;
         let socket = place("rpc.sock");
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg("serve")
             .arg("--config")
             .arg(&config)
@@ -100,11 +109,11 @@ impl System {
             .args(["--cores", processors])
             .stdin(Stdio::null())
             .stdout(output)
-            .stderr(errors)
-            .spawn()
-            .map_err(failed("start the process"))?;
+            .stderr(errors);
         let link = free_udp_port().map_err(failed("find a UDP port"))?;
-        let system = System { name, child, socket, log, directory: directory.to_owned(), link, key_file, key };
+        let child = children.start(&mut command).map_err(failed("start the process"))?;
+        let (children, directory) = (Arc::clone(children), directory.to_owned());
+        let system = System { name, child, children, socket, log, directory, link, key_file, key };
         system.client()?;
         Ok(system)
     }
@@ -229,17 +238,14 @@ impl System {
     /// If the kernel refuses.
     pub fn kill(&mut self) -> Result<(), SystemError> {
         let doing = || format!("kill the {} system", self.name);
-        self.child.kill().map_err(|source| SystemError::Io { doing: doing(), source })?;
-        self.child.wait().map_err(|source| SystemError::Io { doing: doing(), source })?;
-        Ok(())
+        self.children.end(&mut self.child).map_err(|source| SystemError::Io { doing: doing(), source })
     }
 }
 
 impl Drop for System {
     fn drop(&mut self) {
         // It may be gone already; there is nobody to tell otherwise.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.children.end(&mut self.child);
     }
 }
 
