@@ -310,6 +310,11 @@ impl DirtyMap {
         sweep
     }
 
+    /// Whether there is a mark that a sweep may clear some time.
+    pub fn may_clear(&self) -> bool {
+        !self.hot.is_empty()
+    }
+
     /// Clears every mark. The caller knows that both sides hold the same, durably, and that no write is in flight.
     pub fn clear_all(&mut self) {
         assert!(self.missing.count() == 0 && self.hot.values().all(|hot| hot.in_flight == 0), "cleared what is needed");

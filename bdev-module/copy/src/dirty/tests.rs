@@ -116,15 +116,27 @@ fn a_copied_region_counts_as_written_at_the_copys_stamp() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Begin { lba: u64, blocks: u32 },
+    Begin {
+        lba: u64,
+        blocks: u32,
+    },
     /// A write whose marks are durable is stamped or not, and submitted.
-    Submit { nth: usize, stamp: bool },
-    End { nth: usize },
+    Submit {
+        nth: usize,
+        stamp: bool,
+    },
+    End {
+        nth: usize,
+    },
     Ask,
     Durable,
     FlushBegins,
-    FlushEnds { nth: usize },
-    Acknowledge { by: u64 },
+    FlushEnds {
+        nth: usize,
+    },
+    Acknowledge {
+        by: u64,
+    },
     Sweep,
     Copy,
     Suspend,
@@ -208,7 +220,8 @@ impl Model {
         };
         let Some(region) = map.missing.iter_from(0).find(|region| !is_busy(region)) else { return };
         self.given += 1;
-        let writes = self.writes.iter().enumerate().filter(|(_, write)| write.submitted && write.regions().contains(&region));
+        let writes =
+            self.writes.iter().enumerate().filter(|(_, write)| write.submitted && write.regions().contains(&region));
         self.copies.push((self.given, region, writes.map(|(nth, _)| nth).collect()));
         map.copied(Mono(0), region, Some((EPOCH, Seq(self.given))));
     }

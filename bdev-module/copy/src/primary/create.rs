@@ -2,12 +2,14 @@
 
 use super::budget::BudgetKey;
 use super::group::{Group, Life};
+use super::marks::{self, Tending};
 use super::meta::{GroupRecord, PairRecord, StreamMark, group_key, pair_key, stream_key};
 use super::pair::{Pair, Phase};
 use super::stream::{Membership, Numbers, Stream};
 use super::suspend::FirstMissed;
 use super::{GroupConfig, PairConfig, Primary, Stopping, Up, Wait};
 use crate::blank::{BlankCheck, Verdict};
+use crate::dirty::{self, DirtyMap};
 use crate::engine::OperatorError;
 use crate::message::Content;
 use crate::overlap::OverlapQueue;
@@ -142,8 +144,8 @@ impl<M: Memory> Primary<M> {
             )));
         }
         match known {
-            Some(PairRecord { suspended, .. }) => {
-                self.take_up(now, id, config, suspended, ports)?;
+            Some(record) => {
+                self.take_up(now, id, config, record, ports)?;
                 ports.answer_operator(ticket, Ok(OperatorAnswer::PairCreated(id)));
             }
             None => self.begin_pair(now, id, config, ticket, ports)?,
@@ -158,15 +160,19 @@ impl<M: Memory> Primary<M> {
         now: Now,
         id: PairId,
         config: PairConfig,
-        suspended: Option<String>,
+        record: PairRecord,
         ports: &mut impl Up<M>,
     ) -> Result<(), OperatorError> {
+        let PairRecord { suspended, region_bytes, .. } = record;
+        let dirty = marks::load::<M>(id, config.geometry, region_bytes, ports)?;
         let group_id = config.group;
         let group = &self.groups[&group_id];
         let goes_on = suspended.is_none() && group.is_running() && group.fenced.is_none();
         let stream = self.stream_id(&group.config, group_id, id);
         let is_lost = goes_on && config.volatile;
         let fault = match goes_on && !is_lost {
+            // Something may lack there, or here.
+            true if !dirty.is_clean() => Some(StreamFault::Unclean(None)),
             true => self.join_stream(now, stream, group_id, true, ports).err(),
             false => None,
         };
@@ -179,7 +185,7 @@ impl<M: Memory> Primary<M> {
             None => Phase::Member,
         };
         let name = config.name.clone();
-        self.insert_pair(now, id, config, stream, Content::Established, phase, None);
+        self.insert_pair(now, id, config, stream, Content::Established, phase, None, (dirty, region_bytes));
         let reason = match fault {
             _ if is_lost => "the volume is in memory and lost its content with the process; delete the pair at both \
                              sides and create it anew"
@@ -229,7 +235,13 @@ impl<M: Memory> Primary<M> {
             Initial::Identical => (Content::DeclaredIdentical, Phase::Opening, Some(deadline)),
             _ => (Content::Empty, Phase::Checking(BlankCheck::new(config.volume, config.geometry)), None),
         };
-        self.insert_pair(now, id, config, stream, content, phase, Some((ticket, until)));
+        let region_bytes = dirty::region_bytes(config.geometry);
+        let dirty = DirtyMap::new(config.geometry, region_bytes);
+        for key in marks::kept_chunks::<M>(id, &dirty, ports) {
+            // Of a pair of this name that is no more.
+            self.keep(&key, &[], Wait::Note, ports);
+        }
+        self.insert_pair(now, id, config, stream, content, phase, Some((ticket, until)), (dirty, region_bytes));
         self.poll_check(id, ports);
         Ok(())
     }
@@ -244,6 +256,7 @@ impl<M: Memory> Primary<M> {
         content: Content,
         phase: Phase,
         ticket: Option<(Ticket, Option<Mono>)>,
+        (dirty, region_bytes): (DirtyMap, u64),
     ) {
         let serial = self.next_serial();
         let group = self.groups.get_mut(&config.group).expect("looked up by the caller");
@@ -258,6 +271,10 @@ impl<M: Memory> Primary<M> {
             ticket,
             leaving: None,
             overlap: OverlapQueue::new(),
+            dirty,
+            region_bytes,
+            marking: VecDeque::new(),
+            tending: Tending::default(),
             parked: VecDeque::new(),
             parked_since: None,
             requests: 0,
@@ -385,7 +402,7 @@ impl<M: Memory> Primary<M> {
 }
 
 /// A value from metadata, or `None` if there is none.
-fn recalled<M: Memory, T>(
+pub(super) fn recalled<M: Memory, T>(
     key: &str,
     decode: impl FnOnce(&[u8]) -> Option<T>,
     ports: &impl Up<M>,

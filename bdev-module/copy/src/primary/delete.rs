@@ -1,11 +1,12 @@
 //! Pairs and groups end, and the whole engine comes to a clean stop.
 
 use super::group::{CLOSED_MAX, Life};
+use super::marks::kept_chunks;
 use super::meta::{ClosedStream, StreamMark, group_key, pair_key, stream_key};
 use super::pair::Phase;
 use super::request::Stage;
 use super::stream::Numbers;
-use super::{Primary, Stopping, Up, Wait};
+use super::{Primary, Stopping, Up, Wait, Work};
 use crate::engine::OperatorError;
 use crate::message::Message;
 use crate::ports::{DeviceError, HostError, LocalIo, Memory, OperatorAnswer, Ticket};
@@ -145,9 +146,13 @@ impl<M: Memory> Primary<M> {
         let is_ghost = |stage: &Stage<M>| matches!(stage, Stage::Ghost);
         self.requests.retain(|_, request| !(request.pair_serial == pair.serial && is_ghost(&request.stage)));
         let requests = &self.requests;
-        self.ready.retain(|key| requests.contains(*key));
+        self.ready.retain(|Work::Host(key)| requests.contains(*key));
         self.out_of_lease.retain(|key| requests.contains(*key));
+        // First the record: without it the chunks mean nothing.
         self.keep(&pair_key(id), &[], Wait::Note, ports);
+        for key in kept_chunks::<M>(id, &pair.dirty, ports) {
+            self.keep(&key, &[], Wait::Note, ports);
+        }
         let group_id = pair.config.group;
         let group = self.groups.get_mut(&group_id).expect("a pair's group exists");
         group.pairs.remove(&id);
@@ -299,7 +304,22 @@ impl<M: Memory> Primary<M> {
             ));
         }
         if stream.flushes == 0 && !stream.flush_failed {
+            self.clear_drained(id, ports);
             self.keep_drained(id, ports);
+        }
+    }
+
+    /// Both sites hold the same on their disks: marks are not needed any more. Made durable before "drained" is: a start
+    /// that finds that finds no marks.
+    fn clear_drained(&mut self, id: StreamId, ports: &mut impl Up<M>) {
+        let pairs: Vec<PairId> =
+            self.pairs.iter().filter(|(_, pair)| pair.stream == id).map(|(pair, _)| *pair).collect();
+        for pair in pairs {
+            let dirty = &mut self.pairs.get_mut(&pair).expect("just listed").dirty;
+            if dirty.missing_bytes() == 0 {
+                dirty.clear_all();
+                self.keep_marks_of(pair, ports);
+            }
         }
     }
 

@@ -1,13 +1,14 @@
 //! The life of a host's request.
 //!
-//! A write takes its place in the overlap order, is stamped, and in the same step goes to the local device and to its
+//! A write takes its place in the overlap order, its regions are marked durably, it is stamped, and in the same step goes to the local device and to its
 //! stream. Its answer waits for the local device, then until the timeline is past the stamp by the clock error bound
 //! (so that whatever the host does next is stamped later, on any core or system), then for the throttle.
 
 use super::group::Life;
 use super::pair::Phase;
 use super::request::{Change, Repair, Request, Stage};
-use super::{Primary, Stopping, Up, Wait};
+use super::{Primary, Stopping, Up, Wait, Work};
+use crate::dirty::FlushNumber;
 use crate::ports::{DeviceError, HostError, HostIo, HostToken, LocalIo, Memory};
 use crate::stamp::Numbering;
 use crate::types::{Extent, LinkId, Now, PairId, Record, RecordHead, Stamp, StreamId, Time};
@@ -50,8 +51,12 @@ impl<M: Memory> Primary<M> {
             return ports.complete_host(token, Err(error), buf);
         }
         match io {
-            HostIo::Read { extent, buf } => self.pass(id, extent, LocalIo::Read { extent, buf }, token, ports),
-            HostIo::Flush => self.pass(id, Extent { lba: 0, blocks: 1 }, LocalIo::Flush, token, ports),
+            HostIo::Read { extent, buf } => self.pass(id, extent, LocalIo::Read { extent, buf }, None, token, ports),
+            HostIo::Flush => {
+                // It serves the dirty marks as well.
+                let flush = self.pairs.get_mut(&id).map(|pair| pair.dirty.flush_begins());
+                self.pass(id, Extent { lba: 0, blocks: 1 }, LocalIo::Flush, flush, token, ports);
+            }
             HostIo::Write { extent, data, fua } => {
                 self.admit(now, id, extent, Change::Write { data, fua }, token, ports);
             }
@@ -78,7 +83,17 @@ impl<M: Memory> Primary<M> {
         let pair = self.pairs.get_mut(&id).expect("looked up by the caller");
         pair.requests += 1;
         let pair_serial = pair.serial;
-        self.requests.insert(Request { token, pair: id, pair_serial, serial, extent, is_write, place: None, stage })
+        self.requests.insert(Request {
+            token,
+            pair: id,
+            pair_serial,
+            serial,
+            extent,
+            is_write,
+            place: None,
+            stage,
+            is_held: false,
+        })
     }
 
     /// A read or flush: straight to the device. A flush covers the writes that were answered before it, and these have
@@ -88,10 +103,11 @@ impl<M: Memory> Primary<M> {
         id: PairId,
         extent: Extent,
         io: LocalIo<M::Buf, M::Shared>,
+        flush: Option<FlushNumber>,
         token: HostToken,
         ports: &mut impl Up<M>,
     ) {
-        let key = self.new_request(id, extent, token, false, Stage::Passing);
+        let key = self.new_request(id, extent, token, false, Stage::Passing { flush });
         let volume = self.pairs[&id].config.volume;
         let token = self.token(Wait::Request(key));
         ports.local(volume, io, token);
@@ -115,7 +131,7 @@ impl<M: Memory> Primary<M> {
         }
         let key = self.new_request(id, extent, token, true, Stage::Waiting(change));
         let pair = self.pairs.get_mut(&id).expect("looked up above");
-        let (place, is_first) = pair.overlap.arrive(extent, key);
+        let (place, is_first) = pair.overlap.arrive(extent, Work::Host(key));
         self.requests[key].place = Some(place);
         if is_first {
             self.issue(now, key, ports);
@@ -145,8 +161,10 @@ impl<M: Memory> Primary<M> {
 
     /// Works off the writes whose turn has come.
     pub(super) fn settle(&mut self, now: Now, ports: &mut impl Up<M>) {
-        while let Some(key) = self.ready.pop_front() {
-            self.issue(now, key, ports);
+        while let Some(work) = self.ready.pop_front() {
+            match work {
+                Work::Host(key) => self.issue(now, key, ports),
+            }
         }
     }
 
@@ -157,31 +175,34 @@ impl<M: Memory> Primary<M> {
         let change = match &request.stage {
             Stage::Waiting(change) => change,
             Stage::Repairing(_) => return self.send_repair(now, key, ports),
-            Stage::Ghost => return self.bury(key),
+            Stage::Ghost => return self.bury(now, key),
             _ => return debug_assert!(false, "a write is issued once"),
         };
-        let payload_bytes = match change {
-            Change::Write { data, .. } => data.as_ref().len(),
-            _ => 0,
+        let (kind, payload_bytes) = match change {
+            Change::Write { data, .. } => (change.kind(), data.as_ref().len()),
+            _ => (change.kind(), 0),
         };
         match self.gate(id) {
             Gate::Park => {
                 let pair = self.pairs.get_mut(&id).expect("its gate was looked at");
-                pair.parked.push_back(key);
                 pair.parked_since.get_or_insert(now.mono);
                 let limit = now.mono.after_ns(self.config.open_wait_ns);
                 self.due = self.due.min(limit);
+                if self.hold(now, key) {
+                    self.pairs.get_mut(&id).expect("looked up above").parked.push_back(key);
+                }
             }
             Gate::Fail(error) => {
-                self.leave_order(key);
+                self.leave_order(now, key);
                 self.answer_with(key, Err(error), None, ports);
             }
+            // Write-ahead: before the mark is durable nothing is stamped or written.
+            _ if !self.hold(now, key) => {}
             Gate::Local => self.submit(now, key, None, ports),
             Gate::Stamp(route) => {
-                let kind = change.kind();
                 if !self.has_room(now, id, kind, payload_bytes, ports) {
                     // The group was suspended: the write waits until that is durable, then runs locally.
-                    return self.ready.push_back(key);
+                    return self.ready.push_back(Work::Host(key));
                 }
                 match self.stamper.stamp(now, &[route.numbering]) {
                     Ok(stamps) => self.submit(now, key, Some((route, stamps[0])), ports),
@@ -199,7 +220,11 @@ impl<M: Memory> Primary<M> {
         let Stage::Waiting(change) = std::mem::replace(&mut request.stage, next) else {
             unreachable!("only a waiting write is submitted");
         };
-        let volume = self.pairs[&id].config.volume;
+        let pair = self.pairs.get_mut(&id).expect("its gate was looked at");
+        let volume = pair.config.volume;
+        if stamped.is_none() {
+            pair.dirty.unstamped(extent);
+        }
         let token = self.token(Wait::Request(key));
         let kind = change.kind();
         let (io, payload) = match change {
@@ -228,6 +253,9 @@ impl<M: Memory> Primary<M> {
         let stream = self.streams.get_mut(&route.stream).expect("a route leads to a stream");
         assert!(stream.is_marked && stream.epoch_is_durable, "stamped before metadata says that the epoch stamps");
         stream.last_sent = now.mono;
+        if record.head.kind.changes_volume() {
+            pair.dirty.stamped(record.head.extent, stream.epoch, record.head.stamp.seq);
+        }
         self.due = self.due.min(now.mono.after_ns(self.config.beacon_interval_ns));
         ports.stream_push(route.link, stream.epoch, record);
     }
@@ -244,11 +272,14 @@ impl<M: Memory> Primary<M> {
         let Some(request) = self.requests.get(key) else { return };
         let id = request.pair;
         match request.stage {
-            Stage::Passing => {
+            Stage::Passing { flush } => {
                 // The data read may be that of a write whose stamp the timeline has not passed: what the host does
                 // knowing it must be stamped later.
-                let pair = self.pairs.get(&id).filter(|pair| pair.serial == request.pair_serial);
-                let newest = pair.and_then(|pair| pair.last_stamp).map(|stamp| stamp.time);
+                let mut pair = self.pairs.get_mut(&id).filter(|pair| pair.serial == request.pair_serial);
+                if let Some((flush, pair)) = flush.filter(|_| result.is_ok()).zip(pair.as_mut()) {
+                    pair.dirty.flush_ended(flush);
+                }
+                let newest = pair.as_ref().and_then(|pair| pair.last_stamp).map(|stamp| stamp.time);
                 self.finish(now, key, result.map_err(|_| HostError::Device), buf, newest, ports);
             }
             Stage::Local { stamped } => match (result, stamped) {
@@ -259,7 +290,7 @@ impl<M: Memory> Primary<M> {
                     self.begin_repair(now, key, error, ports);
                 }
                 _ => {
-                    self.leave_order(key);
+                    self.leave_order(now, key);
                     self.finish(now, key, result.map_err(|_| HostError::Device), None, stamped, ports);
                 }
             },
@@ -268,18 +299,22 @@ impl<M: Memory> Primary<M> {
     }
 
     /// Gives up a write's place; those behind it get their turn.
-    pub(super) fn leave_order(&mut self, key: usize) {
+    pub(super) fn leave_order(&mut self, now: Now, key: usize) {
         let request = &mut self.requests[key];
         let Some(place) = request.place.take() else { return };
+        let is_held = std::mem::take(&mut request.is_held);
         let pair = self.pairs.get_mut(&request.pair).filter(|pair| pair.serial == request.pair_serial);
         if let Some(pair) = pair {
+            if is_held {
+                pair.dirty.end(now.mono, request.extent);
+            }
             pair.overlap.release(place, |next| self.ready.push_back(next));
         }
     }
 
     /// A ghost's turn.
-    fn bury(&mut self, key: usize) {
-        self.leave_order(key);
+    fn bury(&mut self, now: Now, key: usize) {
+        self.leave_order(now, key);
         self.requests.remove(key);
     }
 
@@ -368,7 +403,7 @@ impl<M: Memory> Primary<M> {
     /// The pair's gate has changed: its parked writes get their turn.
     pub(super) fn unpark(&mut self, id: PairId) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
-        self.ready.extend(pair.parked.drain(..));
+        self.ready.extend(pair.parked.drain(..).map(Work::Host));
         pair.parked_since = None;
     }
 }

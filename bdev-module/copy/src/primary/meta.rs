@@ -4,14 +4,15 @@
 //! | --- | --- | --- |
 //! | `primary/group/<id>` | [`GroupRecord`] | at creation, when the generation becomes known, at suspension and fencing |
 //! | `primary/pair/<id>` | [`PairRecord`] | when the pair is established, or suspended on its own |
+//! | `primary/dirty/<pair>/<chunk>` | bits of a [`crate::dirty::DirtyMap`] | before a write in the region is stamped; when a mark is cleared |
 //! | `primary/stream/<id>` | [`StreamMark`] | when an epoch begins, before its first stamp, and when it was drained |
 //!
-//! Ids are 16 hexadecimal digits. Each value begins with a version byte, 1; numbers are little-endian. An empty value is
+//! Ids are 16 hexadecimal digits, a chunk is 4. Each value begins with a version byte, 2; numbers are little-endian. An empty value is
 //! as good as none: the object was deleted.
 
 use crate::types::{Epoch, Generation, Geometry, GroupId, PairId, PairState, Scope, Seq, StreamId, SystemId, Time};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 pub(super) fn group_key(group: GroupId) -> String {
     format!("primary/group/{:016x}", group.0)
@@ -83,6 +84,8 @@ pub(super) struct ClosedStream {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PairRecord {
     pub geometry: Geometry,
+    /// Of a region of its dirty map.
+    pub region_bytes: u64,
     /// `None`: established; it shares its group's state.
     pub suspended: Option<String>,
 }
@@ -187,16 +190,19 @@ impl PairRecord {
         let mut out = Writer::new();
         out.number(self.geometry.blocks);
         out.number(u64::from(self.geometry.block_bytes));
+        out.number(self.region_bytes);
         out.option(self.suspended.as_ref(), |out, reason| out.text(reason));
         out.0
     }
 
     pub fn decode(bytes: &[u8]) -> Option<PairRecord> {
         let mut from = Reader::new(bytes)?;
-        let (blocks, block_bytes) = (from.number()?, from.number()?);
+        let (blocks, block_bytes, region_bytes) = (from.number()?, from.number()?, from.number()?);
         let suspended = from.option(Reader::text)?;
         from.end()?;
-        Some(PairRecord { geometry: Geometry { blocks, block_bytes: u32::try_from(block_bytes).ok()? }, suspended })
+        let geometry = Geometry { blocks, block_bytes: u32::try_from(block_bytes).ok()? };
+        let fits = region_bytes.is_power_of_two() && (512..=1 << 30).contains(&region_bytes);
+        fits.then_some(PairRecord { geometry, region_bytes, suspended })
     }
 }
 
@@ -317,7 +323,8 @@ mod tests {
             assert_eq!(StreamMark::decode(&mark.encode()), Some(mark));
         }
         for suspended in [None, Some("x".to_string())] {
-            let pair = PairRecord { geometry: Geometry { blocks: 5, block_bytes: 512 }, suspended };
+            let pair =
+                PairRecord { geometry: Geometry { blocks: 5, block_bytes: 512 }, region_bytes: 65536, suspended };
             assert_eq!(PairRecord::decode(&pair.encode()), Some(pair));
         }
     }

@@ -18,6 +18,7 @@ mod create;
 mod delete;
 mod group;
 mod host;
+mod marks;
 mod meta;
 mod open;
 mod operator;
@@ -37,6 +38,7 @@ pub use config::{GroupConfig, PairConfig, PrimaryConfig};
 pub use status::{CopyProgress, GroupStatus, PairStatus, StreamStanding, VerifyProgress, Waiting};
 pub use uplink::{Backlog, Beacon, Uplink};
 
+use crate::dirty::{FlushNumber, Round};
 use crate::engine::OperatorError;
 use crate::message::Message;
 use crate::ports::{DeviceError, HostIo, HostToken, LocalToken, Memory, MetaToken, Owner, Ticket};
@@ -48,7 +50,7 @@ use pair::Pair;
 use request::Request;
 use slab::Slab;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use stream::Stream;
 
 /// The ports of this engine: those with its kind of memory.
@@ -67,7 +69,9 @@ pub struct Primary<M: Memory> {
     /// What the tokens that are out stand for.
     waits: Slab<Wait>,
     /// Writes whose turn has come; worked off before a call returns, so that long chains need no deep stack.
-    ready: VecDeque<usize>,
+    ready: VecDeque<Work>,
+    /// Pairs whose marks changed in this turn.
+    unasked: BTreeSet<PairId>,
     /// Answers that wait for the timeline to pass a stamp: the stamp, which request, its serial.
     committing: BinaryHeap<Reverse<(Time, usize, u64)>>,
     /// Writes and repairs that wait for the timeline's lease to move.
@@ -104,8 +108,19 @@ enum Wait {
     DrainFlush(StreamId),
     /// That a stream was drained is becoming durable.
     Drained,
+    /// A round of a pair's dirty marks is becoming durable.
+    Marked(PairId, u64, Round),
+    /// A flush of a pair's volume, so that marks can be cleared.
+    MarkFlush(PairId, u64, FlushNumber),
     /// A metadata write that nothing waits for.
     Note,
+}
+
+/// What has a place in a pair's overlap order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// A host's write: its key.
+    Host(usize),
 }
 
 /// How far the clean shutdown is.
@@ -149,6 +164,7 @@ impl<M: Memory> Primary<M> {
             requests: Slab::new(),
             waits: Slab::new(),
             ready: VecDeque::new(),
+            unasked: BTreeSet::new(),
             committing: BinaryHeap::new(),
             out_of_lease: VecDeque::new(),
             out_of_memory: VecDeque::new(),
@@ -325,6 +341,7 @@ impl<M: Memory> Primary<M> {
             Some(Wait::Repair(request)) => self.repair_read(now, request, result, buf, ports),
             Some(Wait::Check(pair, serial)) => self.check_read(now, pair, serial, token, result, buf, ports),
             Some(Wait::DrainFlush(stream)) => self.drain_flushed(stream, result, ports),
+            Some(Wait::MarkFlush(pair, serial, flush)) => self.mark_flushed(pair, serial, flush, result),
             _ => debug_assert!(false, "no local I/O has the token {token:?}"),
         }
         self.settle(now, ports);
@@ -342,6 +359,7 @@ impl<M: Memory> Primary<M> {
             Some(Wait::PairHalted(pair, serial)) => self.pair_halted(now, pair, serial),
             Some(Wait::GroupSuspended(group, serial)) => self.group_suspended(group, serial),
             Some(Wait::Drained) => self.drained_durable(),
+            Some(Wait::Marked(pair, serial, round)) => self.marked(pair, serial, round),
             Some(Wait::Note) => {}
             _ => debug_assert!(false, "no metadata write has the token {token:?}"),
         }

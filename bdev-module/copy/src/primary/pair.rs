@@ -1,8 +1,10 @@
 //! A pair at its primary.
 
-use super::PairConfig;
+use super::marks::Tending;
 use super::meta::PairRecord;
+use super::{PairConfig, Work};
 use crate::blank::BlankCheck;
+use crate::dirty::{DirtyMap, Round};
 use crate::message::Content;
 use crate::overlap::OverlapQueue;
 use crate::ports::Ticket;
@@ -23,7 +25,14 @@ pub(super) struct Pair {
     pub ticket: Option<(Ticket, Option<Mono>)>,
     /// Who waits for the pair to be deleted, and until when.
     pub leaving: Option<(Ticket, Mono)>,
-    pub overlap: OverlapQueue<usize>,
+    pub overlap: OverlapQueue<Work>,
+    /// What the secondary may lack.
+    pub dirty: DirtyMap,
+    /// Of one of its regions.
+    pub region_bytes: u64,
+    /// Writes that hold their blocks and wait for the marks of their regions to become durable, in order.
+    pub marking: VecDeque<(Round, usize)>,
+    pub tending: Tending,
     /// Writes that hold their blocks and wait for the pair to be opened, or to be durably suspended.
     pub parked: VecDeque<usize>,
     /// Since when the oldest of them waits.
@@ -71,7 +80,7 @@ impl Pair {
             Phase::Halting(reason) | Phase::Halted(reason) => Some(reason.clone()),
             _ => None,
         };
-        PairRecord { geometry: self.config.geometry, suspended }
+        PairRecord { geometry: self.config.geometry, region_bytes: self.region_bytes, suspended }
     }
 
     pub fn enter(&mut self, phase: Phase, now: Mono) {

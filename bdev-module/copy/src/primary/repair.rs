@@ -113,7 +113,7 @@ impl<M: Memory> Primary<M> {
     fn end_repair(&mut self, now: Now, key: usize, ports: &mut impl Up<M>) {
         let Stage::Repairing(repair) = &self.requests[key].stage else { return };
         let stamped = repair.stamped;
-        self.leave_order(key);
+        self.leave_order(now, key);
         self.finish(now, key, Err(HostError::Device), None, Some(stamped), ports);
     }
 

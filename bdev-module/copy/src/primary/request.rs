@@ -1,5 +1,6 @@
 //! A host's request while it is in the engine.
 
+use crate::dirty::FlushNumber;
 use crate::overlap::Place;
 use crate::ports::{HostError, HostToken, Memory};
 use crate::types::{Extent, Mono, PairId, RecordKind, Time};
@@ -16,6 +17,8 @@ pub(super) struct Request<M: Memory> {
     /// Its place in the overlap order; reads and flushes have none.
     pub place: Option<Place>,
     pub stage: Stage<M>,
+    /// A write that its pair's dirty map counts as in flight: its regions are marked, or are being marked.
+    pub is_held: bool,
 }
 
 /// What a write does.
@@ -38,10 +41,13 @@ impl<S> Change<S> {
 
 /// Where it is.
 pub(super) enum Stage<M: Memory> {
-    /// A write that was not submitted yet: behind an overlapping one, parked, or out of lease.
+    /// A write that was not submitted yet: behind an overlapping one, waiting for its marks, parked, or out of lease.
     Waiting(Change<M::Shared>),
     /// A read or flush at the device.
-    Passing,
+    Passing {
+        /// A flush, as the dirty map counts it.
+        flush: Option<FlushNumber>,
+    },
     /// A write at the device, and with its stream if it has a stamp.
     Local {
         /// Its stamp's time.

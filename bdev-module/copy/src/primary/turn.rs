@@ -30,6 +30,7 @@ impl<M: Memory> Primary<M> {
             let due = self.look_after(now, ports);
             self.due = self.due.min(due);
         }
+        self.keep_marks(ports);
     }
 
     /// Stamps what waited for the lease, in order, as far as it goes.
@@ -91,7 +92,12 @@ impl<M: Memory> Primary<M> {
             }
         }
         for id in self.pairs.keys().copied().collect::<Vec<_>>() {
-            for at in [self.join_pair(now, id, ports), self.attend(now, id, ports), self.try_leave(now, id, ports)] {
+            for at in [
+                self.join_pair(now, id, ports),
+                self.attend(now, id, ports),
+                self.try_leave(now, id, ports),
+                self.tend_marks(now, id, ports),
+            ] {
                 due = due.min(at.unwrap_or(due));
             }
         }
@@ -188,8 +194,9 @@ impl<M: Memory> Primary<M> {
         let delayed =
             self.groups.values().filter_map(|group| group.delayed.peek()).map(|Reverse((until, ..))| *until).min();
         let lease = (!self.out_of_lease.is_empty()).then(|| now.mono.after_ns(LEASE_RETRY_NS));
+        let unasked = (!self.unasked.is_empty()).then_some(now.mono);
         let due = (self.due != Mono(u64::MAX)).then_some(self.due);
-        [committing, delayed, lease, self.memory_retry_at(now), due].into_iter().flatten().min()
+        [committing, delayed, lease, self.memory_retry_at(now), unasked, due].into_iter().flatten().min()
     }
 
     /// The newest time that was stamped or promised: no stamp from here on is at or below it.

@@ -1,6 +1,7 @@
 //! A scripted world for the primary: devices, metadata and links that do nothing before they are told to, and remember
 //! everything.
 
+mod marking;
 mod opening;
 mod properties;
 mod restarting;
@@ -168,7 +169,7 @@ impl Rig {
         for volume in 0..8 {
             world.disks.insert(VolumeId(volume), vec![0; 64 * BLOCK as usize]);
         }
-        Rig { world, primary: Primary::new(PrimaryConfig::new(HERE)), now, heard: 0, next_token: 0 }
+        Rig { world, primary: Primary::new(Rig::config()), now, heard: 0, next_token: 0 }
     }
 
     /// The process dies and starts again: only what was durable is left. `time` goes on a second later.
@@ -182,7 +183,12 @@ impl Rig {
         self.world.did.clear();
         self.now.time = self.now.time.after_ns(SECOND);
         self.now.mono = Mono(0);
-        Rig { primary: Primary::new(PrimaryConfig::new(HERE)), heard: 0, next_token: 0, ..self }
+        Rig { primary: Primary::new(Rig::config()), heard: 0, next_token: 0, ..self }
+    }
+
+    /// Marks stay for ever, so that tests of other things need not think of them.
+    fn config() -> PrimaryConfig {
+        PrimaryConfig { clear_after_ns: u64::MAX, ..PrimaryConfig::new(HERE) }
     }
 
     pub fn group_config(name: &str, scope: Scope) -> GroupConfig {
@@ -228,8 +234,20 @@ impl Rig {
         rig.run();
         for pair in &pairs {
             assert_eq!(rig.state(*pair), PairState::Pair);
+            rig.mark(*pair);
         }
         (rig, group, pairs)
+    }
+
+    /// All regions of the pair are marked, durably, as after earlier writes that are long done.
+    pub fn mark(&mut self, id: PairId) {
+        let now = self.now.mono;
+        let map = &mut self.primary.pairs.get_mut(&id).unwrap().dirty;
+        let whole = Extent { lba: 0, blocks: 64 };
+        let _ = map.begin(now, whole);
+        map.end(now, whole);
+        self.primary.keep_marks_of(id, &mut self.world);
+        self.keep_all();
     }
 
     pub fn turn(&mut self) {

@@ -41,6 +41,7 @@ fn the_first_stamp_is_above_the_base_time_that_the_secondary_answers() {
     rig.heard = rig.world.did.len();
     rig.hear(Message::StreamOpened(opened));
     rig.run();
+    rig.mark(pair);
     let write = rig.write(pair, 0, 1, 1);
     assert_eq!(rig.pushed()[0].stamp.time, opened.base_time.after_ns(1));
     rig.locals();
@@ -321,6 +322,7 @@ fn a_pair_created_again_after_deletion_begins_a_new_epoch() {
     rig.world.operators.clear();
     rig.pair(group, "p0", 0);
     rig.run();
+    rig.mark(pairs[0]);
     rig.write(pairs[0], 0, 1, 1);
     assert_eq!(rig.standing(stream).epoch, Epoch(2));
     assert_eq!(rig.pushed()[1].stamp.seq, Seq(1));
@@ -359,6 +361,7 @@ fn a_group_without_pairs_stays_in_a_shared_stream_until_it_is_deleted() {
     rig.world.operators.clear();
     let other = rig.pair(second, "q", 5);
     rig.run();
+    rig.mark(other);
     rig.write(other, 0, 1, 1);
     rig.write(first[0], 0, 1, 1);
     assert_eq!(rig.pushed().iter().map(|head| head.stamp.seq.0).collect::<Vec<_>>(), [1, 2]);

@@ -1,0 +1,523 @@
+//! A planned swap, seen from the primary: everything that a host was told is done goes to the secondary before that
+//! becomes the primary.
+//!
+//! ```text
+//! Draining   hosts are answered Transition; what is at the device and on its way ends
+//! Flushing   the volumes here, so that they are what the secondary's are, whatever happens to the power
+//! Recording  "handing over", with how far the streams are: durable before the secondary hears of it
+//! Told       HandOver, once in each session; no time-out from here on: the secondary may be the primary already
+//!   Refused ─> Returning: "handing over" is taken back, durably, then hosts are served again
+//!   HandedOver ─> Over: the engine makes this system the secondary
+//! ```
+//!
+//! One HandOver per session and attempt, and one answer to each: a second one could be accepted while the refusal of the
+//! first is on its way, and then both sites would serve hosts.
+
+use super::meta::Suspension;
+use super::pair::Phase;
+use super::suspend::FirstMissed;
+use super::{Primary, Stopping, Up, Uplink, Wait};
+use crate::engine::OperatorError;
+use crate::message::{Message, Refusal};
+use crate::ports::{DeviceError, HostError, LocalIo, Memory, OperatorAnswer, Ticket};
+use crate::role::{Former, FormerPair};
+use crate::types::{Extent, Generation, GroupId, LinkId, Mono, Now, PairId, PairState, StreamId, Time};
+
+const VERSION: u8 = 1;
+
+/// A group that is being handed over.
+#[derive(Debug)]
+pub(super) struct HandOver {
+    ticket: Option<Ticket>,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    Draining { until: Mono },
+    Flushing { left: usize, error: Option<DeviceError> },
+    Recording(Note),
+    Told { note: Note, is_said: bool },
+    Returning(String),
+    Over { generation: Generation, end: Time },
+}
+
+/// What is kept across restarts from [`Stage::Recording`] on, under `primary/handover/<group>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Note {
+    generation: Generation,
+    /// Every record has this time or an earlier one.
+    end: Time,
+    last_sum: Option<u64>,
+}
+
+fn key_of(group: GroupId) -> String {
+    format!("primary/handover/{:016x}", group.0)
+}
+
+/// What the engine asks before it makes a primary a secondary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fenced {
+    /// It is not.
+    No,
+    /// By this generation, which this system's (the second) does not have to precede.
+    By {
+        /// The newer one.
+        newer: Generation,
+        /// This system's own.
+        ours: Generation,
+    },
+}
+
+impl<M: Memory> Primary<M> {
+    /// Begins a planned swap. Answered [`OperatorAnswer::Swapped`] when this system is the secondary.
+    ///
+    /// # Errors
+    /// [`OperatorError::NotFound`]; [`OperatorError::WrongState`] unless the group copies, whole, with a session. The ticket
+    /// is not answered then, and nothing was changed.
+    pub fn group_swap<U>(
+        &mut self,
+        now: Now,
+        id: GroupId,
+        ticket: Ticket,
+        ports: &mut U,
+    ) -> Result<(), OperatorError>
+    where
+        U: Uplink<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let Some(group) = self.groups.get(&id) else {
+            return Err(OperatorError::NotFound("there is no such group here".to_string()));
+        };
+        if let Some(obstacle) = self.swap_obstacle(id, ports) {
+            return Err(OperatorError::WrongState(format!(
+                "group {} cannot be swapped: {obstacle}",
+                group.config.name
+            )));
+        }
+        ports.log(format_args!("group {}: swap begins, hosts wait", group.config.name));
+        let until = now.mono.after_ns(self.config.operator_wait_ns);
+        let members = group.pairs.clone();
+        self.handovers.insert(id, HandOver { ticket: Some(ticket), stage: Stage::Draining { until } });
+        for pair in members {
+            self.fail_waiting(pair, HostError::Transition, ports);
+        }
+        self.due = Mono(0);
+        self.settle(now, ports);
+        Ok(())
+    }
+
+    /// Why the group cannot be handed over now.
+    fn swap_obstacle(&self, id: GroupId, ports: &impl Up<M>) -> Option<String> {
+        let group = &self.groups[&id];
+        if self.handovers.contains_key(&id) {
+            return Some("it is being handed over already; wait for that".to_string());
+        }
+        if self.retiring.contains(&id) {
+            return Some("it is becoming a secondary".to_string());
+        }
+        if !matches!(self.shutdown, Stopping::No) {
+            return Some("the system is shutting down".to_string());
+        }
+        if let Some(newer) = group.fenced {
+            return Some(format!("another site took it over already (generation {}); see group_failback", newer.number));
+        }
+        if let Some(suspension) = group.suspension() {
+            return Some(format!(
+                "it is suspended ({}: {}); group_resync it first",
+                suspension.state.code(),
+                suspension.reason
+            ));
+        }
+        if !group.is_running() {
+            return Some("it is being resynced; wait until its pairs are in PAIR state".to_string());
+        }
+        if group.pairs.is_empty() {
+            return Some("it has no pairs".to_string());
+        }
+        for pair in &group.pairs {
+            let pair = &self.pairs[pair];
+            let name = &pair.config.name;
+            if !matches!(pair.phase, Phase::Member) || pair.content != crate::message::Content::Established {
+                return Some(format!("pair {name} is not in PAIR state"));
+            }
+            if pair.leaving.is_some() {
+                return Some(format!("pair {name} is being deleted"));
+            }
+            if pair.dirty.missing_bytes() > 0 {
+                return Some(format!("pair {name} still has regions to copy; wait for that"));
+            }
+        }
+        let streams = self.streams_of(id).map(|(stream, _)| &self.streams[&stream]);
+        let is_open = streams.into_iter().all(|stream| stream.started && !stream.is_broken());
+        if !ports.session_is_up(group.config.link) || !is_open {
+            return Some("the link to the secondary is down; wait for it".to_string());
+        }
+        None
+    }
+
+    /// Whether hosts have to wait, or to go to the other site.
+    pub(super) fn is_handing_over(&self, id: GroupId) -> bool {
+        self.handovers.contains_key(&id)
+    }
+
+    /// What a pair's hosts are told while its group changes its part.
+    pub(super) fn role_refusal(&self, id: GroupId) -> Option<HostError> {
+        if self.retiring.contains(&id) {
+            Some(HostError::Secondary)
+        } else {
+            self.is_handing_over(id).then_some(HostError::Transition)
+        }
+    }
+
+    /// Goes on with a hand-over. Returns when to look again.
+    pub(super) fn hand_over_on(&mut self, now: Now, id: GroupId, ports: &mut impl Up<M>) -> Option<Mono> {
+        match &self.handovers.get(&id)?.stage {
+            Stage::Draining { until } => {
+                let until = *until;
+                let ended = self.groups.get(&id).and_then(|group| group.suspension()).map(|it| it.reason.clone());
+                if let Some(reason) = ended {
+                    self.give_up_hand_over(id, OperatorError::WrongState(format!("suspended meanwhile: {reason}")), ports);
+                    return None;
+                }
+                match self.undrained(id) {
+                    None => {
+                        self.flush_for_hand_over(id, ports);
+                        None
+                    }
+                    Some(reason) if now.mono >= until => {
+                        self.give_up_hand_over(id, OperatorError::TimedOut(reason), ports);
+                        None
+                    }
+                    // Durability is reported as an event of its own, but a group that shares its stream hears of it late.
+                    Some(_) => Some(until.min(now.mono.after_ns(self.config.retry_ns))),
+                }
+            }
+            Stage::Told { is_said: false, .. } => {
+                self.say_hand_over(id, ports);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// What still has to arrive before the group can be handed over.
+    fn undrained(&self, id: GroupId) -> Option<String> {
+        for pair in self.groups[&id].pairs.iter().map(|pair| &self.pairs[pair]) {
+            if pair.requests > 0 {
+                return Some(format!("{} host requests of pair {} are not finished", pair.requests, pair.config.name));
+            }
+            let durable = self.streams.get(&pair.stream).map(|stream| stream.durable);
+            if pair.last_stamp.is_some_and(|last| durable.is_none_or(|durable| last.seq > durable)) {
+                return Some(format!("the secondary does not have all records of pair {} yet", pair.config.name));
+            }
+        }
+        None
+    }
+
+    /// The group goes on as before. Only while the secondary has not heard of it.
+    fn give_up_hand_over(&mut self, id: GroupId, error: OperatorError, ports: &mut impl Up<M>) {
+        let Some(handover) = self.handovers.remove(&id) else { return };
+        assert!(!matches!(handover.stage, Stage::Told { .. } | Stage::Over { .. }), "taken back behind the secondary's back");
+        let name = self.groups.get(&id).map_or("?", |group| &group.config.name);
+        ports.log(format_args!("group {name}: swap given up, hosts are served here: {error}"));
+        if let Some(ticket) = handover.ticket {
+            ports.answer_operator(ticket, Err(error));
+        }
+        self.due = Mono(0);
+    }
+
+    /// Drained: the volumes here must hold what the secondary's do, also after a power cut. *An answered write was in the
+    /// device's cache only, lost after the swap, and no mark was left of it: the sites differed for ever.*
+    fn flush_for_hand_over(&mut self, id: GroupId, ports: &mut impl Up<M>) {
+        let volumes: Vec<_> = self.groups[&id].pairs.iter().map(|pair| self.pairs[pair].config.volume).collect();
+        let Some(handover) = self.handovers.get_mut(&id) else { return };
+        handover.stage = Stage::Flushing { left: volumes.len(), error: None };
+        for volume in volumes {
+            let token = self.token(Wait::HandOverFlush(id));
+            ports.local(volume, LocalIo::Flush, token);
+        }
+    }
+
+    /// A volume was flushed, or could not be.
+    pub(super) fn hand_over_flushed(&mut self, id: GroupId, result: Result<(), DeviceError>, ports: &mut impl Up<M>) {
+        let Some(HandOver { stage: Stage::Flushing { left, error }, .. }) = self.handovers.get_mut(&id) else { return };
+        *left -= 1;
+        *error = error.or(result.err());
+        if *left > 0 {
+            return;
+        }
+        if let Some(error) = *error {
+            let text = format!("a volume here could not be flushed ({error}); hosts are served here as before");
+            return self.give_up_hand_over(id, OperatorError::Device(text), ports);
+        }
+        self.record_hand_over(id, ports);
+    }
+
+    fn record_hand_over(&mut self, id: GroupId, ports: &mut impl Up<M>) {
+        assert!(self.undrained(id).is_none(), "zero loss: handed over while records were on their way");
+        let group = &self.groups[&id];
+        // A shared stream's numbers are other groups' too.
+        let is_shared = group.config.scope == crate::types::Scope::System;
+        let last = |(stream, _): (StreamId, LinkId)| self.streams[&stream].count(&self.stamper).last.0;
+        let last_sum = (!is_shared).then(|| self.streams_of(id).map(last).fold(0, u64::wrapping_add));
+        let note = Note { generation: group.generation, end: self.stamper.floor(), last_sum };
+        let value = note.encode();
+        let Some(handover) = self.handovers.get_mut(&id) else { return };
+        handover.stage = Stage::Recording(note);
+        self.keep(&key_of(id), &value, Wait::HandOver(id), ports);
+    }
+
+    /// The note is durable, or its end is.
+    pub(super) fn hand_over_durable(&mut self, now: Now, id: GroupId, ports: &mut impl Up<M>) {
+        let Some(handover) = self.handovers.get_mut(&id) else { return };
+        match &handover.stage {
+            Stage::Recording(note) => {
+                handover.stage = Stage::Told { note: *note, is_said: false };
+                self.say_hand_over(id, ports);
+            }
+            Stage::Returning(reason) => {
+                let error = OperatorError::WrongState(reason.clone());
+                self.give_up_hand_over(id, error, ports);
+                self.serve_again(now, id, ports);
+            }
+            _ => {}
+        }
+    }
+
+    /// Says it, once in a session.
+    fn say_hand_over(&mut self, id: GroupId, ports: &mut impl Up<M>) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let Some(HandOver { stage: Stage::Told { note, is_said }, .. }) = self.handovers.get_mut(&id) else { return };
+        if *is_said || !ports.session_is_up(group.config.link) {
+            return;
+        }
+        *is_said = true;
+        let Note { generation, end, last_sum } = *note;
+        ports.send_message(group.config.link, Message::HandOver { group: id, generation, end, last_sum });
+    }
+
+    /// What was said in the session before may be lost.
+    pub(super) fn unsay_hand_overs(&mut self, link: LinkId) {
+        for (id, handover) in &mut self.handovers {
+            if self.groups.get(id).is_some_and(|group| group.config.link == link)
+                && let Stage::Told { is_said, .. } = &mut handover.stage
+            {
+                *is_said = false;
+            }
+        }
+        self.due = Mono(0);
+    }
+
+    /// The secondary will not be the primary, and has said so for good.
+    pub(super) fn hand_over_refused(&mut self, id: GroupId, refusal: Refusal, text: String, ports: &mut impl Up<M>) {
+        let Some(handover) = self.handovers.get_mut(&id) else { return };
+        if !matches!(handover.stage, Stage::Told { is_said: true, .. }) {
+            self.misdeeds += 1;
+            return;
+        }
+        let _ = refusal;
+        // Hosts are served when that is durable. *A write was answered, the process died, its next start found "handing
+        // over" and offered the secondary the state before that write.*
+        handover.stage = Stage::Returning(format!("the secondary refused to become the primary: {text}"));
+        self.keep(&key_of(id), &[], Wait::HandOver(id), ports);
+    }
+
+    /// The secondary is the primary now.
+    pub(super) fn handed_over(&mut self, now: Now, id: GroupId, generation: Generation, ports: &mut impl Up<M>) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let is_next = generation.is_child_of(group.generation);
+        match self.handovers.get_mut(&id) {
+            Some(handover) if is_next => {
+                let end = match &handover.stage {
+                    Stage::Told { note, .. } => note.end,
+                    Stage::Over { end, .. } => *end,
+                    _ => return self.misdeeds += 1,
+                };
+                ports.log(format_args!("group {}: handed over as generation {}", group.config.name, generation.number));
+                handover.stage = Stage::Over { generation, end };
+            }
+            _ => self.take_fenced(now, id, generation, ports),
+        }
+    }
+
+    /// Another site took the group over otherwise: the swap is over.
+    pub(super) fn fence_hand_over(&mut self, id: GroupId, newer: Generation, ports: &mut impl Up<M>) {
+        let Some(handover) = self.handovers.remove(&id) else { return };
+        if let Some(ticket) = handover.ticket {
+            let text = format!("the group was taken over meanwhile (generation {}); see group_failback", newer.number);
+            ports.answer_operator(ticket, Err(OperatorError::WrongState(text)));
+        }
+        self.keep(&key_of(id), &[], Wait::Note, ports);
+    }
+
+    /// Hosts are served again.
+    fn serve_again(&mut self, now: Now, id: GroupId, ports: &mut impl Up<M>) {
+        let Some(group) = self.groups.get(&id) else { return };
+        // After a restart its pairs were not opened: a resync, with next to nothing to copy, does it.
+        let has_streams = group.pairs.iter().all(|pair| self.streams.contains_key(&self.pairs[pair].stream));
+        if group.is_running() && !has_streams {
+            let reason = "restarted while a swap was under way, which the secondary refused".to_string();
+            self.suspend(now, id, PairState::SuspendedError, reason, FirstMissed::Unknown, ports);
+        }
+    }
+
+    /// A restart found the group: it may be on its way to the other site.
+    pub(super) fn resume_hand_over(&mut self, id: GroupId, ports: &impl Up<M>) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let note = ports.recall(&key_of(id)).and_then(|value| Note::decode(&value));
+        if let Some(note) = note.filter(|note| note.generation == group.generation && group.fenced.is_none()) {
+            self.handovers.insert(id, HandOver { ticket: None, stage: Stage::Told { note, is_said: false } });
+            self.due = Mono(0);
+        }
+    }
+
+    /// Groups that the secondary has taken: the generation it began, and the time up to which both hold the same.
+    pub(crate) fn given_away(&self) -> Vec<(GroupId, Generation, Time)> {
+        let over = |(id, handover): (&GroupId, &HandOver)| match handover.stage {
+            Stage::Over { generation, end } if !self.retiring.contains(id) => Some((*id, generation, end)),
+            _ => None,
+        };
+        self.handovers.iter().filter_map(over).collect()
+    }
+
+    /// Whether another site took the group over, and the generations of both.
+    pub(crate) fn fenced_by(&self, id: GroupId) -> Option<Fenced> {
+        let group = self.groups.get(&id)?;
+        Some(match group.fenced {
+            Some(newer) => Fenced::By { newer, ours: group.generation },
+            None => Fenced::No,
+        })
+    }
+
+    /// From here on hosts are told that this is a secondary. The engine goes on when nothing is at the devices any more.
+    pub(crate) fn retire<U>(&mut self, id: GroupId, ports: &mut U)
+    where
+        U: Uplink<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let Some(group) = self.groups.get(&id) else { return };
+        let members = group.pairs.clone();
+        self.retiring.insert(id);
+        for pair in members {
+            self.fail_waiting(pair, HostError::Secondary, ports);
+        }
+    }
+
+    /// What a secondary needs of the primary that was here; `None` while a request is at a device.
+    pub(crate) fn former(&self, id: GroupId, generation: Generation, equal_at: Option<Time>) -> Option<Former> {
+        let group = self.groups.get(&id)?;
+        let mut pairs = Vec::new();
+        for pair_id in &group.pairs {
+            let pair = &self.pairs[pair_id];
+            if pair.requests > 0 {
+                return None;
+            }
+            // Of a swap nothing differs: all was durable at both sites when the secondary was told.
+            let marked = if equal_at.is_some() { Vec::new() } else { marked_extents(&pair.dirty) };
+            pairs.push(FormerPair {
+                pair: *pair_id,
+                name: pair.config.name.clone(),
+                volume: pair.config.volume,
+                geometry: pair.config.geometry,
+                volatile: pair.config.volatile,
+                marked,
+            });
+        }
+        let greatest_time = self.stamper.floor();
+        Some(Former { generation, primary: group.config.remote, equal_at, greatest_time, pairs })
+    }
+
+    /// The ticket of a swap that is over.
+    pub(crate) fn take_swap_ticket(&mut self, id: GroupId) -> Option<Ticket> {
+        self.handovers.get_mut(&id)?.ticket.take()
+    }
+
+    /// This system's records of a group that is a secondary's, durably: they are emptied, and nothing of it stays in memory.
+    pub(crate) fn forget_group<U>(&mut self, id: GroupId, pairs: &[PairId], ports: &mut U)
+    where
+        U: Uplink<Buf = M::Buf, Shared = M::Shared>,
+    {
+        self.retiring.remove(&id);
+        self.handovers.remove(&id);
+        self.drop_group(id, ports);
+        let dirty = |pair: &PairId| (0..u32::from(u16::MAX)).map(move |chunk| crate::dirty::chunk_key(*pair, chunk));
+        let chunks = pairs.iter().flat_map(|pair| {
+            // Chunks of a pair lie without a gap in numbers, but clean ones are empty: all of a map's are looked at.
+            dirty(pair).take(CHUNKS_MAX)
+        });
+        let keys = [super::meta::group_key(id), key_of(id)].into_iter();
+        let keys = keys.chain(pairs.iter().map(|pair| super::meta::pair_key(*pair))).chain(chunks);
+        let kept: Vec<String> = keys.filter(|key| ports.recall(key).is_some_and(|value| !value.is_empty())).collect();
+        for key in kept {
+            self.keep(&key, &[], Wait::Note, ports);
+        }
+    }
+}
+
+/// Chunks of a dirty map at most: 2^20 regions.
+const CHUNKS_MAX: usize = 512;
+
+/// Everything that a map marks, runs of regions together.
+fn marked_extents(map: &crate::dirty::DirtyMap) -> Vec<Extent> {
+    let mut extents: Vec<Extent> = Vec::new();
+    let mut from = 0;
+    while let Some(region) = map.next_marked(from) {
+        from = region + 1;
+        let extent = map.extent(region);
+        match extents.last_mut() {
+            Some(last) if last.end() == extent.lba && last.blocks.checked_add(extent.blocks).is_some() => {
+                last.blocks += extent.blocks;
+            }
+            _ => extents.push(extent),
+        }
+    }
+    extents
+}
+
+impl Note {
+    fn encode(self) -> Vec<u8> {
+        let mut out = vec![VERSION, u8::from(self.last_sum.is_some())];
+        let Generation { number, id, parent } = self.generation;
+        for number in [number, id, parent, self.end.0, self.last_sum.unwrap_or(0)] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Note> {
+        let [VERSION, has_sum @ 0..=1, rest @ ..] = bytes else { return None };
+        let numbers = rest.chunks(8).map(|it| it.try_into().ok().map(u64::from_le_bytes)).collect::<Option<Vec<_>>>()?;
+        let [number, id, parent, end, sum] = *numbers else { return None };
+        let generation = Generation { number, id, parent };
+        Some(Note { generation, end: Time(end), last_sum: (*has_sum == 1).then_some(sum) })
+    }
+}
+
+/// Why a group that was taken over does not copy.
+pub(super) fn taken_over(is_swap: bool) -> Suspension {
+    let reason = match is_swap {
+        true => "handed over to this system; it copies back as soon as the old primary follows",
+        false => {
+            "taken over: hosts are served here; group_failback at the old primary makes that the secondary, then \
+             group_failback here brings it up to date"
+        }
+    };
+    Suspension { state: PairState::TakenOver, reason: reason.to_string(), first_missed: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_of_a_hand_over_is_read_back_and_a_cut_one_is_not() {
+        let generation = Generation { number: 3, id: 4, parent: 5 };
+        for last_sum in [None, Some(7)] {
+            let note = Note { generation, end: Time(9), last_sum };
+            let whole = note.encode();
+            assert_eq!(Note::decode(&whole), Some(note));
+            for len in 0..whole.len() {
+                assert_eq!(Note::decode(&whole[..len]), None, "{len} bytes");
+            }
+        }
+    }
+}
