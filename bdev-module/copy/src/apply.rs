@@ -5,21 +5,29 @@
 //! flight. Between rounds nothing overlaps in time, so order holds. A crash anywhere is healed by doing everything
 //! behind the checkpoint again in the same order.
 //!
-//! What the design gives up: a slow write at a round's end holds the next round back.
+//! **What may not be applied yet** ([`Barrier`]) leaves memory as soon as it is in the journal and is read back when its
+//! time has come: a resync that must not touch the last image, and the delay that an operator asked for.
+//!
+//! What the design gives up: a slow write at a round's end holds the next round back; and what comes while older blocks
+//! are still being read back is read back too.
 
-pub(crate) use crate::journal::Point;
-use crate::journal::format::{Area, Expect};
-use crate::journal::walk::{Next, Walk};
-use crate::journal::{Committed, Item, RETRY_NS};
-use crate::ports::{DeviceError, LocalIo};
-use crate::secondary::Downlink;
-use crate::secondary::io::{Io, Op};
-use crate::types::{Extent, Mono, PairId, Record, RecordKind, VolumeId};
-use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod plan;
+mod verify;
 
 #[cfg(test)]
 mod tests;
+
+use crate::journal::format::{Area, Expect};
+use crate::journal::walk::{Next, Walk};
+use crate::journal::{Committed, Item, Point, RETRY_NS};
+use crate::ports::{DeviceError, LocalIo};
+use crate::secondary::Downlink;
+use crate::secondary::io::{Io, Op};
+use crate::types::{Epoch, Extent, Mono, PairId, Record, RecordKind, StreamId, Time, VolumeId};
+use plan::{Job, Plan, plan};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+pub(crate) use verify::Verdict;
+use verify::Verifying;
 
 /// Writes to volumes in flight at most.
 const DEPTH: usize = 64;
@@ -31,33 +39,47 @@ const REPLAYED_BLOCKS_MAX: usize = 2;
 /// Where a pair's records go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// To this volume.
-    Volume(VolumeId),
+    /// To this volume, which has logical blocks of this size in bytes.
+    Volume(VolumeId, u32),
     /// Nowhere: the pair was deleted.
     Gone,
     /// The volume was not attached again since the restart.
     Missing,
 }
 
-/// What one job waits for, and what waits for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Plan {
-    /// Later records of the round cover it.
-    folded: bool,
-    /// How many earlier jobs it waits for.
-    waits: u32,
-    /// Jobs that wait for it.
-    dependents: SmallVec<[u32; 2]>,
+/// What may be applied: blocks that end not behind the position and hold nothing later than the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Barrier {
+    pub(crate) position: u64,
+    pub(crate) time: Time,
+}
+
+impl Barrier {
+    /// Everything may.
+    pub(crate) const NONE: Barrier = Barrier { position: u64::MAX, time: Time(u64::MAX) };
+
+    fn lets<S>(self, block: &Committed<S>) -> bool {
+        block.end <= self.position && latest_in(block).is_none_or(|time| time <= self.time)
+    }
+}
+
+/// The time of the block's last record. Its limit says less: a commit's first blocks carry the limit before it.
+fn latest_in<S>(block: &Committed<S>) -> Option<Time> {
+    block.items.last().map(|item| item.record.head.stamp.time)
 }
 
 struct Round<S> {
     items: Vec<Item<S>>,
-    volumes: Vec<Option<VolumeId>>,
+    jobs: Vec<Option<Job>>,
     plans: Vec<Plan>,
+    verifying: HashMap<u32, Verifying>,
+    verdicts: Vec<Verdict>,
     ready: Vec<u32>,
     in_flight: usize,
     left: usize,
     end: Point,
+    /// What it overwrites is safe (see [`Applier::gated`]).
+    is_let: bool,
 }
 
 struct Flushing {
@@ -68,20 +90,40 @@ struct Flushing {
 
 /// What an [`Applier`] tells its group.
 pub(crate) enum Applied<S> {
-    /// A round is on the volumes (not flushed).
-    Round(Vec<Item<S>>),
+    /// A round is on the volumes (not flushed), and what its verify records found.
+    Round(Vec<Item<S>>, Vec<Verdict>),
     /// Everything up to here is on the flushed volumes.
     Flushed(Point),
+}
+
+/// Blocks behind the queue that are in the journal only.
+struct Disk {
+    walk: Walk<Op>,
+    until: u64,
 }
 
 /// A group's apply.
 pub(crate) struct Applier<S> {
     area: Area,
+    recovery: (u64, u64),
+    barrier: Barrier,
+    /// Records later than this are thrown away: the takeover's cut.
+    cut: Option<Time>,
+    /// Blocks behind this position change what must be kept elsewhere first.
+    gate: Option<u64>,
     queue: VecDeque<Committed<S>>,
-    replay: Option<(Walk<Op>, u64)>,
+    /// Where the queue ends.
+    queued: Point,
+    disk: Option<Disk>,
+    /// Where all that was pushed or is to be replayed ends.
+    end: u64,
     round: Option<Round<S>>,
     /// What rounds reached.
     applied: Point,
+    /// The latest record of any round that was begun.
+    latest: Time,
+    /// Verify records before this position are not looked at: what comes later may be on the volumes already.
+    verify_from: u64,
     /// What the last durable checkpoint says.
     checkpoint: Point,
     /// Volumes that rounds wrote to since their last flush began.
@@ -94,20 +136,37 @@ pub(crate) struct Applier<S> {
     damaged: Option<u64>,
     error: Option<DeviceError>,
     retry_at: Option<Mono>,
-    recovery: (u64, u64),
+    /// Charges of records that left memory.
+    freed: Vec<(StreamId, Epoch, u64)>,
     pub(crate) applied_records: u64,
     pub(crate) folded_records: u64,
 }
 
 impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
     /// Starts at a checkpoint of the journal `journal_id` at `recovery_epoch`; the blocks up to `until` are read back.
-    pub(crate) fn new(area: Area, journal_id: u64, recovery_epoch: u64, checkpoint: Point, until: u64) -> Self {
+    /// Nothing later than `latest` is on the volumes.
+    pub(crate) fn new(
+        area: Area,
+        journal_id: u64,
+        recovery_epoch: u64,
+        checkpoint: Point,
+        until: u64,
+        latest: Time,
+    ) -> Self {
         let mut applier = Applier {
             area,
+            recovery: (journal_id, recovery_epoch),
+            barrier: Barrier::NONE,
+            cut: None,
+            gate: None,
             queue: VecDeque::new(),
-            replay: None,
+            queued: checkpoint,
+            disk: None,
+            end: until,
             round: None,
             applied: checkpoint,
+            latest,
+            verify_from: until,
             checkpoint,
             dirty: BTreeSet::new(),
             flushing: None,
@@ -116,35 +175,137 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             damaged: None,
             error: None,
             retry_at: None,
-            recovery: (journal_id, recovery_epoch),
+            freed: Vec::new(),
             applied_records: 0,
             folded_records: 0,
         };
-        applier.replay_until(until);
+        applier.read_from(checkpoint);
         applier
     }
 
-    fn replay_until(&mut self, until: u64) {
+    /// Everything from this point on is in the journal only.
+    fn read_from(&mut self, point: Point) {
+        self.queued = point;
         let expect = Expect {
             journal_id: self.recovery.0,
-            position: self.checkpoint.position,
-            previous: self.checkpoint.previous,
+            position: point.position,
+            previous: point.previous,
             epoch_min: 0,
             epoch_max: self.recovery.1,
         };
-        self.applied = self.checkpoint;
-        let walk = Walk::new(self.area, Op::Replay, expect, until);
-        self.replay = (until > self.checkpoint.position).then_some((walk, until));
+        let walk = Walk::new(self.area, Op::Replay, expect, self.end);
+        self.disk = (self.end > point.position).then_some(Disk { walk, until: self.end });
     }
 
-    /// A block is durable in the journal: its records may go to the volumes.
+    /// A block is durable in the journal. It stays in memory if it may be applied now.
     pub(crate) fn push(&mut self, block: Committed<S>) {
-        self.queue.push_back(block);
+        let point = block.point();
+        self.end = point.position;
+        if self.disk.is_none() && !self.rewind && self.barrier.lets(&block) {
+            self.queue.push_back(block);
+            self.queued = point;
+            return;
+        }
+        self.forget(&block.items);
+        match &mut self.disk {
+            Some(disk) => {
+                disk.until = point.position;
+                disk.walk.extend(point.position);
+            }
+            // A rewind reads all of it.
+            None if self.rewind => {}
+            None => self.read_from(self.queued),
+        }
+    }
+
+    fn forget(&mut self, items: &[Item<S>]) {
+        let charged = items.iter().filter(|item| item.charged);
+        self.freed.extend(charged.map(|item| {
+            let head = &item.record.head;
+            (head.stamp.stream, item.epoch, head.charge_bytes())
+        }));
+    }
+
+    /// Charges of records that left memory since the last call.
+    pub(crate) fn take_freed(&mut self) -> Vec<(StreamId, Epoch, u64)> {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// What may be applied from now on; a round under way is not called back.
+    pub(crate) fn set_barrier(&mut self, barrier: Barrier) {
+        self.barrier = barrier;
+    }
+
+    /// The takeover's cut is durable: what is behind this position, or later, never was.
+    pub(crate) fn seal(&mut self, end: u64, cut: Time) {
+        self.cut = Some(cut);
+        self.barrier = Barrier::NONE;
+        self.end = self.end.min(end);
+        while self.queue.back().is_some_and(|block| block.end > end) {
+            if let Some(block) = self.queue.pop_back() {
+                self.forget(&block.items);
+            }
+        }
+        if let Some(disk) = &mut self.disk {
+            disk.until = disk.until.min(end);
+        }
+    }
+
+    /// Blocks behind this position wait until what they overwrite is safe ([`Applier::gated`]).
+    #[allow(dead_code, reason = "the overlay waits at the gate")]
+    pub(crate) fn set_gate(&mut self, gate: Option<u64>) {
+        self.gate = gate;
+    }
+
+    /// What the round that waits at the gate changes.
+    #[allow(dead_code, reason = "the overlay waits at the gate")]
+    pub(crate) fn gated(&self) -> Option<impl Iterator<Item = (PairId, Extent)>> {
+        let round = self.round.as_ref().filter(|round| !round.is_let)?;
+        let changed = round.items.iter().zip(&round.jobs).filter(|(_, job)| job.is_some_and(|job| !job.is_read));
+        Some(changed.map(|(item, _)| (item.record.head.pair, item.record.head.extent)))
+    }
+
+    /// All that the round overwrites is safe.
+    #[allow(dead_code, reason = "the overlay waits at the gate")]
+    pub(crate) fn open_gate(&mut self) {
+        if let Some(round) = &mut self.round {
+            round.is_let = true;
+        }
+    }
+
+    /// Whether all that may be applied now is on the volumes (not necessarily flushed).
+    pub(crate) fn is_idle(&self) -> bool {
+        let may_read = |disk: &Disk| disk.walk.expect().position < disk.until.min(self.barrier.position);
+        let waits = match self.queue.front() {
+            Some(block) => self.barrier.lets(block),
+            None => self.disk.as_ref().is_some_and(may_read),
+        };
+        self.round.is_none() && !self.rewind && !waits
     }
 
     /// Whether everything that was pushed or is to be replayed is on the volumes (not necessarily flushed).
-    pub(crate) fn is_idle(&self) -> bool {
-        self.replay.is_none() && self.queue.is_empty() && self.round.is_none() && !self.rewind
+    pub(crate) fn is_done(&self) -> bool {
+        self.disk.is_none() && self.queue.is_empty() && self.round.is_none() && !self.rewind
+    }
+
+    /// What rounds reached.
+    pub(crate) fn applied(&self) -> Point {
+        self.applied
+    }
+
+    /// Nothing later may be on the volumes.
+    pub(crate) fn latest(&self) -> Time {
+        self.latest
+    }
+
+    /// Journal blocks that are not in memory and may not be applied yet.
+    pub(crate) fn held(&self) -> u64 {
+        if self.is_idle() { self.end.saturating_sub(self.applied.position) } else { 0 }
+    }
+
+    /// Journal blocks that a checkpoint now would free.
+    pub(crate) fn freeable(&self) -> u64 {
+        self.applied.position.saturating_sub(self.checkpoint.position)
     }
 
     /// Whether a checkpoint is being flushed.
@@ -168,7 +329,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
 
     /// Why it does not move, if it does not.
     pub(crate) fn stuck(&self) -> Option<Stuck> {
-        let walk_error = self.replay.as_ref().and_then(|(walk, _)| walk.error());
+        let walk_error = self.disk.as_ref().and_then(|disk| disk.walk.error());
         match (self.blocked, self.error, walk_error) {
             (Some(pair), _, _) => Some(Stuck::Missing(pair)),
             (_, Some(error), _) => Some(Stuck::Volume(error)),
@@ -180,19 +341,19 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
     /// Where the journal lost a block that was whole when the group was opened, and up to where it was durable: what is
     /// behind it can never be applied.
     pub(crate) fn damaged(&self) -> Option<(u64, u64)> {
-        self.damaged.zip(self.replay.as_ref().map(|(_, until)| *until))
+        self.damaged.zip(self.disk.as_ref().map(|disk| disk.until))
     }
 
     /// When to call [`Applier::poll`] for another try.
     pub(crate) fn retry_at(&self) -> Option<Mono> {
-        let walk = self.replay.as_ref().and_then(|(walk, _)| walk.retry_at());
+        let walk = self.disk.as_ref().and_then(|disk| disk.walk.retry_at());
         self.retry_at.into_iter().chain(walk).min()
     }
 
     /// A read of the journal ended.
     pub(crate) fn replay_read(&mut self, now: Mono, result: Result<(), DeviceError>, data: Option<&[u8]>) {
-        if let Some((walk, _)) = &mut self.replay {
-            walk.done(now, result, data);
+        if let Some(disk) = &mut self.disk {
+            disk.walk.done(now, result, data);
         }
     }
 
@@ -202,13 +363,17 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         io: &mut Io<'_, P>,
         target: impl Fn(PairId) -> Target,
     ) -> Option<Applied<S>> {
-        if self.rewind && self.round.is_none() && self.retry_at.is_none_or(|at| at <= io.now.mono) {
+        // A read under way would be taken for one of the next reader's.
+        let is_reading = self.disk.as_ref().is_some_and(|disk| disk.walk.is_reading());
+        if self.rewind && self.round.is_none() && !is_reading && self.retry_at.is_none_or(|at| at <= io.now.mono) {
             self.rewind = false;
             self.retry_at = None;
-            // What a replay had read already is read again; what came by push since stays queued behind.
-            let until = self.replay.take().map_or(self.applied.position, |(_, until)| until);
-            self.queue.retain(|block| block.end > until);
-            self.replay_until(until);
+            for block in std::mem::take(&mut self.queue) {
+                self.forget(&block.items);
+            }
+            self.verify_from = self.verify_from.max(self.applied.position);
+            self.applied = self.checkpoint;
+            self.read_from(self.checkpoint);
         }
         self.read_back(io);
         if self.round.is_none() && !self.rewind {
@@ -219,13 +384,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
     }
 
     fn read_back<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
-        while let Some((walk, until)) = &mut self.replay {
-            let ahead = self.queue.iter().take_while(|block| block.end <= *until).count();
+        while let Some(Disk { walk, until }) = &mut self.disk {
             if walk.expect().position >= *until {
-                self.replay = None;
+                if !walk.is_reading() {
+                    self.disk = None;
+                }
                 return;
             }
-            if ahead >= REPLAYED_BLOCKS_MAX {
+            if self.queue.len() >= REPLAYED_BLOCKS_MAX || walk.expect().position >= self.barrier.position {
                 return;
             }
             let info = match walk.next(io) {
@@ -277,20 +443,25 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
                 checksum: after.previous,
                 limit: info.limit,
             };
-            self.queue.insert(ahead, block);
+            self.queued = block.point();
+            self.queue.push_back(block);
         }
     }
 
     fn start_round(&mut self, target: &impl Fn(PairId) -> Target) {
         self.blocked = None;
-        let until = self.replay.as_ref().map(|(_, until)| *until);
         let mut bytes = 0;
         let mut count = 0;
+        let mut is_gated = false;
         for block in &self.queue {
-            // Blocks that came by push wait for those that are still to be read back.
-            if until.is_some_and(|until| block.end > until) || bytes >= ROUND_BYTES {
+            if bytes >= ROUND_BYTES || !self.barrier.lets(block) {
                 break;
             }
+            let is_behind = self.gate.is_some_and(|gate| block.end > gate);
+            if count > 0 && is_behind != is_gated {
+                break;
+            }
+            is_gated = is_behind;
             let missing = block.items.iter().find(|item| target(item.record.head.pair) == Target::Missing);
             if let Some(item) = missing {
                 self.blocked = Some(item.record.head.pair);
@@ -300,64 +471,101 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             count += 1;
         }
         let mut items = Vec::new();
+        let mut jobs = Vec::new();
+        let mut verifying = HashMap::new();
         let mut end = None;
         for block in self.queue.drain(..count) {
-            end = Some(Point { position: block.end, previous: block.checksum, limit: block.limit });
+            let point = block.point();
+            end = Some(point);
+            self.latest = self.latest.max(latest_in(&block).unwrap_or_default());
+            for item in &block.items {
+                let head = item.record.head;
+                let is_cut_off = self.cut.is_some_and(|cut| head.stamp.time > cut);
+                jobs.push(match (target(head.pair), &item.record.payload) {
+                    (Target::Volume(volume, _), _) if head.kind.changes_volume() && !is_cut_off => {
+                        Some(Job { volume, extent: head.extent, is_read: false })
+                    }
+                    (Target::Volume(volume, block_bytes), Some(digests))
+                        if head.kind == RecordKind::Verify && !is_cut_off && point.position > self.verify_from =>
+                    {
+                        let digests = &digests.as_ref()[..head.payload_bytes as usize];
+                        verifying.insert(jobs.len() as u32, Verifying::new(head, digests, block_bytes));
+                        Some(Job { volume, extent: head.extent, is_read: true })
+                    }
+                    _ => None,
+                });
+            }
             items.extend(block.items);
         }
         let Some(end) = end else { return };
-        let volumes: Vec<Option<VolumeId>> = items
-            .iter()
-            .map(|item| match target(item.record.head.pair) {
-                Target::Volume(volume) if item.record.head.kind.changes_volume() => Some(volume),
-                Target::Volume(_) | Target::Gone | Target::Missing => None,
-            })
-            .collect();
-        let places: Vec<Option<(VolumeId, Extent)>> =
-            volumes.iter().zip(&items).map(|(volume, item)| volume.map(|it| (it, item.record.head.extent))).collect();
-        let plans = plan(&places);
-        let is_written = |index: &usize| volumes[*index].is_some() && !plans[*index].folded;
-        let written: Vec<usize> = (0..items.len()).filter(is_written).collect();
-        let ready = written.iter().rev().filter(|index| plans[**index].waits == 0).map(|index| *index as u32).collect();
+        let plans = plan(&jobs);
+        let is_done = |index: &usize| jobs[*index].is_some() && !plans[*index].folded;
+        let done: Vec<usize> = (0..items.len()).filter(is_done).collect();
+        let ready = done.iter().rev().filter(|index| plans[**index].waits == 0).map(|index| *index as u32).collect();
         self.folded_records += plans.iter().filter(|plan| plan.folded).count() as u64;
         self.applied_records += items.len() as u64;
-        self.dirty.extend(volumes.iter().flatten());
-        self.round = Some(Round { ready, in_flight: 0, left: written.len(), items, volumes, plans, end });
+        self.dirty.extend(jobs.iter().flatten().filter(|job| !job.is_read).map(|job| job.volume));
+        self.round = Some(Round {
+            ready,
+            in_flight: 0,
+            left: done.len(),
+            items,
+            jobs,
+            plans,
+            verifying,
+            verdicts: Vec::new(),
+            end,
+            is_let: !is_gated,
+        });
     }
 
     fn submit<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
         if self.retry_at.is_some_and(|at| at > io.now.mono) {
             return;
         }
-        let Some(round) = &mut self.round else { return };
+        let Some(round) = self.round.as_mut().filter(|round| round.is_let) else { return };
         while round.in_flight < DEPTH
             && let Some(job) = round.ready.pop()
         {
-            let head = &round.items[job as usize].record.head;
-            let extent = head.extent;
-            let payload = round.items[job as usize].record.payload.clone();
-            let write = match (head.kind, payload) {
+            let Some(Job { volume, extent, .. }) = round.jobs[job as usize] else { continue };
+            let record = &round.items[job as usize].record;
+            let work = match (record.head.kind, record.payload.clone()) {
                 (RecordKind::Write | RecordKind::Repair | RecordKind::Copy, Some(data)) => {
                     LocalIo::Write { extent, data, fua: false }
                 }
                 (RecordKind::Unmap, _) => LocalIo::Unmap { extent },
                 (RecordKind::WriteZeroes, _) => LocalIo::WriteZeroes { extent, fua: false },
-                (kind, _) => {
-                    unreachable!("a {kind:?} without payload is no record, and one that writes nothing no job")
+                (RecordKind::Verify, _) if let Some(verifying) = round.verifying.get(&job) => {
+                    let Some((extent, bytes)) = verifying.next_read() else { continue };
+                    let Some(buf) = io.ports.alloc(bytes) else {
+                        // Without memory: again in a later turn.
+                        round.ready.push(job);
+                        return;
+                    };
+                    LocalIo::Read { extent, buf }
                 }
+                (kind, _) => unreachable!("a {kind:?} without what it needs is no job"),
             };
-            if let Some(volume) = round.volumes[job as usize] {
-                round.in_flight += 1;
-                io.submit(Op::Apply(job), volume, write);
-            }
+            round.in_flight += 1;
+            io.submit(Op::Apply(job), volume, work);
         }
     }
 
-    /// A write to a volume ended.
-    pub(crate) fn written(&mut self, now: Mono, job: u32, result: Result<(), DeviceError>) {
+    /// A write to a volume (or a verify record's read) ended.
+    pub(crate) fn written(&mut self, now: Mono, job: u32, result: Result<(), DeviceError>, data: Option<&[u8]>) {
         let Some(round) = &mut self.round else { return };
         round.in_flight -= 1;
-        if let Err(error) = result {
+        if let Some(verifying) = round.verifying.get_mut(&job) {
+            match (result, data) {
+                (Ok(()), Some(data)) => verifying.compare(data),
+                _ => verifying.give_up(),
+            }
+            if verifying.next_read().is_some() {
+                round.ready.push(job);
+                return;
+            }
+            round.verdicts.push(verifying.verdict());
+        } else if let Err(error) = result {
             self.error = Some(error);
             self.retry_at = Some(now.after_ns(RETRY_NS));
             round.ready.push(job);
@@ -380,7 +588,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
     fn finish_round(&mut self) -> Option<Applied<S>> {
         let done = self.round.take_if(|round| round.left == 0)?;
         self.applied = done.end;
-        Some(Applied::Round(done.items))
+        Some(Applied::Round(done.items, done.verdicts))
     }
 
     /// Flushes what rounds wrote, for a checkpoint at what rounds reached. Returns it at once if there is nothing to
@@ -394,7 +602,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         let mut volumes = std::mem::take(&mut self.dirty);
         // A round in flight keeps its volumes dirty: what it writes after this flush began is not in it.
         if let Some(round) = &self.round {
-            self.dirty.extend(round.volumes.iter().flatten());
+            self.dirty.extend(round.jobs.iter().flatten().filter(|job| !job.is_read).map(|job| job.volume));
         }
         volumes.extend(also);
         if volumes.is_empty() {
@@ -443,72 +651,4 @@ pub(crate) enum Stuck {
     Volume(DeviceError),
     /// The journal's device fails.
     Journal(DeviceError),
-}
-
-/// Who waits for whom: jobs in order of history, `None` for one that goes nowhere.
-fn plan(jobs: &[Option<(VolumeId, Extent)>]) -> Vec<Plan> {
-    let mut plans = vec![Plan::default(); jobs.len()];
-    // From the last to the first: what is covered by what comes later.
-    let mut covered: HashMap<VolumeId, BTreeMap<u64, u64>> = HashMap::new();
-    for (plan, job) in plans.iter_mut().zip(jobs).rev() {
-        if let Some((volume, extent)) = job {
-            plan.folded = !cover(covered.entry(*volume).or_default(), *extent);
-        }
-    }
-    // From the first to the last: who wrote these blocks before.
-    let mut writers: HashMap<VolumeId, BTreeMap<u64, (u64, u32)>> = HashMap::new();
-    for (index, job) in jobs.iter().enumerate() {
-        let Some((volume, extent)) = job else { continue };
-        if plans[index].folded {
-            continue;
-        }
-        let earlier = overwrite(writers.entry(*volume).or_default(), *extent, index as u32);
-        plans[index].waits = earlier.len() as u32;
-        for job in earlier {
-            plans[job as usize].dependents.push(index as u32);
-        }
-    }
-    plans
-}
-
-/// Adds the extent to disjoint, never touching intervals; returns whether that added any block.
-fn cover(intervals: &mut BTreeMap<u64, u64>, extent: Extent) -> bool {
-    let (mut start, mut end) = (extent.lba, extent.end());
-    if let Some((_, last)) = intervals.range(..=start).next_back()
-        && *last >= end
-    {
-        return false;
-    }
-    while let Some((first, last)) = intervals.range(..=end).next_back().map(|(first, last)| (*first, *last))
-        && last >= start
-    {
-        intervals.remove(&first);
-        start = start.min(first);
-        end = end.max(last);
-    }
-    intervals.insert(start, end);
-    true
-}
-
-/// Makes `job` the last writer of the extent; returns those who were, each once.
-fn overwrite(writers: &mut BTreeMap<u64, (u64, u32)>, extent: Extent, job: u32) -> SmallVec<[u32; 8]> {
-    let (start, end) = (extent.lba, extent.end());
-    let mut earlier = SmallVec::new();
-    while let Some((first, (last, writer))) = writers.range(..end).next_back().map(|(first, rest)| (*first, *rest))
-        && last > start
-    {
-        writers.remove(&first);
-        if !earlier.contains(&writer) {
-            earlier.push(writer);
-        }
-        if last > end {
-            writers.insert(end, (last, writer));
-        }
-        if first < start {
-            writers.insert(first, (start, writer));
-            break;
-        }
-    }
-    writers.insert(start, (end, job));
-    earlier
 }

@@ -13,7 +13,7 @@ use super::format::{self, Area, Entry, Expect, Super};
 use super::walk::{Ahead, Next, Walk};
 use super::{Point, RETRY_NS};
 use crate::ports::{DeviceError, LocalIo, Memory};
-use crate::types::{Geometry, GroupId, Mono, Time};
+use crate::types::{Geometry, GroupId, Mono, RecordKind, Time};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -113,8 +113,8 @@ pub(crate) struct Search<T> {
     walk: Walk<T>,
     /// The end of the last whole commit.
     end: Point,
-    /// Entries of a commit whose last block was not found yet.
-    pending: Vec<Entry>,
+    /// Entries of a commit whose last block was not found yet, and the payloads of those that are names.
+    pending: Vec<(Entry, Box<[u8]>)>,
     ended: bool,
 }
 
@@ -165,14 +165,33 @@ impl<T: Copy> Search<T> {
 
     /// Goes on. `known`: up to where the owner knows that the log was durable. `each` gets every entry of every whole
     /// commit once, in order, with the point behind the commit.
-    pub(crate) fn poll<I: LogPorts<T>>(&mut self, io: &mut I, known: u64, mut each: impl FnMut(Point, &Entry)) -> Found {
+    pub(crate) fn poll<I: LogPorts<T>>(
+        &mut self,
+        io: &mut I,
+        known: u64,
+        mut each: impl FnMut(Point, &Entry),
+    ) -> Found {
+        self.poll_named(io, known, |point, entry, _| each(point, entry))
+    }
+
+    /// As [`Search::poll`]; with a bookmark comes its payload, with everything else an empty one.
+    pub(crate) fn poll_named<I: LogPorts<T>>(
+        &mut self,
+        io: &mut I,
+        known: u64,
+        mut each: impl FnMut(Point, &Entry, &[u8]),
+    ) -> Found {
         while !self.ended {
             match self.walk.next(io) {
                 Next::Wait => return Found::Wait,
                 Next::End => self.ended = true,
                 Next::Block(info) => {
                     let pending = &mut self.pending;
-                    if !self.walk.entries(&info, |entry, _| pending.push(entry)) {
+                    let whole = self.walk.entries(&info, |entry, payload| {
+                        let is_name = entry.head.kind == RecordKind::Bookmark;
+                        pending.push((entry, if is_name { payload.into() } else { Box::default() }));
+                    });
+                    if !whole {
                         self.ended = true;
                         break;
                     }
@@ -182,8 +201,8 @@ impl<T: Copy> Search<T> {
                     }
                     let after = self.walk.expect();
                     self.end = Point { position: after.position, previous: after.previous, limit: info.limit };
-                    for entry in self.pending.drain(..) {
-                        each(self.end, &entry);
+                    for (entry, name) in self.pending.drain(..) {
+                        each(self.end, &entry, &name);
                     }
                 }
             }

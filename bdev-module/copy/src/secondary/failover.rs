@@ -4,6 +4,7 @@ use super::group::{After, Group, Phase};
 use super::intake::Effects;
 use super::io::Io;
 use super::meta::Life;
+use super::window::{Discard, Discarding};
 use super::{Downlink, TakeoverConsent};
 use crate::apply::Applied;
 use crate::engine::OperatorError;
@@ -26,6 +27,21 @@ pub(crate) struct Takeover {
     random: u64,
     /// The operator's consent to two histories.
     accept_split: bool,
+    /// The point that the operator chose, if it is not the recovery point.
+    pub(crate) at: Option<Time>,
+    /// What that throws away of the journal.
+    pub(crate) discard: Option<Discard>,
+}
+
+impl Takeover {
+    fn new(step: TakeoverStep, tickets: Vec<Ticket>) -> Takeover {
+        Takeover { step, tickets, random: 0, accept_split: false, at: None, discard: None }
+    }
+
+    /// From here on the takeover is for ever.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.step > TakeoverStep::Seal
+    }
 }
 
 /// What a stream leaves behind when its group takes nothing more.
@@ -73,6 +89,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             Phase::Ready(_) if self.meta.generation.number == 0 => {
                 Some("no primary ever opened it: there is nothing to take over".to_owned())
             }
+            Phase::Ready(_) if !self.unit_opens.is_empty() => {
+                Some("a resync is about to begin: try again in a moment".to_owned())
+            }
             Phase::Ready(_) => self.meta.pairs.iter().find(|pair| !self.volumes.contains_key(&pair.id)).map(|pair| {
                 format!("the volume of pair \"{}\" is not attached: create the pair again with pair_create", pair.name)
             }),
@@ -81,25 +100,19 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if let Some(reason) = refused {
             return Err(OperatorError::WrongState(format!("group \"{name}\" cannot be taken over: {reason}")));
         }
-        let point = match at {
-            TakeoverAt::Newest => self.recovery_point,
-            TakeoverAt::Time(time) => time,
-            TakeoverAt::Bookmark(bookmark) => {
-                let text = format!("group \"{name}\" has no bookmark \"{bookmark}\": group_get shows those it has");
-                return Err(OperatorError::Invalid(text));
-            }
-        };
-        if point != self.recovery_point {
-            let text = format!("group \"{name}\" cannot go to {point}: its window is {} only", self.recovery_point);
-            return Err(OperatorError::Invalid(text));
+        let point = self.point_of(&at)?;
+        let whole = self.meta.pairs.iter().any(|pair| pair.is_whole_at(point));
+        if !whole && !self.meta.pairs.is_empty() {
+            return Err(OperatorError::WrongState(format!(
+                "group \"{name}\" cannot be taken over at {point}: no pair of it was ever consistent then"
+            )));
         }
-        io.ports.log(format_args!("group \"{name}\": takeover begins at recovery point {}", self.recovery_point));
-        self.takeover = Some(Takeover {
-            step: TakeoverStep::Journal,
-            tickets: vec![ticket],
-            random,
-            accept_split: consent.accept_split,
-        });
+        io.ports.log(format_args!("group \"{name}\": takeover begins at {point}"));
+        let at_time = (at != TakeoverAt::Newest).then_some(point);
+        let accept_split = consent.accept_split;
+        let begun = Takeover::new(TakeoverStep::Journal, vec![ticket]);
+        self.takeover = Some(Takeover { random, accept_split, at: at_time, ..begun });
+        self.set_barrier();
         Ok(())
     }
 
@@ -107,25 +120,21 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn resume_takeover<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
         if matches!(self.meta.life, Life::Sealed { .. }) {
             io.ports.log(format_args!("group \"{}\": takeover goes on after a restart", self.meta.name));
-            self.takeover =
-                Some(Takeover { step: TakeoverStep::Apply, tickets: Vec::new(), random: 0, accept_split: false });
+            self.takeover = Some(Takeover::new(self.first_step(), Vec::new()));
+            self.seal_applier();
         }
     }
 
     /// Goes on with a takeover.
     pub(crate) fn take_over_on<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
+        if self.takeover_step() == Some(TakeoverStep::Journal) {
+            self.list_on(io, effects);
+        }
         let is_checkpointing = self.is_checkpointing();
         let (Phase::Ready(ready), Some(takeover)) = (&mut self.phase, &mut self.takeover) else { return };
         match takeover.step {
-            TakeoverStep::Journal => {
-                let is_journaled = self.released.is_empty() && !ready.journal.is_busy();
-                if is_journaled || ready.journal.error().is_some() {
-                    takeover.step = TakeoverStep::Seal;
-                    effects.detach = true;
-                }
-            }
             TakeoverStep::Apply => {
-                if ready.applier.is_idle() && !ready.applier.is_flushing() && !is_checkpointing {
+                if ready.applier.is_done() && !ready.applier.is_flushing() && !is_checkpointing {
                     takeover.step = TakeoverStep::Flush;
                     let volumes: Vec<_> = self.volumes.values().map(|(volume, _)| *volume).collect();
                     if let Some(Applied::Flushed(point)) = ready.applier.flush(io, volumes) {
@@ -139,7 +148,45 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                     takeover.step = TakeoverStep::Apply;
                 }
             }
-            TakeoverStep::Seal | TakeoverStep::Restore | TakeoverStep::Close | TakeoverStep::Writable => {}
+            TakeoverStep::Journal
+            | TakeoverStep::Seal
+            | TakeoverStep::Restore
+            | TakeoverStep::Close
+            | TakeoverStep::Writable => {}
+        }
+    }
+
+    /// The first step's end: everything that counts is journaled, and what does not is known.
+    fn list_on<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
+        let Phase::Ready(ready) = &self.phase else { return };
+        let is_journaled = self.released.is_empty() && !ready.journal.is_busy();
+        // What the unit still has in memory never counts; a journal that is full of it would never take it.
+        if !is_journaled && ready.journal.error().is_none() && self.meta.unit.is_none() {
+            return;
+        }
+        let at = self.takeover.as_ref().and_then(|takeover| takeover.at);
+        match at.filter(|at| *at < self.recovery_point).map(|at| self.discard_on(io, at)) {
+            Some(Discarding::Wait) => return,
+            Some(Discarding::Damaged { at, known }) => return self.fail_damaged(io, at, known),
+            Some(Discarding::Done) | None => {}
+        }
+        if let Some(takeover) = &mut self.takeover {
+            takeover.step = TakeoverStep::Seal;
+            effects.detach = true;
+        }
+    }
+
+    /// The step that follows the seal.
+    fn first_step(&self) -> TakeoverStep {
+        let is_overlaid = self.meta.unit.as_ref().is_some_and(|unit| unit.is_overlaid);
+        if is_overlaid { TakeoverStep::Restore } else { TakeoverStep::Apply }
+    }
+
+    /// What the seal says is durable: nothing behind it goes to a volume.
+    fn seal_applier(&mut self) {
+        let cut = self.meta.certificate.as_ref().map_or(self.recovery_point, |it| it.recovery_point);
+        if let (Life::Sealed { end }, Phase::Ready(ready)) = (&self.meta.life, &mut self.phase) {
+            ready.applier.seal(*end, cut);
         }
     }
 
@@ -168,13 +215,21 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             let begun = self.commit.drain(..).flat_map(|block| block.items).collect::<Vec<_>>();
             for item in begun.into_iter().chain(abandoned).chain(released) {
                 // It counts as seen: put back where it came from, in order.
-                if let Some(inlet) = self.inlets.get_mut(&item.record.head.stamp.stream) {
-                    let at =
-                        inlet.queue.partition_point(|other| other.record.head.stamp.seq < item.record.head.stamp.seq);
-                    inlet.queue.insert(at, item);
+                let head = item.record.head;
+                match self.inlets.get_mut(&head.stamp.stream).filter(|inlet| inlet.epoch == item.epoch) {
+                    Some(inlet) => {
+                        let at = inlet.queue.partition_point(|other| other.record.head.stamp.seq < head.stamp.seq);
+                        inlet.queue.insert(at, item);
+                    }
+                    // Of an epoch that is over.
+                    None => {
+                        effects.freed.push((head.stamp.stream, item.epoch, head.charge_bytes()));
+                        if head.kind.changes_volume() {
+                            self.meta.discarded.push((head.pair, head.extent));
+                        }
+                    }
                 }
             }
-            self.limit = self.recovery_point;
         }
         let mut discarded = std::mem::take(&mut self.meta.discarded);
         for (id, inlet) in &mut self.inlets {
@@ -184,8 +239,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 let head = item.record.head;
                 push_number(&mut stream.seen, head.stamp.seq.0);
                 stream.announced = stream.announced.max(head.stamp.seq);
-                discarded.push((head.pair, head.extent));
-                effects.freed.push((*id, head.charge_bytes()));
+                if head.kind.changes_volume() {
+                    discarded.push((head.pair, head.extent));
+                }
+                effects.freed.push((*id, item.epoch, head.charge_bytes()));
                 self.meta.greatest_time = self.meta.greatest_time.max(head.stamp.time);
             }
             inlet.undurable.retain(|seq| !stream.seen.iter().any(|range| range.contains(&seq.0)));
@@ -202,18 +259,19 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         self.meta.discarded = merged(discarded);
     }
 
-    /// A primary restarted with unsent records: the recovery point stays at the least tip for ever.
-    pub(crate) fn freeze<P: Downlink<Shared = S>>(
+    /// The group takes nothing more until a resync: the recovery point stays at the least tip.
+    pub(crate) fn stop<P: Downlink<Shared = S>>(
         &mut self,
         io: &mut Io<'_, P>,
-        reason: String,
+        life: Life,
         remains: Vec<Remains>,
         after: Vec<After>,
         effects: &mut Effects,
     ) {
-        io.ports.log(format_args!("group \"{}\": frozen at {}: {reason}", self.meta.name, self.limit));
+        io.ports.log(format_args!("group \"{}\": stays at {}: {life:?}", self.meta.name, self.limit));
         self.absorb(remains, true, effects);
-        self.meta.life = Life::Frozen(reason);
+        self.unit_opens.clear();
+        self.meta.life = life;
         self.persist(io, after);
     }
 
@@ -225,39 +283,77 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         effects: &mut Effects,
     ) {
         self.absorb(remains, false, effects);
+        let discard = self.takeover.as_mut().and_then(|takeover| takeover.discard.take());
         let (Phase::Ready(ready), Some(takeover)) = (&self.phase, &self.takeover) else { return };
         let old = self.meta.generation;
         let generation = Generation { number: old.number + 1, id: takeover.random.max(1), parent: old.id };
-        let streams = self.meta.streams.iter().map(|stream| {
+        // A unit whose end is being made durable counts: the seal is durable behind it.
+        let unit = self.meta.unit.clone();
+        let newest = unit.as_ref().map_or(self.journaled, |unit| unit.base);
+        let cut = takeover.at.unwrap_or(newest);
+        let end = unit.as_ref().map_or(ready.journal.committed_end(), |unit| unit.position);
+        let mut losses = Vec::new();
+        for stream in &self.meta.streams {
             let durable = self.inlets.get(&stream.id).map_or(stream.durable, |inlet| inlet.durable);
-            StreamLoss {
+            let at_base = unit.as_ref().map(|unit| {
+                let known = unit.last.iter().find(|(id, epoch, _)| (*id, *epoch) == (stream.id, stream.epoch));
+                known.map_or(stream.base.previous(), |(_, _, last)| *last)
+            });
+            let thrown_away = discard.as_ref().and_then(|discard| discard.first.get(&stream.id));
+            let first = thrown_away.map(|(epoch, first)| if *epoch == stream.epoch { *first } else { stream.base });
+            let last_applied = first.map(Seq::previous).into_iter().chain(at_base).fold(durable, Seq::min);
+            let mut seen = Vec::new();
+            if last_applied < durable {
+                seen.push(last_applied.0 + 1..=durable.0);
+            }
+            for range in &stream.seen {
+                match seen.last_mut() {
+                    Some(last) if last.end().checked_add(1) == Some(*range.start()) => {
+                        *last = *last.start()..=*range.end()
+                    }
+                    _ => seen.push(range.clone()),
+                }
+            }
+            losses.push(StreamLoss {
                 stream: stream.id,
                 epoch: stream.epoch,
-                last_applied: durable,
-                seen_not_applied: stream.seen.clone(),
+                last_applied,
+                seen_not_applied: seen,
                 highest_announced: stream.announced.max(durable),
-            }
-        });
+            });
+        }
         let identity = |pair: PairId| VolumeIdentity { pair, uuid: volume_uuid(generation, pair) };
+        let (whole, partial): (Vec<_>, Vec<_>) = self.meta.pairs.iter().partition(|pair| pair.is_whole_at(cut));
         self.meta.certificate = Some(LossCertificate {
-            recovery_point: self.recovery_point,
+            recovery_point: cut,
             generation,
-            streams: streams.collect(),
-            volumes: self.meta.pairs.iter().map(|pair| identity(pair.id)).collect(),
-            never_consistent: Vec::new(),
+            streams: losses,
+            volumes: whole.iter().map(|pair| identity(pair.id)).collect(),
+            never_consistent: partial.iter().map(|pair| pair.id).collect(),
         });
+        let mut discarded = std::mem::take(&mut self.meta.discarded);
+        discarded.extend(discard.into_iter().flat_map(|discard| discard.extents));
+        discarded.extend(self.touched_extents());
+        self.meta.discarded = merged(discarded);
+        self.meta.bookmarks.retain(|bookmark| bookmark.stamp.time <= cut);
+        self.meta.unit = unit.filter(|unit| unit.is_overlaid);
+        self.limit = cut;
+        self.recovery_point = cut;
+        let accept_split = takeover.accept_split;
         self.meta.generation = generation;
-        self.meta.split_accepted = takeover.accept_split;
-        self.meta.life = Life::Sealed { end: ready.journal.committed_end() };
+        self.meta.split_accepted = accept_split;
+        self.meta.life = Life::Sealed { end };
         self.persist(io, vec![After::Sealed]);
     }
 
     /// The seal is durable.
     pub(crate) fn sealed<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
         effects.fence = true;
+        let next = self.first_step();
         if let Some(takeover) = &mut self.takeover {
-            takeover.step = TakeoverStep::Apply;
+            takeover.step = next;
         }
+        self.seal_applier();
         io.ports.log(format_args!(
             "group \"{}\": sealed as generation {} at recovery point {}",
             self.meta.name, self.meta.generation.number, self.recovery_point

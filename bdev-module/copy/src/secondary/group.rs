@@ -1,20 +1,25 @@
 //! One group at the secondary: from the runs of its streams to its volumes.
 
+use super::ask::Ask;
 use super::failover::Takeover;
 use super::intake::Effects;
 use super::io::{Io, Op};
 use super::meta::{Checkpoint, GroupMeta, Life, StreamMeta, key_of};
 use super::recover::Scan;
+use super::touched::Touched;
+use super::unit::Hold;
 use super::{Downlink, GroupConfig, PairConfig};
-use crate::apply::{Applied, Applier, Point, Stuck, Target};
+use crate::apply::{Applied, Applier, Stuck, Target};
 use crate::blank::BlankCheck;
 use crate::journal::format::Area;
-use crate::journal::{Item, Journal};
+use crate::journal::{Item, Journal, Point};
 use crate::merge;
-use crate::message::Message;
+use crate::message::{Message, OpenStream};
 use crate::ports::{DeviceError, LocalIo, LocalToken, OperatorAnswer, Ticket};
-use crate::types::{Epoch, Generation, GroupId, LinkId, Mono, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use crate::types::{
+    Epoch, Generation, GroupId, LinkId, Mono, PairId, Record, RecordKind, Seq, StreamId, SystemId, Time, VolumeId,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// What a group holds of one of its streams.
 pub(crate) struct Inlet<S> {
@@ -83,6 +88,12 @@ pub(crate) enum After {
     Formatting,
     Send(LinkId, Message),
     Opened(StreamId, LinkId),
+    /// A stream's part in a unit is durable: its tips count again.
+    Admitted,
+    /// The unit's end is durable.
+    UnitDone,
+    /// How far the volumes may go is durable.
+    Reached(Option<Time>),
     Answer(Ticket, OperatorAnswer),
     Checkpointed(Point),
     Sealed,
@@ -107,8 +118,28 @@ pub(crate) struct Group<S> {
     pub(crate) inlets: BTreeMap<StreamId, Inlet<S>>,
     /// Everything not later was released.
     pub(crate) limit: Time,
-    /// The recovery point: everything not later is durable.
+    /// Everything not later is durable.
+    pub(crate) journaled: Time,
+    /// The recovery point: as [`Group::journaled`], but a unit holds it back until it is complete.
     pub(crate) recovery_point: Time,
+    /// A unit is under way, or its end is not durable yet.
+    pub(crate) hold: Option<Hold>,
+    /// What records of the unit change.
+    pub(crate) touched: Touched,
+    /// Streams whose unit begins when all that was released is journaled.
+    pub(crate) unit_opens: Vec<(LinkId, SystemId, OpenStream)>,
+    /// Openings that are being made durable: until they are, no tip of theirs may move the limit.
+    pub(crate) admitting: u32,
+    /// Ends of streams that were announced while the journal was being searched.
+    pub(crate) closing: BTreeMap<StreamId, (Epoch, Seq)>,
+    /// As [`GroupMeta::reach`], as far as it is durable.
+    pub(crate) reach: Option<Time>,
+    /// A new reach is being made durable.
+    pub(crate) reaching: bool,
+    pub(crate) asks: VecDeque<Ask>,
+    pub(crate) asks_made: u64,
+    /// Volumes in memory that were attached again and not judged yet.
+    pub(crate) volatile: BTreeSet<PairId>,
     /// Released, in order, not in the journal.
     pub(crate) released: VecDeque<Item<S>>,
     /// Durable blocks of a commit that goes on.
@@ -130,7 +161,11 @@ pub(crate) type Tips<'a> = &'a dyn Fn(StreamId) -> Option<(Epoch, Time)>;
 
 impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn new(config: GroupConfig, meta: GroupMeta, now: Mono, checkpoint_interval_ns: u64) -> Self {
-        let phase = if meta.life == Life::TakenOver { Phase::TakenOver } else { Phase::Start { not_before: now } };
+        let phase = match &meta.life {
+            Life::TakenOver => Phase::TakenOver,
+            Life::Lost(reason) => Phase::Failed(reason.clone()),
+            _ => Phase::Start { not_before: now },
+        };
         let limit = meta.certificate.as_ref().map_or(meta.checkpoint.limit, |it| it.recovery_point);
         Group {
             id: GroupId::of_name(&config.name),
@@ -140,7 +175,18 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             phase,
             inlets: BTreeMap::new(),
             limit,
+            journaled: limit,
             recovery_point: limit,
+            hold: None,
+            touched: Touched::default(),
+            unit_opens: Vec::new(),
+            admitting: 0,
+            closing: BTreeMap::new(),
+            reach: None,
+            reaching: false,
+            asks: VecDeque::new(),
+            asks_made: 0,
+            volatile: BTreeSet::new(),
             released: VecDeque::new(),
             commit: Vec::new(),
             volumes: BTreeMap::new(),
@@ -167,6 +213,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 stream.durable = inlet.durable;
             }
         }
+        self.meta.proven = self.meta.proven.max(self.journaled);
         let token = io.persist(&key_of(self.id), &self.meta.encode());
         self.after.insert(token.id, after);
     }
@@ -186,6 +233,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 After::Formatting => self.write_super(io),
                 After::Send(link, message) => io.ports.send_message(link, message),
                 After::Opened(stream, link) => effects.opened.push((stream, link)),
+                After::Admitted => self.admitting -= 1,
+                After::UnitDone => self.unit_done(effects),
+                After::Reached(reach) => self.reached(reach),
                 After::Answer(ticket, answer) => io.ports.answer_operator(ticket, Ok(answer)),
                 After::Checkpointed(point) => self.checkpointed(point),
                 After::Sealed => self.sealed(io, effects),
@@ -211,26 +261,31 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let (stamp, pair) = (record.head.stamp, record.head.pair);
         let charge = record.head.charge_bytes();
         let Some(inlet) = self.inlets.get_mut(&stamp.stream).filter(|inlet| inlet.epoch == epoch) else {
-            effects.freed.push((stamp.stream, charge));
+            effects.freed.push((stamp.stream, epoch, charge));
             return Ok(());
         };
         if stamp.seq <= inlet.durable {
             // Sent again after a restart, because another group of the stream lacked a lower number.
-            effects.freed.push((stamp.stream, charge));
+            effects.freed.push((stamp.stream, epoch, charge));
             effects.is_durable_news = true;
             return Ok(());
         }
         let limit = inlet.floor.max(self.limit);
         if stamp.time <= limit {
-            effects.freed.push((stamp.stream, charge));
+            effects.freed.push((stamp.stream, epoch, charge));
             return Err(limit);
         }
         let generation = (self.meta.generation.number, self.meta.generation.id);
+        if record.head.kind.changes_volume() {
+            if self.meta.unit.is_some() {
+                self.touched.insert(pair, record.head.extent);
+            }
+            if let Some(pair) = self.meta.pair_mut(pair) {
+                pair.touched = true;
+            }
+        }
         inlet.undurable.push_back(stamp.seq);
         inlet.queue.push_back(Item { record, epoch, generation, charged: true });
-        if let Some(pair) = self.meta.pair_mut(pair) {
-            pair.touched = true;
-        }
         Ok(())
     }
 
@@ -244,6 +299,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// Releases what the tips allow.
     pub(crate) fn merge(&mut self, tips: Tips<'_>, effects: &mut Effects) {
+        // Frozen, suspended: what could not be released was thrown away, so the limit must not pass it, whatever a shared
+        // stream says later. *G1 was frozen at 10 and threw 12 away; the records of G3 moved the tip that had held
+        // G1 back, and with it G1's recovery point.*
+        if self.meta.life != Life::Open || self.holds_limit() {
+            return;
+        }
         let limit = merge::limit_of(self.inlets.iter().map(|(id, inlet)| Self::tip(inlet, tips(*id))));
         let Some(limit) = limit.filter(|limit| *limit > self.limit) else { return };
         self.limit = limit;
@@ -263,16 +324,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         // the journal's closing is being made durable.
         let is_sealed = matches!(self.meta.life, Life::Sealed { .. } | Life::TakenOver);
         if !is_sealed {
-            // Frozen: what could not be released was thrown away, so the limit must not pass it, whatever a shared
-            // stream says later. *G1 was frozen at 10 and threw 12 away; the records of G3 moved the tip that had held
-            // G1 back, and with it G1's recovery point.*
-            if !matches!(self.meta.life, Life::Frozen(_)) {
-                self.merge(tips, effects);
-            }
+            self.merge(tips, effects);
             self.journal(io, effects);
+            self.copies_on(io, effects);
         }
+        self.reach_on(io);
         self.apply(io, effects);
         self.checkpoint(io);
+        self.asks_on(io, effects);
         self.take_over_on(io, effects);
     }
 
@@ -284,7 +343,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             return;
         }
         if self.released.is_empty() {
-            self.recovery_point = self.limit;
+            self.set_journaled(self.limit);
             return;
         }
         let (count, continues) = cut(&self.released, ready.journal.block_bytes_max());
@@ -294,7 +353,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         }
         // The cut behind the block: with what stays in memory, everything before the next record's time.
         let limit = match self.released.get(count) {
-            _ if continues => self.recovery_point,
+            _ if continues => self.journaled,
             None => self.limit,
             Some(next) => Time(next.record.head.stamp.time.0 - 1),
         };
@@ -325,28 +384,47 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                     inlet.durable = stamp.seq;
                     inlet.undurable.pop_front();
                 }
+                let head = &item.record.head;
+                if let (RecordKind::Bookmark, Some(name)) = (head.kind, &item.record.payload) {
+                    self.meta.add_bookmark(head, name.as_ref());
+                }
+                assert!(
+                    self.hold.is_none_or(|hold| stamp.time > hold.base || block.end <= hold.position),
+                    "a commit of the unit holds nothing of the image before it"
+                );
             }
-            self.recovery_point = self.recovery_point.max(block.limit);
+            self.journaled = self.journaled.max(block.limit);
             ready.applier.push(block);
         }
+        effects.freed.extend(ready.applier.take_freed());
+        self.set_journaled(self.journaled);
         effects.is_durable_news = true;
     }
 
     fn apply<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
         let Phase::Ready(ready) = &mut self.phase else { return };
         let (volumes, meta) = (&self.volumes, &self.meta);
-        let target = |pair: PairId| match volumes.get(&pair) {
-            Some((volume, _)) => Target::Volume(*volume),
-            None if meta.pair(pair).is_some() => Target::Missing,
-            None => Target::Gone,
+        let target = |pair: PairId| match (volumes.get(&pair), meta.pair(pair)) {
+            (Some((volume, _)), Some(known)) => Target::Volume(*volume, known.geometry.block_bytes),
+            (None, _) if meta.pair(pair).is_some() => Target::Missing,
+            _ => Target::Gone,
         };
         while let Some(applied) = ready.applier.poll(io, target) {
-            let Applied::Round(items) = applied else { break };
+            let Applied::Round(items, verdicts) = applied else { break };
+            for verdict in verdicts {
+                let owner = meta.stream(verdict.stamp.stream).map(|stream| stream.owner);
+                if let Some(link) = owner.and_then(|owner| self.links.get(&owner)) {
+                    let (stream, seq) = (verdict.stamp.stream, verdict.stamp.seq);
+                    let (pair, differing) = (verdict.pair, verdict.differing);
+                    let verified = Message::Verified { group: self.id, pair, stream, seq, differing };
+                    io.ports.send_message(*link, verified);
+                }
+            }
             effects.is_busy = true;
             for item in items {
                 let stamp = item.record.head.stamp;
                 if item.charged {
-                    effects.freed.push((stamp.stream, item.record.head.charge_bytes()));
+                    effects.freed.push((stamp.stream, item.epoch, item.record.head.charge_bytes()));
                 }
                 let inlet = self.inlets.get_mut(&stamp.stream).filter(|inlet| inlet.epoch == item.epoch);
                 if let Some(inlet) = inlet {
@@ -357,6 +435,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 self.checkpoint_due = Some(io.now.mono.after_ns(self.checkpoint_interval_ns));
             }
         }
+        effects.freed.extend(ready.applier.take_freed());
         if let Some((at, known)) = ready.applier.damaged() {
             self.fail_damaged(io, at, known);
             effects.is_busy = true;
@@ -366,7 +445,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// Flushes the volumes for a checkpoint when it is time, or the journal has become a quarter full.
     fn checkpoint<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
         let Phase::Ready(ready) = &mut self.phase else { return };
-        let is_filling = ready.journal.used_bytes() > ready.journal.total_bytes() / 4;
+        // Blocks that are held back fill the journal too, and no checkpoint frees them.
+        let freeable = ready.applier.freeable() * u64::from(self.area.block_bytes);
+        let total = ready.journal.total_bytes();
+        let is_filling = ready.journal.used_bytes() > total / 4 && (freeable > total / 16 || !self.released.is_empty());
         let is_due = self.checkpoint_due.is_some_and(|at| at <= io.now.mono);
         let is_idle = !self.checkpointing && !ready.applier.is_flushing();
         if is_idle && (is_due || is_filling) && ready.applier.has_news() {
@@ -432,7 +514,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                     self.committed(block, effects);
                 }
             }
-            (Op::Apply(job), Phase::Ready(ready)) => ready.applier.written(mono, job, result),
+            (Op::Apply(job), Phase::Ready(ready)) => ready.applier.written(mono, job, result, data),
+            (Op::Ask(ask), Phase::Ready(_)) => self.ask_read(ask, result, data),
+            (Op::Discard, Phase::Ready(_)) => self.discard_read(mono, result, data),
             (Op::ApplyFlush, Phase::Ready(ready)) => {
                 if let Some(Applied::Flushed(point)) = ready.applier.volume_flushed(mono, result) {
                     self.volumes_flushed(io, point);
@@ -454,8 +538,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             Phase::Start { not_before } => Some(*not_before),
             Phase::Scan(scan) => scan.search.retry_at(),
             Phase::Ready(ready) => {
-                let machines = [ready.journal.retry_at(), ready.applier.retry_at(), self.checkpoint_due];
-                machines.into_iter().flatten().min()
+                let own = [self.checkpoint_due, self.discard_retry_at()];
+                let machines = [ready.journal.retry_at(), ready.applier.retry_at()];
+                machines.into_iter().chain(own).flatten().min()
             }
             _ => None,
         }
@@ -487,7 +572,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                     .map(|error| format!("the journal cannot be written ({error}); tried again every second"));
                 let full = || {
                     let waits = !self.released.is_empty() && !ready.journal.is_busy();
-                    waits.then(|| "the journal is full until the next checkpoint".to_owned())
+                    waits.then(|| self.full_reason())
                 };
                 writing.or_else(|| ready.applier.stuck().map(stuck)).or_else(full)
             }
@@ -496,7 +581,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         device.or_else(|| match &self.meta.life {
             Life::Suspended(state, reason) => Some(format!("suspended by the primary ({state}): {reason}")),
             Life::Frozen(reason) => Some(reason.clone()),
-            _ => None,
+            _ => self.unit_reason().or_else(|| self.window_reason()),
         })
     }
 

@@ -1,7 +1,7 @@
 //! A stream as this system receives it, and its share of the receive memory.
 
 use crate::stream::{CHARGE_BYTES_MAX, Drops, RxStream};
-use crate::types::{GroupId, LinkId, Scope, Seq, StreamId, SystemId};
+use crate::types::{Epoch, GroupId, LinkId, Scope, Seq, StreamId, SystemId};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
@@ -101,6 +101,8 @@ pub(crate) struct Intake<B, S> {
     /// Its opening is durable.
     pub(crate) is_open: bool,
     pub(crate) account: Account,
+    /// Records of earlier epochs are not in the account: the stream was not received meanwhile.
+    pub(crate) accounts_from: Epoch,
     /// Charges of the numbers `durable + 1 ..= run`.
     pub(crate) ledger: VecDeque<u64>,
     pub(crate) durable: Seq,
@@ -130,8 +132,8 @@ impl<B, S> Intake<B, S> {
 /// What one group's work means for the streams and for the others; collected during a call, acted on at its end.
 #[derive(Default)]
 pub(crate) struct Effects {
-    /// Memory of these streams is free again.
-    pub(crate) freed: Vec<(StreamId, u64)>,
+    /// Memory of these streams' records of this epoch is free again.
+    pub(crate) freed: Vec<(StreamId, Epoch, u64)>,
     /// Numbers became durable.
     pub(crate) is_durable_news: bool,
     /// These pairs are no more.

@@ -29,6 +29,10 @@ pub(crate) enum Op {
     Apply(u32),
     /// A volume is being flushed for a checkpoint.
     ApplyFlush,
+    /// A volume is being read for the answer to this question.
+    Ask(u64),
+    /// The journal is being read for what a takeover throws away.
+    Discard,
     /// The pair's volume is being read to see whether it is empty.
     Blank(PairId),
     /// A host's request on a taken-over volume.

@@ -2,13 +2,15 @@
 //! that every change is one atomic step. An empty value is a group that was deleted.
 
 use super::codec::{CodecError, Reader, Writer};
+use super::status::Bookmark;
+use crate::journal::open::LogMeta;
 use crate::message::Content;
 use crate::takeover::{LossCertificate, StreamLoss, VolumeIdentity};
-use crate::types::{Epoch, Extent, Generation, Geometry, GroupId, PairId, Scope, Seq, StreamId, SystemId, Time};
+use crate::types::{Epoch, Extent, Generation, Geometry, GroupId, PairId, Scope, Seq, Stamp, StreamId, SystemId, Time};
 use std::ops::RangeInclusive;
 
 /// Version of the value's format.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The key of a group's value.
 pub(crate) fn key_of(group: GroupId) -> String {
@@ -22,10 +24,12 @@ pub(crate) enum Life {
     Formatting,
     /// In use.
     Open,
-    /// The primary no longer sends: (state's code, reason).
+    /// The primary no longer sends until it resyncs: (state's code, reason).
     Suspended(String, String),
-    /// A primary restarted with unsent records.
+    /// A primary restarted with unsent records and has not resynced yet.
     Frozen(String),
+    /// Records that were acknowledged are not here: the volumes are no cut, and nothing can make them one.
+    Lost(String),
     /// Takeover is decided; the journal counts up to this position and no further.
     Sealed { end: u64 },
     /// The journal is closed; the volumes are the hosts'.
@@ -65,6 +69,67 @@ pub(crate) struct PairMeta {
     pub(crate) touched: bool,
     /// It left its primary.
     pub(crate) left: bool,
+    /// The operator here gave the volume's content up for the primary's.
+    pub(crate) overwritable: bool,
+    /// From when on it is part of the group's cut.
+    pub(crate) image: Image,
+    /// What the unit under way brings of it.
+    pub(crate) share: Share,
+}
+
+/// Since when a pair's volume is a true picture, at every cut that is not earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Image {
+    /// Since this time; 0: since the two volumes were found equal.
+    Whole(Time),
+    /// It is being copied for the first time; complete with this time, if the primary has said it.
+    Copying(Option<Time>),
+    /// The volume's content ended with an earlier process.
+    Lost,
+}
+
+impl PairMeta {
+    /// Whether a cut at this time is a picture of the pair too.
+    pub(crate) fn is_whole_at(&self, cut: Time) -> bool {
+        matches!(self.image, Image::Whole(since) if since <= cut)
+    }
+}
+
+/// What the unit under way brings of a pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// Nothing yet: its primary has not joined it since the unit began.
+    #[default]
+    None,
+    /// What may differ.
+    Differences,
+    /// All of it.
+    Everything,
+}
+
+/// A resync: every record later than the base belongs to one unit, which counts as a whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnitMeta {
+    /// The limit when it began: the time of the image that stays until it is complete.
+    pub(crate) base: Time,
+    /// The journal position behind all that is not later than the base; every block from here on is the unit's.
+    pub(crate) position: u64,
+    /// Primaries that take part.
+    pub(crate) owners: Vec<UnitOwner>,
+    /// Records of it may be on the volumes; what they overwrote is in the overlay.
+    pub(crate) is_overlaid: bool,
+    /// How far each stream was at the base: (stream, epoch, last number).
+    pub(crate) last: Vec<(StreamId, Epoch, Seq)>,
+}
+
+/// A primary that takes part in a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnitOwner {
+    pub(crate) owner: SystemId,
+    /// Its own number for the resync; `None`: it has not begun one since the unit did.
+    pub(crate) number: Option<u64>,
+    /// Everything that it was to bring is stamped not later than this; `None`: it has not said so.
+    pub(crate) end: Option<Time>,
 }
 
 /// Where replay starts.
@@ -96,6 +161,16 @@ pub(crate) struct GroupMeta {
     pub(crate) discarded: Vec<(PairId, Extent)>,
     /// The takeover went on though the old primary might still serve hosts.
     pub(crate) split_accepted: bool,
+    /// The resync under way.
+    pub(crate) unit: Option<UnitMeta>,
+    /// The newest, in order of their stamps.
+    pub(crate) bookmarks: Vec<Bookmark>,
+    /// Everything not later was journaled: the journal's own last word may say less, when nothing was to be journaled.
+    pub(crate) proven: Time,
+    /// Nothing later than this was ever put on the volumes; `None`: anything in the journal may have been.
+    pub(crate) reach: Option<Time>,
+    /// The overlay's log, once there is one.
+    pub(crate) overlay: Option<LogMeta>,
 }
 
 impl GroupMeta {
@@ -113,6 +188,11 @@ impl GroupMeta {
             certificate: None,
             discarded: Vec::new(),
             split_accepted: false,
+            unit: None,
+            bookmarks: Vec::new(),
+            proven: Time(0),
+            reach: None,
+            overlay: None,
         }
     }
 
@@ -153,6 +233,10 @@ impl GroupMeta {
                 w.u64(*end);
             }
             Life::TakenOver => w.u8(5),
+            Life::Lost(reason) => {
+                w.u8(6);
+                w.text(reason);
+            }
         }
         generation(&mut w, self.generation);
         w.u64(self.journal_id);
@@ -191,6 +275,23 @@ impl GroupMeta {
             w.option(pair.stream.as_ref(), |w, stream| w.u64(stream.0));
             w.u8(u8::from(pair.touched));
             w.u8(u8::from(pair.left));
+            w.u8(u8::from(pair.overwritable));
+            match pair.image {
+                Image::Whole(since) => {
+                    w.u8(1);
+                    w.u64(since.0);
+                }
+                Image::Copying(end) => {
+                    w.u8(2);
+                    w.option(end.as_ref(), |w, end| w.u64(end.0));
+                }
+                Image::Lost => w.u8(3),
+            }
+            w.u8(match pair.share {
+                Share::None => 0,
+                Share::Differences => 1,
+                Share::Everything => 2,
+            });
         });
         w.u64(self.greatest_time.0);
         w.option(self.certificate.as_ref(), |w, certificate| {
@@ -207,6 +308,7 @@ impl GroupMeta {
                 w.u64(volume.pair.0);
                 w.bytes(&volume.uuid);
             });
+            w.list(&certificate.never_consistent, |w, pair| w.u64(pair.0));
         });
         w.list(&self.discarded, |w, (pair, extent)| {
             w.u64(pair.0);
@@ -214,6 +316,30 @@ impl GroupMeta {
             w.u32(extent.blocks);
         });
         w.u8(u8::from(self.split_accepted));
+        w.option(self.unit.as_ref(), |w, unit| {
+            w.u64(unit.base.0);
+            w.u64(unit.position);
+            w.list(&unit.owners, |w, owner| {
+                w.u64(owner.owner.0);
+                w.option(owner.number.as_ref(), |w, number| w.u64(*number));
+                w.option(owner.end.as_ref(), |w, end| w.u64(end.0));
+            });
+            w.u8(u8::from(unit.is_overlaid));
+            w.list(&unit.last, |w, (stream, epoch, seq)| {
+                w.u64(stream.0);
+                w.u64(epoch.0);
+                w.u64(seq.0);
+            });
+        });
+        w.list(&self.bookmarks, |w, bookmark| {
+            w.text(&bookmark.name);
+            w.u64(bookmark.stamp.time.0);
+            w.u64(bookmark.stamp.stream.0);
+            w.u64(bookmark.stamp.seq.0);
+        });
+        w.u64(self.proven.0);
+        w.option(self.reach.as_ref(), |w, reach| w.u64(reach.0));
+        w.option(self.overlay.as_ref(), |w, log| w.bytes(&log.encode()));
         w.finish()
     }
 
@@ -232,6 +358,7 @@ impl GroupMeta {
                 3 => Life::Frozen(r.text()?),
                 4 => Life::Sealed { end: r.u64()? },
                 5 => Life::TakenOver,
+                6 => Life::Lost(r.text()?),
                 _ => return Err(r.wrong()),
             },
             generation: read_generation(&mut r)?,
@@ -277,6 +404,14 @@ impl GroupMeta {
                     stream: r.option(|r| Ok(StreamId(r.u64()?)))?,
                     touched: r.flag()?,
                     left: r.flag()?,
+                    overwritable: version > 2 && r.flag()?,
+                    image: if version > 2 { read_image(r)? } else { Image::Whole(Time(0)) },
+                    share: match if version > 2 { r.u8()? } else { 0 } {
+                        0 => Share::None,
+                        1 => Share::Differences,
+                        2 => Share::Everything,
+                        _ => return Err(r.wrong()),
+                    },
                 })
             })?,
             greatest_time: Time(r.u64()?),
@@ -294,16 +429,60 @@ impl GroupMeta {
                         })
                     })?,
                     volumes: r.list(|r| Ok(VolumeIdentity { pair: PairId(r.u64()?), uuid: r.array()? }))?,
-                    never_consistent: Vec::new(),
+                    never_consistent: if version > 2 { r.list(|r| Ok(PairId(r.u64()?)))? } else { Vec::new() },
                 })
             })?,
             discarded: r.list(|r| Ok((PairId(r.u64()?), Extent { lba: r.u64()?, blocks: r.u32()? })))?,
             // Version 1 did not say.
             split_accepted: version > 1 && r.flag()?,
+            // Version 2 knew of none of these.
+            unit: if version > 2 { r.option(read_unit)? } else { None },
+            bookmarks: if version > 2 { r.list(read_bookmark)? } else { Vec::new() },
+            proven: if version > 2 { Time(r.u64()?) } else { Time(0) },
+            reach: if version > 2 { r.option(|r| Ok(Time(r.u64()?)))? } else { None },
+            overlay: if version > 2 { r.option(read_log)? } else { None },
         };
         r.end()?;
         Ok(meta)
     }
+}
+
+fn read_image(r: &mut Reader<'_>) -> Result<Image, CodecError> {
+    Ok(match r.u8()? {
+        1 => Image::Whole(Time(r.u64()?)),
+        2 => Image::Copying(r.option(|r| Ok(Time(r.u64()?)))?),
+        3 => Image::Lost,
+        _ => return Err(r.wrong()),
+    })
+}
+
+fn read_unit(r: &mut Reader<'_>) -> Result<UnitMeta, CodecError> {
+    Ok(UnitMeta {
+        base: Time(r.u64()?),
+        position: r.u64()?,
+        owners: r.list(|r| {
+            Ok(UnitOwner {
+                owner: SystemId(r.u64()?),
+                number: r.option(|r| r.u64())?,
+                end: r.option(|r| Ok(Time(r.u64()?)))?,
+            })
+        })?,
+        is_overlaid: r.flag()?,
+        last: r.list(|r| Ok((StreamId(r.u64()?), Epoch(r.u64()?), Seq(r.u64()?))))?,
+    })
+}
+
+fn read_bookmark(r: &mut Reader<'_>) -> Result<Bookmark, CodecError> {
+    let name = r.text()?;
+    let stamp = Stamp { time: Time(r.u64()?), stream: StreamId(r.u64()?), seq: Seq(r.u64()?) };
+    Ok(Bookmark { name, stamp })
+}
+
+fn read_log(r: &mut Reader<'_>) -> Result<LogMeta, CodecError> {
+    let bytes: [u8; LogMeta::BYTES] = r.array()?;
+    let log = LogMeta::decode(&bytes).ok_or(r.wrong())?;
+    // Only what would be written again alike is believed.
+    if log.encode() == bytes { Ok(log) } else { Err(r.wrong()) }
 }
 
 fn generation(w: &mut Writer, generation: Generation) {

@@ -13,6 +13,7 @@
 //! checkpoint, so memory fills, so grants end. Streams: the next OPEN is refused. The arena: a frame is dropped and comes
 //! again; journal, apply and replay try again in the next turn.
 
+mod ask;
 pub(crate) mod codec;
 mod failover;
 mod group;
@@ -25,6 +26,9 @@ mod receive;
 mod recover;
 mod report;
 mod status;
+mod touched;
+mod unit;
+mod window;
 
 #[cfg(test)]
 mod rig;
@@ -228,8 +232,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     }
 
     fn settle(&mut self, now: Now, id: GroupId, effects: Effects, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        for (stream, charge_bytes) in effects.freed {
-            if let Some(intake) = self.intakes.get_mut(&stream) {
+        for (stream, epoch, charge_bytes) in effects.freed {
+            let intake = self.intakes.get_mut(&stream);
+            if let Some(intake) = intake.filter(|intake| epoch >= intake.accounts_from) {
                 intake.account.free(charge_bytes);
             }
         }
@@ -289,7 +294,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 seen: intake.rx.whole_above_run(is_mine),
                 announced: intake.rx.announced(),
                 greatest_time: intake.rx.seen(),
-                extents: heads().map(|head| (head.pair, head.extent)).collect(),
+                extents: heads()
+                    .filter(|head| head.kind.changes_volume())
+                    .map(|head| (head.pair, head.extent))
+                    .collect(),
             });
             intake.groups.retain(|group| *group != id);
             !intake.groups.is_empty()
@@ -451,8 +459,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             )));
         }
         let random = self.random();
-        let answer = self
-            .act(now, group, ports, |group, io, _, _| Some(group.take_over(io, ticket, random, consent, at)));
+        let answer =
+            self.act(now, group, ports, |group, io, _, _| Some(group.take_over(io, ticket, random, consent, at)));
         answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))
     }
 
@@ -480,6 +488,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         self.fence_told.retain(|(told, _)| *told != link);
         for intake in self.intakes.values_mut().filter(|intake| intake.link == link) {
             intake.is_open = false;
+        }
+        for group in self.groups.values_mut() {
+            group.unit_opens.retain(|(asked, ..)| *asked != link);
         }
     }
 
@@ -521,13 +532,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let _ = now;
         let group = self.pairs.get(&pair).and_then(|id| self.groups.get(id));
         let is_ours = group.filter(|group| matches!(group.phase, Phase::TakenOver));
+        let is_partial = is_ours.and_then(|group| group.meta.certificate.as_ref());
+        let is_partial = is_partial.is_some_and(|certificate| certificate.never_consistent.contains(&pair));
         let volume = is_ours.and_then(|group| Some((group.id, group.volumes.get(&pair)?.0)));
-        let Some((group, volume)) = volume else {
+        let Some((group, volume)) = volume.filter(|_| !is_partial) else {
             let buf = match io {
                 HostIo::Read { buf, .. } => Some(buf),
                 _ => None,
             };
-            ports.complete_host(token, Err(HostError::Secondary), buf);
+            let error = if is_partial { HostError::NeverConsistent } else { HostError::Secondary };
+            ports.complete_host(token, Err(error), buf);
             return;
         };
         let io = match io {
@@ -550,6 +564,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 effects.is_busy
             });
         }
+        self.begin_units(now, ports);
         self.retire_streams(now, ports);
         self.report(ports);
         is_busy

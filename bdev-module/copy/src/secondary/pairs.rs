@@ -3,13 +3,18 @@
 use super::group::{After, Candidate, Group, Phase};
 use super::intake::Effects;
 use super::io::{Io, Op};
-use super::meta::{Life, PairMeta};
+use super::meta::{Image, Life, PairMeta, Share};
 use super::{Downlink, PairConfig};
 use crate::blank::{BlankCheck, Verdict};
 use crate::engine::OperatorError;
 use crate::message::Content;
 use crate::ports::{OperatorAnswer, Ticket};
-use crate::types::{Initial, PairId};
+use crate::types::{Initial, PairId, Time};
+
+/// Whether the operator gives up what the volume holds.
+fn gives_up(initial: Initial) -> bool {
+    matches!(initial, Initial::Copy | Initial::CopyDifferences)
+}
 
 impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// Takes a pair in, or attaches its volume again.
@@ -39,11 +44,18 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                     config.geometry.block_bytes
                 )));
             }
+            if let Some(pair) = self.meta.pair_mut(id) {
+                pair.overwritable |= gives_up(config.initial);
+            }
             self.volumes.insert(id, (config.volume, config.volume_name));
+            if config.volatile {
+                self.volatile.insert(id);
+                self.lose_volatile(io);
+            }
             io.ports.answer_operator(ticket, Ok(OperatorAnswer::PairCreated(id)));
             return Ok(id);
         }
-        if !matches!(self.meta.life, Life::Formatting | Life::Open) || self.takeover.is_some() {
+        if matches!(self.meta.life, Life::Sealed { .. } | Life::TakenOver | Life::Lost(_)) || self.takeover.is_some() {
             return Err(OperatorError::WrongState(format!(
                 "group \"{group}\" no longer follows a primary, so it takes no new pair \"{name}\": create another group"
             )));
@@ -69,6 +81,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         for (id, candidate) in &mut self.candidates {
             if candidate.config.initial == Initial::Identical {
                 decided.push((*id, Ok(Content::DeclaredIdentical)));
+                continue;
+            }
+            if gives_up(candidate.config.initial) {
+                decided.push((*id, Ok(Content::Copy)));
                 continue;
             }
             let config = &candidate.config;
@@ -106,6 +122,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                         stream: None,
                         touched: false,
                         left: false,
+                        overwritable: gives_up(config.initial),
+                        image: Image::Whole(Time(0)),
+                        share: Share::None,
                     });
                     self.volumes.insert(id, (config.volume, config.volume_name));
                     self.persist(io, vec![After::Answer(ticket, OperatorAnswer::PairCreated(id))]);
@@ -115,6 +134,25 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                     io.ports.answer_operator(ticket, Err(error));
                 }
             }
+        }
+    }
+
+    /// The content of volumes in memory ended with an earlier process, if there was any.
+    pub(crate) fn lose_volatile<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
+        // Not before the journal says which pairs had records.
+        if !matches!(self.phase, Phase::Ready(_)) || matches!(self.meta.life, Life::Sealed { .. }) {
+            return;
+        }
+        let mut lost = false;
+        for id in std::mem::take(&mut self.volatile) {
+            let Some(pair) = self.meta.pair_mut(id) else { continue };
+            if pair.image != Image::Lost && (pair.touched || pair.content != Content::Empty) {
+                pair.image = Image::Lost;
+                lost = true;
+            }
+        }
+        if lost {
+            self.persist(io, Vec::new());
         }
     }
 
@@ -140,7 +178,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             )));
         }
         let is_writing = match &self.phase {
-            Phase::Ready(ready) => !ready.applier.is_idle(),
+            Phase::Ready(ready) => !ready.applier.is_done(),
             Phase::TakenOver | Phase::Failed(_) => false,
             _ => true,
         };

@@ -2,12 +2,12 @@
 
 use super::group::{After, Group, Inlet, Phase};
 use super::intake::{Account, Intake};
-use super::meta::{Life, StreamMeta};
+use super::meta::{Image, Life, PairMeta, Share, StreamMeta};
 use super::{Downlink, Secondary};
-use crate::message::{Content, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject};
+use crate::message::{Content, EXTENTS_MAX, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject};
 use crate::stream::{BASE_MAX, Drops, RxStream, StreamStart};
 use crate::takeover::TakeoverStep;
-use crate::types::{Epoch, GroupId, LinkId, Now, PairId, Scope, Seq, StreamId, SystemId, Time};
+use crate::types::{Epoch, Extent, GroupId, LinkId, Now, PairId, RecordHead, Scope, Seq, StreamId, SystemId, Time};
 use smallvec::smallvec;
 use std::collections::VecDeque;
 
@@ -27,8 +27,14 @@ enum Opening {
     Fenced,
     /// No.
     Refused(Refused),
-    /// No, and the group's recovery point stays where it is for ever.
+    /// A new epoch that is part of a resync.
+    Unit,
+    /// No, and the group's recovery point stays where it is until a resync.
     Freeze(String),
+    /// No: the primary restarted in the middle of the group's resync, and has to begin its own again.
+    Expect(String),
+    /// No, never again: what was acknowledged is not here.
+    Lost(String),
 }
 
 fn never<T>(text: String) -> Result<T, Refused> {
@@ -66,6 +72,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             Message::CloseStream { group, stream, epoch, end, .. } => {
                 self.close_stream(from, group, stream, epoch, end)
             }
+            Message::CopyEnd { group, copy, end } => {
+                if let Some(group) = self.owned(from, group).map(|group| group.id) {
+                    self.act(now, group, ports, |group, io, _, _| group.copy_end(io, (link, from), copy, end));
+                }
+            }
+            Message::DigestAsk { group, pair, ask, extent, digests } => {
+                self.act(now, group, ports, |group, io, _, _| {
+                    group.asked(io, (link, from), (pair, ask, extent), digests);
+                });
+            }
             Message::GroupSuspended { group, state, reason } => {
                 self.suspend(now, link, from, group, (state, reason), ports);
             }
@@ -95,21 +111,82 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     ports.send_message(link, Message::Fenced { group: open.group, generation });
                 }
             }
+            Opening::Unit => self.begin_unit(now, link, from, open, ports),
             Opening::Freeze(text) => {
-                // What the tips allow is still released; only then is the rest thrown away.
-                self.act(now, open.group, ports, |group, _, effects, tips| group.merge(tips, effects));
-                let remains = self.detach(open.group);
-                let mut after = vec![After::Send(link, refuse(Refusal::UnsentRecords, text.clone()))];
-                if let Some(group) = self.groups.get(&open.group) {
-                    after.extend(group.refusals_to_others(link, &text));
-                }
-                self.act(now, open.group, ports, |group, io, effects, _| {
-                    group.freeze(io, text, remains, after, effects);
+                let refusal = After::Send(link, refuse(Refusal::UnsentRecords, text.clone()));
+                self.stop_group(now, link, open.group, Life::Frozen(text.clone()), &text, vec![refusal], ports);
+            }
+            Opening::Expect(text) => {
+                let after = vec![After::Send(link, refuse(Refusal::UnsentRecords, text))];
+                self.act(now, open.group, ports, |group, io, _, _| {
+                    group.expect_unit_of(from);
+                    group.persist(io, after);
                 });
+            }
+            Opening::Lost(text) => {
+                let refusal = After::Send(link, refuse(Refusal::LostData, text.clone()));
+                let reason = format!("lost data: {text}");
+                self.stop_group(now, link, open.group, Life::Lost(reason.clone()), &text, vec![refusal], ports);
+                self.act(now, open.group, ports, |group, io, _, _| group.fail(io, reason));
             }
             opening @ (Opening::Again | Opening::New) => {
                 let is_new = matches!(opening, Opening::New);
                 self.admit(now, link, from, open, is_new, ports);
+            }
+        }
+    }
+
+    /// The group takes nothing more until a resync (or for ever). What the tips allow is still released; only then is the
+    /// rest thrown away.
+    #[allow(clippy::too_many_arguments, reason = "one call with all that the stop needs")]
+    fn stop_group(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        id: GroupId,
+        life: Life,
+        text: &str,
+        mut after: Vec<After>,
+        ports: &mut impl Downlink<Buf = B, Shared = S>,
+    ) {
+        self.act(now, id, ports, |group, _, effects, tips| group.merge(tips, effects));
+        let remains = self.detach(id);
+        if let Some(group) = self.groups.get(&id) {
+            after.extend(group.refusals_to_others(link, text));
+        }
+        self.act(now, id, ports, |group, io, effects, _| group.stop(io, life, remains, after, effects));
+    }
+
+    /// A stream's epoch that is part of a resync. A unit begins when all that was released is in the journal; until then
+    /// the OPEN waits and nothing more is released.
+    fn begin_unit(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        from: SystemId,
+        open: &OpenStream,
+        ports: &mut impl Downlink<Buf = B, Shared = S>,
+    ) {
+        self.act(now, open.group, ports, |group, _, effects, tips| group.merge(tips, effects));
+        let Some(group) = self.groups.get_mut(&open.group) else { return };
+        group.links.insert(from, link);
+        if group.meta.unit.is_some() || group.is_drained() {
+            self.admit(now, link, from, open, true, ports);
+            return;
+        }
+        group.unit_opens.retain(|(_, _, waiting)| waiting.stream != open.stream);
+        group.unit_opens.push((link, from, open.clone()));
+    }
+
+    /// Goes on with OPENs that wait for their unit to begin.
+    pub(super) fn begin_units(&mut self, now: Now, ports: &mut impl Downlink<Buf = B, Shared = S>) {
+        let ready = |group: &Group<S>| !group.unit_opens.is_empty() && group.is_drained() && group.takeover.is_none();
+        let due: Vec<GroupId> = self.groups.iter().filter(|(_, group)| ready(group)).map(|(id, _)| *id).collect();
+        for id in due {
+            let opens = self.groups.get_mut(&id).map(|group| std::mem::take(&mut group.unit_opens));
+            for (link, from, open) in opens.unwrap_or_default() {
+                // Judged again: much may have happened since.
+                self.open_stream(now, link, from, &open, ports);
             }
         }
     }
@@ -150,17 +227,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         if group.takeover.is_some() {
             return refused(Refusal::NotYet, format!("group \"{name}\" is being taken over at the secondary"));
         }
-        match &group.meta.life {
-            Life::Frozen(reason) => return refused(Refusal::UnsentRecords, reason.clone()),
-            Life::Suspended(state, reason) => {
-                let text = format!(
-                    "group \"{name}\" was suspended ({state}: {reason}) and the secondary stays at its last cut: create \
-                     the group anew"
-                );
-                return refused(Refusal::UnsentRecords, text);
-            }
-            _ => {}
-        }
         if !is_of_mine {
             if open.generation.number != 0 && open.generation.number < mine.number {
                 return Opening::Fenced;
@@ -187,7 +253,33 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             // The session in which that was said may have ended before it arrived.
             return refused(Refusal::Never, format!("the stream broke the protocol and is stopped: {error}"));
         }
-        let Some(known) = group.meta.stream(open.stream) else {
+        let known = group.meta.stream(open.stream);
+        // Only a new epoch can bring a resync: what the group was sent of the old one meanwhile was refused.
+        let is_unit = open.unit.is_some() && known.is_none_or(|known| known.epoch < open.epoch);
+        match &group.meta.life {
+            Life::Lost(reason) => return refused(Refusal::LostData, reason.clone()),
+            Life::Frozen(reason) if !is_unit => return refused(Refusal::UnsentRecords, reason.clone()),
+            Life::Suspended(state, reason) if !is_unit => {
+                let text = format!(
+                    "group \"{name}\" was suspended ({state}: {reason}) and the secondary stays at its last cut until it \
+                     is resynced (group_resync)"
+                );
+                return refused(Refusal::UnsentRecords, text);
+            }
+            _ => {}
+        }
+        let part = group.meta.unit.iter().flat_map(|unit| &unit.owners).find(|part| part.owner == from);
+        if !is_unit && part.is_some_and(|part| part.number.is_none()) {
+            let text = format!("group \"{name}\" is being resynced at the secondary: this primary has to resync too");
+            return refused(Refusal::UnsentRecords, text);
+        }
+        if let (true, Some(newest), Some(number)) = (is_unit, part.and_then(|part| part.number), open.unit)
+            && number < newest
+        {
+            let text = format!("resync {number} of group \"{name}\" is over, the secondary is at {newest}");
+            return refused(Refusal::Never, text);
+        }
+        let Some(known) = known else {
             if group.meta.streams.len() >= STREAMS_KNOWN_MAX {
                 let text = format!(
                     "group \"{name}\" has known {STREAMS_KNOWN_MAX} streams, as many as it can remember: create the group anew"
@@ -210,6 +302,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     Refusal::Never,
                     "the stream's epoch is over: a newer start of the primary has it".to_owned(),
                 ),
+                _ if is_unit => Opening::Unit,
                 _ => Opening::New,
             };
         };
@@ -245,10 +338,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             if lost {
                 let text = format!(
                     "the secondary of group \"{name}\" has records up to {durable}, but had acknowledged {}: its journal \
-                     lost data; take over at the primary's word only, and create the group anew",
+                     lost data, and its volumes are no cut; create the group anew",
                     open.acknowledged
                 );
-                return refused(Refusal::LostData, text);
+                return Opening::Lost(text);
             }
             return Opening::Again;
         }
@@ -266,18 +359,30 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let is_empty = inlet.is_none_or(|inlet| inlet.queue.is_empty() && inlet.undurable.is_empty());
         match open.drained {
             Some((epoch, last))
-                if !known.closed && !is_broken && epoch >= known.epoch && last > durable && intake.is_some() =>
+                if !known.closed
+                    && !is_broken
+                    && epoch == known.epoch
+                    && last > durable
+                    && (intake.is_some() || known.scope != Scope::System) =>
             {
                 let text = format!(
                     "the primary had record {last} of group \"{name}\" acknowledged, the secondary has records up to \
-                     {durable}: its journal lost data; create the group anew"
+                     {durable}: its journal lost data, and its volumes are no cut; create the group anew"
                 );
-                refused(Refusal::LostData, text)
+                Opening::Lost(text)
+            }
+            _ if is_unit => Opening::Unit,
+            _ if part.is_some_and(|part| part.end.is_none()) || (group.meta.unit.is_some() && !is_drained) => {
+                Opening::Expect(format!(
+                    "the primary of group \"{name}\" began epoch {} in the middle of a resync: it has to resync again",
+                    open.epoch
+                ))
             }
             _ if is_drained && is_empty => Opening::New,
             _ => Opening::Freeze(format!(
                 "restarted with unsent records: the primary of group \"{name}\" began epoch {} and cannot prove that all \
-                 of epoch {} had arrived; the secondary stays at its last cut: take it over, or create the group anew",
+                 of epoch {} had arrived; the secondary stays at its last cut until it is resynced (group_resync) or taken \
+                 over",
                 open.epoch, known.epoch
             )),
         }
@@ -322,8 +427,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
         let random = self.random();
+        let is_unit = is_new && open.unit.is_some();
         // Limits may have risen in this turn: a new stream's base time must be above what was released.
-        self.act(now, open.group, ports, |group, _, effects, tips| group.merge(tips, effects));
+        let ring = self.ring_of(open);
+        self.act(now, open.group, ports, |group, _, effects, tips| {
+            group.merge(tips, effects);
+            if is_unit {
+                group.meta.discarded.extend(ring);
+                group.admit_unit(from, open, effects);
+            }
+        });
         let Some(group) = self.groups.get_mut(&open.group) else { return };
         let generation = group.ensure_generation(random);
         group.links.insert(from, link);
@@ -356,14 +469,25 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         self.intake(link, from, open, durable, floor, generation.number);
         self.remember_group(now, open, ports);
         self.act(now, open.group, ports, |group, io, _, _| {
-            group.persist(io, vec![After::Opened(open.stream, link)]);
+            let admitted = is_unit.then_some(After::Admitted);
+            group.persist(io, admitted.into_iter().chain([After::Opened(open.stream, link)]).collect());
         });
+    }
+
+    /// What records of the group above the stream's run would have changed.
+    fn ring_of(&self, open: &OpenStream) -> Vec<(PairId, Extent)> {
+        let is_mine = |head: &RecordHead| self.pairs.get(&head.pair) == Some(&open.group);
+        let intake = self.intakes.get(&open.stream).filter(|intake| intake.rx.epoch() < open.epoch);
+        let heads = intake.into_iter().flat_map(|intake| intake.rx.heads_above_run());
+        let changing = heads.filter(|head| is_mine(head) && head.kind.changes_volume());
+        changing.map(|head| (head.pair, head.extent)).collect()
     }
 
     /// The stream's ring, new if this is not its epoch's.
     fn intake(&mut self, link: LinkId, from: SystemId, open: &OpenStream, durable: Seq, floor: Time, generation: u64) {
         let old = self.intakes.remove(&open.stream);
         let mut account = Account::default();
+        let mut accounts_from = open.epoch;
         let intake = match old {
             Some(mut intake) if intake.rx.epoch() == open.epoch => {
                 intake.link = link;
@@ -378,7 +502,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                             inlet.floor = inlet.floor.max(old.rx.tip());
                         }
                     }
-                    account = old.account.next_epoch();
+                    // What waits in the ring for a gap goes with it.
+                    let mut before = old.account;
+                    before.free(old.rx.heads_above_run().map(RecordHead::charge_bytes).sum());
+                    account = before.next_epoch();
+                    accounts_from = old.accounts_from;
                 }
                 // A shared stream's own records may be older than what this group has released.
                 let floor = if open.scope == Scope::System { open.base_time.min(floor) } else { floor };
@@ -398,6 +526,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     groups: smallvec![],
                     is_open: false,
                     account,
+                    accounts_from,
                     ledger: VecDeque::new(),
                     durable,
                     drops: Drops::default(),
@@ -492,6 +621,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 join.remote_volume
             ));
         }
+        let is_unit = group.meta.unit.is_some();
         let is_open = group.meta.stream(join.stream).is_some_and(|stream| stream.owner == from && !stream.closed);
         let Some(pair) = group.meta.pair_mut(join.pair).filter(|_| is_open) else {
             return not_yet(format!("pair \"{name}\" names a stream that is not open in its group"));
@@ -508,39 +638,30 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 "pair \"{name}\" is joined through another stream: delete it at the secondary first"
             ));
         }
-        match (join.content, pair.content) {
-            (Content::Established, _) if pair.stream.is_some() => {}
-            (Content::Established, _) => {
-                return never(format!(
-                    "the primary has pair \"{name}\" as established, the secondary does not know it: delete it at the \
-                     primary and create it anew"
-                ));
-            }
-            _ if pair.touched => {
-                return never(format!(
-                    "volume \"{volume}\" was written by an earlier pair \"{name}\": delete the pair at the secondary, and \
-                     create it anew on a volume of zeroes (or declared_identical)"
-                ));
-            }
-            (Content::Empty, Content::Empty) | (Content::DeclaredIdentical, Content::DeclaredIdentical) => {}
-            (theirs, mine) => {
-                let words = |content| match content {
-                    Content::Empty => "found empty",
-                    Content::DeclaredIdentical => "declared identical",
-                    Content::Established => "established",
-                    Content::Copy => "to be copied",
-                };
-                return never(format!(
-                    "pair \"{name}\" was {} at the primary and {} at the secondary: create both alike",
-                    words(theirs),
-                    words(mine)
-                ));
-            }
+        if let Err(text) = may_join(pair, join, volume) {
+            return never(text);
+        }
+        let is_known = pair.stream.is_some() && !pair.left;
+        if join.content == Content::Copy && !(is_known && matches!(pair.image, Image::Whole(_))) {
+            pair.image = Image::Copying(None);
+        }
+        let mut after = Vec::new();
+        if is_unit {
+            let is_all = join.content == Content::Copy || pair.share == Share::Everything;
+            pair.share = if is_all { Share::Everything } else { Share::Differences };
         }
         pair.stream = Some(join.stream);
         pair.left = false;
         let joined = Message::PairJoined { group: join.group, pair: join.pair };
-        self.act(now, join.group, ports, |group, io, _, _| group.persist(io, vec![After::Send(link, joined)]));
+        if group.meta.unit.is_some() && join.content == Content::Established {
+            let mine = group.meta.discarded.iter().filter(|(pair, _)| *pair == join.pair).map(|(_, extent)| *extent);
+            for extents in mine.collect::<Vec<_>>().chunks(EXTENTS_MAX) {
+                let (group, pair) = (join.group, join.pair);
+                after.push(After::Send(link, Message::Differs { group, pair, extents: extents.to_vec() }));
+            }
+        }
+        after.push(After::Send(link, joined));
+        self.act(now, join.group, ports, |group, io, _, _| group.persist(io, after));
         Ok(())
     }
 
@@ -568,6 +689,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     fn close_stream(&mut self, from: SystemId, group: GroupId, stream: StreamId, epoch: Epoch, end: Seq) {
         let Some(group) = self.owned(from, group) else { return };
         let is_theirs = group.meta.stream(stream).is_some_and(|stream| stream.owner == from);
+        if is_theirs && !matches!(group.phase, Phase::Ready(_)) {
+            // Its inlet comes with the end of the journal's search.
+            group.closing.insert(stream, (epoch, end));
+        }
         let inlet = group.inlets.get_mut(&stream).filter(|inlet| is_theirs && inlet.epoch == epoch);
         if let Some(inlet) = inlet {
             inlet.end = Some(end);
@@ -636,11 +761,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let end = (0..=reason.len().min(400)).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
         reason.truncate(end);
         let text = format!("another primary of group \"{}\" suspended it ({state}): {reason}", owned.meta.name);
-        owned.meta.life = Life::Suspended(state.chars().take(8).collect(), reason);
-        self.act(now, group, ports, |group, io, _, _| {
-            let after = group.refusals_to_others(link, &text);
-            group.persist(io, after);
-        });
+        let life = Life::Suspended(state.chars().take(8).collect(), reason);
+        self.stop_group(now, link, group, life, &text, Vec::new(), ports);
     }
 }
 
@@ -655,6 +777,47 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             After::Send(other, Message::Refused { group: self.id, subject, refusal, text })
         });
         refused.collect()
+    }
+}
+
+/// Whether what the two sites say of a pair's content fits together; else a sentence.
+fn may_join(pair: &PairMeta, join: &JoinPair, volume: &str) -> Result<(), String> {
+    let name = &join.name;
+    let is_known = pair.stream.is_some() && !pair.left;
+    match (join.content, pair.content) {
+        (Content::Established, _) if pair.image == Image::Lost => Err(format!(
+            "volume \"{volume}\" of pair \"{name}\" is in memory and lost its content with the process: copy all of it \
+             (group_resync --full)"
+        )),
+        (Content::Established, _) if pair.stream.is_some() => Ok(()),
+        (Content::Established, _) => Err(format!(
+            "the primary has pair \"{name}\" as established, the secondary does not know it: delete it at the primary and \
+             create it anew"
+        )),
+        (Content::Copy, _) if is_known || pair.overwritable => Ok(()),
+        (Content::Copy, Content::Empty) if !pair.touched => Ok(()),
+        (Content::Copy, _) => Err(format!(
+            "volume \"{volume}\" of pair \"{name}\" holds data that the copy would overwrite: create the pair at the \
+             secondary with initial copy to give it up"
+        )),
+        _ if pair.touched => Err(format!(
+            "volume \"{volume}\" was written by an earlier pair \"{name}\": delete the pair at the secondary, and create it \
+             anew on a volume of zeroes (or declared_identical)"
+        )),
+        (Content::Empty, Content::Empty) | (Content::DeclaredIdentical, Content::DeclaredIdentical) => Ok(()),
+        (theirs, mine) => {
+            let words = |content| match content {
+                Content::Empty => "found empty",
+                Content::DeclaredIdentical => "declared identical",
+                Content::Established => "established",
+                Content::Copy => "to be copied",
+            };
+            Err(format!(
+                "pair \"{name}\" was {} at the primary and {} at the secondary: create both alike",
+                words(theirs),
+                words(mine)
+            ))
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::meta::Life;
 use super::{Downlink, Secondary, TakeoverStep};
+use crate::digest::{Digest, PIECE_BYTES};
 use crate::message::{Message, Refusal, Subject};
 use crate::primary::Beacon;
 use crate::stream::{Fragment, FrameError, StreamError};
-use crate::types::{LinkId, Now, RecordHead, StreamId, Time};
+use crate::types::{LinkId, Now, RecordHead, RecordKind, StreamId, Time};
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> Secondary<B, S> {
     /// A record's fragment came. Returns whether the link may acknowledge it: false if it must come again.
@@ -37,8 +38,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 return Err(FrameError::Closed);
             }
             let bytes = u64::from(head.extent.blocks) * u64::from(pair.geometry.block_bytes);
-            let is_sized = !head.kind.writes_payload() || bytes == u64::from(head.payload_bytes);
-            if !pair.geometry.holds(head.extent) || !is_sized {
+            let pieces = bytes.div_ceil(PIECE_BYTES as u64);
+            let is_sized = match head.kind {
+                RecordKind::Verify => {
+                    pieces <= 64 && pieces * size_of::<Digest>() as u64 == u64::from(head.payload_bytes)
+                }
+                // Its extent means nothing.
+                RecordKind::Bookmark => true,
+                kind => !kind.writes_payload() || bytes == u64::from(head.payload_bytes),
+            };
+            let is_inside = head.kind == RecordKind::Bookmark || pair.geometry.holds(head.extent);
+            if !is_inside || !is_sized {
                 return Err(FrameError::Malformed);
             }
             if account.has_room(head.charge_bytes()) { Ok(()) } else { Err(FrameError::NoMemory) }

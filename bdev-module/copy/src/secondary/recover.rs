@@ -5,12 +5,14 @@ use super::group::{After, Group, Inlet, Phase, Ready};
 use super::intake::Effects;
 use super::io::{Io, Op};
 use super::meta::{Life, key_of};
-use crate::apply::{Applier, Point};
+use super::touched::Touched;
+use super::unit::Hold;
+use crate::apply::Applier;
 use crate::engine::OperatorError;
 use crate::journal::open::{self, Found, Identity, Judged, Search};
-use crate::journal::{Journal, Purposes, RETRY_NS};
+use crate::journal::{Journal, Point, Purposes, RETRY_NS};
 use crate::ports::{DeviceError, LocalIo, OperatorAnswer, Ticket};
-use crate::types::{Epoch, PairId, Seq, StreamId, Time};
+use crate::types::{Epoch, PairId, RecordHead, RecordKind, Seq, StreamId, Time};
 use std::collections::HashMap;
 
 /// What the journal's own I/O is for.
@@ -21,6 +23,9 @@ pub(crate) struct Scan {
     pub(crate) search: Search<Op>,
     durable: HashMap<StreamId, (Epoch, Seq)>,
     touched: Vec<PairId>,
+    /// What the unit changes.
+    changed: Touched,
+    bookmarks: Vec<(RecordHead, Box<[u8]>)>,
     greatest: Time,
 }
 
@@ -41,7 +46,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         }
     }
 
-    fn fail<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, reason: String) {
+    pub(crate) fn fail<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, reason: String) {
         io.ports.log(format_args!("group \"{}\": {reason}", self.meta.name));
         self.end_takeover(io, &reason);
         self.phase = Phase::Failed(reason);
@@ -133,6 +138,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             search: Search::new(self.area, Op::Scan, self.meta.journal_id, self.meta.recovery_epoch, tail, stop),
             durable: HashMap::new(),
             touched: Vec::new(),
+            changed: Touched::default(),
+            bookmarks: Vec::new(),
             greatest: Time(0),
         }));
         let mut effects = Effects::default();
@@ -144,15 +151,24 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             Life::Sealed { end } => end,
             _ => self.meta.checkpoint.durable_end,
         };
+        let unit_from = self.meta.unit.as_ref().map_or(u64::MAX, |unit| unit.position);
         let Phase::Scan(scan) = &mut self.phase else { return };
-        let Scan { search, durable, touched, greatest } = &mut **scan;
-        let found = search.poll(io, known, |_, entry| {
+        let Scan { search, durable, touched, changed, bookmarks, greatest } = &mut **scan;
+        let found = search.poll_named(io, known, |point, entry, name| {
             effects.is_busy = true;
             let (stamp, pair) = (entry.head.stamp, entry.head.pair);
             durable.insert(stamp.stream, (entry.epoch, stamp.seq));
             *greatest = (*greatest).max(stamp.time);
-            if !touched.contains(&pair) {
-                touched.push(pair);
+            if entry.head.kind.changes_volume() {
+                if !touched.contains(&pair) {
+                    touched.push(pair);
+                }
+                if point.position > unit_from {
+                    changed.insert(pair, entry.head.extent);
+                }
+            }
+            if entry.head.kind == RecordKind::Bookmark {
+                bookmarks.push((entry.head, name.into()));
             }
         });
         match found {
@@ -174,12 +190,24 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// The journal's end is known.
     fn opened<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, end: Point) {
-        let Phase::Scan(scan) = &self.phase else { return };
+        let Phase::Scan(scan) = &mut self.phase else { return };
         let checkpoint = self.meta.checkpoint;
-        // A sealed group's point was certified; what lies between it and the journal's last word has no records.
-        let certified = self.meta.certificate.as_ref().map_or(Time(0), |it| it.recovery_point);
-        self.limit = end.limit.max(checkpoint.limit).max(certified);
-        self.recovery_point = self.limit;
+        let base = self.meta.unit.as_ref().map_or(Time(0), |unit| unit.base);
+        // Between the journal's last word and these there are no records.
+        self.limit = end.limit.max(checkpoint.limit).max(base).max(self.meta.proven);
+        if let (Life::Sealed { .. }, Some(certificate)) = (&self.meta.life, &self.meta.certificate) {
+            self.limit = certificate.recovery_point;
+        }
+        self.journaled = self.limit;
+        self.hold = self.meta.unit.as_ref().map(|unit| Hold { base: unit.base, position: unit.position });
+        self.recovery_point = self.hold.map_or(self.limit, |hold| hold.base);
+        self.touched = std::mem::take(&mut scan.changed);
+        for (head, name) in std::mem::take(&mut scan.bookmarks) {
+            self.meta.add_bookmark(&head, &name);
+        }
+        // Nothing beyond the recovery point was ever on a volume, and nothing beyond the reach.
+        self.reach = self.meta.reach;
+        let latest = self.meta.reach.map_or(self.recovery_point, |reach| reach.min(self.recovery_point));
         self.meta.greatest_time = self.meta.greatest_time.max(scan.greatest).max(self.limit);
         for pair in &mut self.meta.pairs {
             pair.touched |= scan.touched.contains(&pair.id);
@@ -187,13 +215,17 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         for stream in self.meta.streams.iter().filter(|stream| !stream.closed) {
             let journaled = scan.durable.get(&stream.id).filter(|(epoch, _)| *epoch == stream.epoch);
             let durable = journaled.map_or(stream.durable, |(_, seq)| stream.durable.max(*seq));
-            self.inlets.insert(stream.id, Inlet::new(stream, durable, self.limit));
+            let mut inlet = Inlet::new(stream, durable, self.limit);
+            let closing = self.closing.get(&stream.id).filter(|(epoch, _)| *epoch == stream.epoch);
+            inlet.end = closing.map(|(_, end)| *end);
+            self.inlets.insert(stream.id, inlet);
         }
+        self.closing.clear();
         let tail = Point { position: checkpoint.position, previous: checkpoint.previous, limit: checkpoint.limit };
         let (id, epoch) = (self.meta.journal_id, self.meta.recovery_epoch);
         self.phase = Phase::Ready(Box::new(Ready {
             journal: Journal::new(self.area, JOURNAL, id, epoch, tail.position, end),
-            applier: Applier::new(self.area, id, epoch, tail, end.position),
+            applier: Applier::new(self.area, id, epoch, tail, end.position, latest),
         }));
         io.ports.log(format_args!(
             "group \"{}\": journal open, recovery point {}, {} blocks to apply",
@@ -201,7 +233,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             self.recovery_point,
             end.position - checkpoint.position
         ));
+        self.set_barrier();
         self.resume_takeover(io);
+        self.lose_volatile(io);
     }
 
     /// Zeroes the superblock, so that the device can become another group's.

@@ -3,8 +3,8 @@
 use super::Secondary;
 use super::group::{Group, Inlet, Phase};
 use super::intake::Intake;
-use super::meta::Life;
-use super::status::{ApplyWindow, GroupPhase, GroupStatus, PairStatus, StreamView};
+use super::meta::{Image, Life, PairMeta};
+use super::status::{GroupPhase, GroupStatus, PairStatus, StreamView};
 use crate::message::Content;
 use crate::stream::Drops;
 use crate::types::{GroupId, Now, PairId, PairState, Time};
@@ -18,7 +18,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             let intake = self.intakes.get(&meta.id).filter(|intake| intake.rx.epoch() == meta.epoch);
             let durable = inlet.map_or(meta.durable, |inlet| inlet.durable);
             let is_applied = match &group.phase {
-                Phase::Ready(ready) => ready.applier.is_idle(),
+                Phase::Ready(ready) => ready.applier.is_done(),
                 _ => group.meta.life == Life::TakenOver,
             };
             let tip = intake.map(|intake| (meta.epoch, intake.rx.tip()));
@@ -37,15 +37,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 error: intake.and_then(|intake| intake.rx.error()).map(|error| error.to_string()),
             }
         });
-        let (journal_bytes, journal_used_bytes, lag, applied_records, folded_records) = match &group.phase {
+        let (journal_bytes, journal_used_bytes, lag, applied_records, folded_records, held_bytes) = match &group.phase {
             Phase::Ready(ready) => (
                 ready.journal.total_bytes(),
                 ready.journal.used_bytes(),
                 ready.applier.lag(),
                 ready.applier.applied_records,
                 ready.applier.folded_records,
+                ready.applier.held() * u64::from(group.area.block_bytes),
             ),
-            _ => (group.area.capacity * u64::from(group.area.block_bytes), 0, (0, 0), 0, 0),
+            _ => (group.area.capacity * u64::from(group.area.block_bytes), 0, (0, 0), 0, 0, 0),
         };
         let seen = group.inlets.keys().filter_map(|id| self.intakes.get(id)).map(|intake| intake.rx.seen()).max();
         Some(GroupStatus {
@@ -74,13 +75,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             },
             split_accepted: group.meta.split_accepted,
             discarded: group.meta.discarded.clone(),
-            unit: None,
-            held_bytes: 0,
+            unit: group.unit_status(),
+            held_bytes,
             overlay_bytes: 0,
             overlay_used_bytes: 0,
-            window: window_of(group),
-            bookmarks: Vec::new(),
-            copying: Vec::new(),
+            window: group.window().filter(|_| is_consistent(group)),
+            bookmarks: group.meta.bookmarks.clone(),
+            copying: group.meta.pairs.iter().filter(|pair| is_copying(pair)).map(|pair| pair.id).collect(),
         })
     }
 
@@ -125,7 +126,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         status.stream = pair.stream;
         status.state = match (&group.phase, &group.meta.life) {
             (_, Life::TakenOver | Life::Sealed { .. }) => PairState::TakenOver,
-            (Phase::Failed(_), _) | (_, Life::Frozen(_)) => PairState::SuspendedError,
+            (Phase::Failed(_), _) | (_, Life::Frozen(_) | Life::Lost(_)) => PairState::SuspendedError,
             (_, Life::Suspended(state, _)) => match state.as_str() {
                 "PSUS" => PairState::SuspendedOperator,
                 "PFUS" => PairState::SuspendedFull,
@@ -133,12 +134,24 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             },
             _ if stream_error.is_some() => PairState::SuspendedError,
             _ if pair.left || pair.stream.is_none() => PairState::Simplex,
+            _ if group.meta.unit.is_some() || is_copying(pair) => PairState::Copy,
             _ => PairState::Pair,
         };
+        status.copying = is_copying(pair);
+        let cut = group.meta.certificate.as_ref().map_or(group.recovery_point, |it| it.recovery_point);
+        status.consistent &= pair.is_whole_at(cut);
         if let Some(error) = stream_error {
             status.reason = Some(format!("the stream broke the protocol: {error}"));
         } else if status.reason.is_none() && pair.stream.is_none() {
             status.reason = Some("waits for the primary to join it".to_owned());
+        } else if pair.image == Image::Lost {
+            let text =
+                "its volume is in memory and lost its content with the process: copy all of it (group_resync --full)";
+            status.reason = Some(text.to_owned());
+        } else if status.state == PairState::TakenOver && !pair.is_whole_at(cut) {
+            status.reason = Some(crate::ports::HostError::NeverConsistent.to_string());
+        } else if status.reason.is_none() && is_copying(pair) {
+            status.reason = Some("its first copy is under way: a takeover leaves it out".to_owned());
         } else if status.reason.is_none() && pair.left {
             status.reason = Some("the primary left the pair".to_owned());
         }
@@ -162,15 +175,16 @@ fn phase_of<S>(group: &Group<S>) -> GroupPhase {
     }
 }
 
-/// Where a takeover may go to.
-fn window_of<S>(group: &Group<S>) -> Option<ApplyWindow> {
-    let is_open = matches!(group.phase, Phase::Ready(_)) && is_consistent(group);
-    is_open.then_some(ApplyWindow { from: group.recovery_point, until: group.recovery_point })
+fn is_copying(pair: &PairMeta) -> bool {
+    matches!(pair.image, Image::Copying(_))
 }
 
 fn is_consistent<S>(group: &Group<S>) -> bool {
     match &group.phase {
-        Phase::Ready(_) => group.meta.pairs.iter().any(|pair| pair.stream.is_some()),
+        Phase::Ready(_) => {
+            let mut pairs = group.meta.pairs.iter();
+            pairs.any(|pair| pair.stream.is_some() && pair.is_whole_at(group.recovery_point))
+        }
         Phase::TakenOver => true,
         _ => false,
     }
