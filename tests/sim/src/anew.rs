@@ -1,6 +1,7 @@
 //! What an operator does about suspended groups before there is a resync: delete everything at both sites, copy the
 //! volumes by other means, create everything again.
 
+use crate::disk::Disk;
 use crate::history::History;
 use crate::world::{What, World};
 use longrun_copy::engine::OperatorError;
@@ -75,6 +76,12 @@ impl World {
             info.suspended.clear();
             info.charged.fill(0);
             (info.is_frozen, info.is_suspended_there) = (false, false);
+            if std::mem::take(&mut info.has_rotten) {
+                // What was refused is not wiped; the operator gives another device.
+                let journal = self.disks.get_mut(&(secondary, info.journal)).expect("a disk stays");
+                *journal = Disk::new(journal.geometry());
+            }
+            info.has_failed = false;
         }
         for index in 0..self.pairs.len() {
             let pair = &self.pairs[index];

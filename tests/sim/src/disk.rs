@@ -70,7 +70,29 @@ struct Flying {
     /// Completions before this one's submission.
     completed_before: u64,
     took_effect: bool,
-    fails: bool,
+    fails: Option<Failure>,
+}
+
+/// How a request fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Of a write any sectors are written; a flush that fails may forget what it should have made durable: it is there
+    /// until the power goes, and no later flush brings it back.
+    Any,
+    /// So many sectors are written.
+    Prefix(usize),
+    /// Nothing is done, with this errno.
+    Nothing(i32),
+}
+
+impl Failure {
+    /// As the engine hears it.
+    pub fn errno(self) -> i32 {
+        match self {
+            Failure::Any | Failure::Prefix(_) => 5,
+            Failure::Nothing(errno) => errno,
+        }
+    }
 }
 
 /// One disk.
@@ -125,7 +147,7 @@ impl Disk {
     }
 
     /// Takes an operation; it does nothing before [`Disk::effect`].
-    pub fn submit(&mut self, io: DiskIo, fails: bool) -> u64 {
+    pub fn submit(&mut self, io: DiskIo, fails: Option<Failure>) -> u64 {
         if let DiskIo::Read(extent, _) | DiskIo::Write(extent, ..) = &io {
             assert!(self.geometry.holds(*extent), "{extent:?} lies outside of a disk of {:?}", self.geometry);
         }
@@ -159,22 +181,26 @@ impl Disk {
         match &mut flying.io {
             DiskIo::Read(extent, buf) => {
                 let extent = *extent;
-                if !flying.fails {
+                if flying.fails.is_none() {
                     self.copy_out(extent, buf.as_mut());
                 }
             }
             DiskIo::Write(extent, data, fua) => {
-                // What fails may have done anything to any sector.
-                let fails = flying.fails;
-                self.put(op, *extent, data.as_ref(), |_| !fails || chance.hits(0.5));
-                if *fua && !fails {
+                let (first, fails) = (self.sectors_of(*extent).start, flying.fails);
+                self.put(op, *extent, data.as_ref(), |sector| match fails {
+                    None => true,
+                    Some(Failure::Any) => chance.hits(0.5),
+                    Some(Failure::Prefix(sectors)) => sector < first + sectors as u64,
+                    Some(Failure::Nothing(_)) => false,
+                });
+                if *fua && fails.is_none() {
                     for sector in self.sectors_of(*extent) {
                         self.settle(sector, |by| by <= op);
                     }
                 }
             }
             DiskIo::Flush => {
-                if !flying.fails {
+                if flying.fails.is_none() {
                     let before = flying.completed_before;
                     for sector in std::mem::take(&mut self.unflushed) {
                         self.unflushed.insert(sector);
@@ -189,7 +215,7 @@ impl Disk {
     }
 
     /// Ends an operation: whether it succeeded, and a read's buffer.
-    pub fn finish(&mut self, op: u64) -> Option<(bool, Option<Buf>)> {
+    pub fn finish(&mut self, op: u64) -> Option<(Result<(), i32>, Option<Buf>)> {
         let flying = self.flying.remove(&op)?;
         assert!(flying.took_effect);
         self.completed_at.insert(op, self.completions);
@@ -198,7 +224,7 @@ impl Disk {
             DiskIo::Read(_, buf) => Some(buf),
             _ => None,
         };
-        Some((!flying.fails, buf))
+        Some((flying.fails.map_or(Ok(()), |failure| Err(failure.errno())), buf))
     }
 
     fn put(&mut self, op: u64, extent: Extent, data: Option<&Bytes>, mut which: impl FnMut(u64) -> bool) {
@@ -271,6 +297,22 @@ impl Disk {
     /// The number that the next operation will have.
     pub fn next_op(&self) -> u64 {
         self.next
+    }
+
+    /// A bit of some sector that was written turns over. Returns the sector.
+    pub fn rot(&mut self, chance: &mut Chance) -> Option<u64> {
+        let written: Vec<u64> = self.sectors.keys().copied().collect();
+        let sector = *written.get(chance.below(written.len().max(1)))?;
+        let slot = self.sectors.get_mut(&sector)?;
+        let mut bytes = slot.seen().bytes().to_vec();
+        let bit = chance.below(bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let blob = Blob::Part(Bytes::new(bytes), 0);
+        match slot.pending.last_mut() {
+            Some((_, last)) => *last = blob,
+            None => slot.durable = blob,
+        }
+        Some(sector)
     }
 
     /// Another disk's contents become this one's, durably.

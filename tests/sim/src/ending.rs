@@ -1,6 +1,6 @@
 //! How worlds end: they catch up, or are taken over, or both.
 
-use crate::disk::{Blob, Loss};
+use crate::disk::{Blob, Loss, SECTOR_BYTES};
 use crate::history::first_difference;
 use crate::host::content;
 use crate::memory::{Buf, Bytes};
@@ -16,6 +16,9 @@ const SECOND: u64 = 1_000_000_000;
 
 /// Requests after a takeover have numbers from here on.
 const THERE: u64 = 1 << 32;
+
+/// And those that are asked while everything has ended, from here on.
+const LINGERING: u64 = 1 << 33;
 
 impl World {
     /// A whole life.
@@ -61,7 +64,8 @@ impl World {
         for (group, copying) in copying.into_iter().enumerate() {
             if copying {
                 let (last, certificate) = (self.groups[group].history.last(), self.groups[group].certificate.clone());
-                let point = certificate.expect("taken over").recovery_point;
+                let Some(certificate) = certificate else { continue };
+                let point = certificate.recovery_point;
                 assert!(
                     last.is_none_or(|last| last.time <= point),
                     "promise 8: the group had caught up, but the takeover is at {point} and not at {last:?}"
@@ -99,11 +103,12 @@ impl World {
         let deadline = self.at + 40 * SECOND;
         self.run_until("all old primaries fenced 40 s after the network healed", deadline, |world| {
             world.ops_left = 0;
-            world.groups.iter().all(|group| group.fenced.iter().all(|fenced| *fenced))
+            let mut over = world.groups.iter().filter(|group| group.certificate.is_some());
+            over.all(|group| group.fenced.iter().all(|fenced| *fenced))
         });
         for node in 0..self.plan.primaries {
             for pair in 0..self.pairs.len() {
-                if self.pairs[pair].primary == node {
+                if self.pairs[pair].primary == node && self.is_over(pair) {
                     let token = HostToken(THERE + 1000 + pair as u64);
                     let io = HostIo::Flush;
                     self.there.remove(&token.0);
@@ -115,6 +120,7 @@ impl World {
             }
         }
         self.run_for(SECOND / 2);
+        self.linger(false);
         for (pair, before) in before.iter().enumerate() {
             let is_same = first_difference(before, &self.contents_there(pair)).is_none();
             assert!(is_same, "promise 7: an old primary wrote to a volume taken over");
@@ -133,7 +139,7 @@ impl World {
     /// Whether all primaries of the group and its secondary are in normal operation.
     fn is_copying(&self, group: usize) -> bool {
         let info = &self.groups[group];
-        info.suspended.is_empty() && !info.is_frozen && !info.is_suspended_there
+        info.suspended.is_empty() && !info.is_frozen && !info.is_suspended_there && !info.has_failed
     }
 
     pub fn has_caught_up(&mut self) -> bool {
@@ -178,7 +184,14 @@ impl World {
                     _ => {
                         let restarted = self.may(Fault::PrimaryCrash) || self.may(Fault::PrimaryRestart);
                         let follows = self.plan.primaries > 1 && others > 1;
-                        restarted || self.may(Fault::FailedWrites) || follows
+                        let ill = [
+                            Fault::FailedWrites,
+                            Fault::LastingErrors,
+                            Fault::NoSpace,
+                            Fault::ShortWrites,
+                            Fault::DeviceGone,
+                        ];
+                        restarted || ill.into_iter().any(|fault| self.may(fault)) || follows || info.has_rotten
                     }
                 };
                 assert!(
@@ -224,9 +237,11 @@ impl World {
         self.faults_on = false;
         let secondary = self.secondary();
         let ending = self.plan.ending;
+        let fault_rate = if self.plan.faults_at_setup { 0.1 } else { 0.0 };
         let mut crashes = if self.chance.hits(0.5) { self.chance.below(4) } else { 0 };
         let trouble = &mut self.trouble[secondary];
-        (trouble.slow_until, trouble.bad_until, trouble.no_memory_until) = (0, 0, 0);
+        (trouble.slow_until, trouble.no_memory_until) = (0, 0);
+        trouble.sick.clear();
         if self.nodes[secondary].engine.is_none() {
             self.start_node(secondary);
         }
@@ -252,6 +267,9 @@ impl World {
                     since = self.at;
                 }
                 crash_at = crash_at.map(|steps| steps.saturating_sub(1));
+                if self.chance.hits(fault_rate) {
+                    self.cause_late(true);
+                }
                 if !self.step() {
                     self.at += 1_000_000;
                     self.want_turn(secondary, self.at);
@@ -269,6 +287,11 @@ impl World {
                             self.groups[group].certificate = Some(certificate.clone());
                             break;
                         }
+                        // Rot may show only now.
+                        Some(Err(_)) if self.groups[group].has_rotten => {
+                            self.groups[group].has_failed = true;
+                            break;
+                        }
                         Some(other) => panic!("promise 5: a takeover ended in {other:?}"),
                     }
                 }
@@ -280,6 +303,9 @@ impl World {
                 });
                 if let Err(error) = answer {
                     let text = error.to_string();
+                    if self.groups[group].has_failed {
+                        break;
+                    }
                     let is_early = text.contains("still being opened") || text.contains("is not attached");
                     assert!(is_early, "promise 5: {text}");
                     let pause = self.chance.log_range(10_000, 1_000_000);
@@ -289,8 +315,8 @@ impl World {
                     self.groups[group].takeover_begun = true;
                 }
             }
+            let Some(certificate) = self.groups[group].certificate.clone() else { continue };
             self.totals.takeovers += 1;
-            let certificate = self.groups[group].certificate.clone().expect("just taken over");
             self.say(secondary, format_args!("taken over at {} ({ending:?})", certificate.recovery_point));
             let contents: std::collections::BTreeMap<_, _> = self
                 .pairs
@@ -298,7 +324,9 @@ impl World {
                 .filter(|pair| pair.group == group)
                 .map(|pair| (pair.secondary_volume, self.disks[&(secondary, pair.secondary_volume)].image()))
                 .collect();
-            self.compare(group, &certificate, "after the takeover", |volume| contents[&volume].clone());
+            if !self.compare(group, &certificate, "after the takeover", |volume| contents[&volume].clone()) {
+                self.groups[group].certificate = None;
+            }
         }
     }
 
@@ -326,13 +354,20 @@ impl World {
     /// Hosts write to the volumes that were taken over; another crash, and what they flushed is there.
     fn serve_hosts_there(&mut self) {
         let secondary = self.secondary();
+        self.trouble[secondary] = crate::world::Trouble::default();
+        if self.nodes[secondary].engine.is_none() {
+            self.start_node(secondary);
+        }
+        let deadline = self.at + 20 * SECOND;
+        self.run_until("serving after a takeover", deadline, |world| world.serves_there());
         for pair in 0..self.pairs.len() {
             let volume = self.pairs[pair].secondary_volume;
             self.disks.get_mut(&(secondary, volume)).expect("a disk stays").must_not_overlap = false;
         }
         let mut written = Vec::new();
         let mut next = THERE;
-        for pair in 0..self.pairs.len() {
+        let over: Vec<usize> = (0..self.pairs.len()).filter(|pair| self.is_over(*pair)).collect();
+        for pair in over.iter().copied() {
             let geometry = self.pairs[pair].geometry;
             for _ in 0..3 {
                 let extent = Extent { lba: self.chance.range(0, geometry.blocks - 1), blocks: 1 };
@@ -355,22 +390,24 @@ impl World {
             self.await_there(next, "a flush after the takeover");
             next += 1;
         }
-        let mut should: Vec<Vec<Blob>> = (0..self.pairs.len())
+        let mut should: std::collections::BTreeMap<usize, Vec<Blob>> = over
+            .into_iter()
             .map(|pair| {
                 let info = &self.pairs[pair];
                 let point = self.groups[info.group].certificate.as_ref().expect("taken over").recovery_point;
-                self.groups[info.group].history.image(info.id, point).to_vec()
+                (pair, self.groups[info.group].history.image(info.id, point).to_vec())
             })
             .collect();
         for (pair, extent, bytes) in written {
             let bytes = Bytes::new(bytes);
             let sectors = self.disks[&(secondary, self.pairs[pair].secondary_volume)].sectors_of(extent);
             for (index, sector) in sectors.enumerate() {
-                should[pair][sector as usize] = Blob::of(Some(&bytes), index);
+                should.get_mut(&pair).expect("taken over")[sector as usize] = Blob::of(Some(&bytes), index);
             }
         }
         for is_second in [false, true] {
             if is_second {
+                self.linger(true);
                 let loss = self.draw_loss();
                 self.totals.secondary_crashes += 1;
                 self.kill(secondary, loss);
@@ -378,18 +415,54 @@ impl World {
                 let deadline = self.at + 20 * SECOND;
                 self.run_until("serving again after a restart", deadline, |world| world.serves_there());
             }
-            for (pair, should) in should.iter().enumerate() {
+            for (&pair, should) in &should {
                 let is = self.contents_there(pair);
                 self.totals.bytes_compared += self.pairs[pair].geometry.bytes();
                 let sector = first_difference(&is, should);
                 assert!(
                     sector.is_none(),
-                    "after the takeover and hosts' writes{} sector {sector:?} of pair {} is wrong",
+                    "after the takeover and hosts' writes{} sector {sector:?} of pair {} is wrong: {:x?}",
                     if is_second { " and another crash" } else { "" },
-                    self.pairs[pair].name
+                    self.pairs[pair].name,
+                    sector.map(|sector| (&is[sector].bytes()[..8], &should[sector].bytes()[..8]))
                 );
             }
         }
+    }
+
+    /// Whether the pair's group was taken over; one whose journal is damaged was not.
+    fn is_over(&self, pair: usize) -> bool {
+        self.groups[self.pairs[pair].group].certificate.is_some()
+    }
+
+    /// Faults go on for a while, where everything has ended.
+    fn linger(&mut self, is_secondary: bool) {
+        let mut token = HostToken(LINGERING);
+        for _ in 0..self.chance.below(12) {
+            self.cause_late(is_secondary);
+            for pair in (0..self.pairs.len()).filter(|pair| self.is_over(*pair)).collect::<Vec<_>>() {
+                let node = if is_secondary { self.secondary() } else { self.pairs[pair].primary };
+                let volume =
+                    if is_secondary { self.pairs[pair].secondary_volume } else { self.pairs[pair].primary_volume };
+                // What is there already is written again: whatever becomes of it, nothing changes.
+                let geometry = self.pairs[pair].geometry;
+                let extent = Extent { lba: self.chance.range(0, geometry.blocks - 1), blocks: 1 };
+                let pool = &self.nodes[node].ports.pool;
+                let mut buf = pool.take(geometry.block_bytes as usize);
+                let disk = &self.disks[&(node, volume)];
+                for (sector, out) in disk.sectors_of(extent).zip(buf.as_mut().chunks_exact_mut(SECTOR_BYTES)) {
+                    out.copy_from_slice(disk.seen(sector).bytes());
+                }
+                let data = buf.freeze(geometry.block_bytes as usize);
+                let (is_write, fua) = (self.chance.hits(0.7), self.chance.hits(0.5));
+                let io = if is_write { HostIo::Write { extent, data, fua } } else { HostIo::Flush };
+                token.0 += 1;
+                self.ask(node, pair, io, token);
+            }
+            let pause = self.chance.log_range(10_000, 50_000_000);
+            self.run_for(pause);
+        }
+        self.heal();
     }
 
     fn serves_there(&mut self) -> bool {
@@ -397,7 +470,7 @@ impl World {
         let it = &mut self.nodes[secondary];
         let now = it.clock.read(self.at);
         let Some(engine) = &mut it.engine else { return false };
-        self.groups.iter().all(|group| {
+        self.groups.iter().filter(|group| group.certificate.is_some()).all(|group| {
             let status = engine.secondary(&mut it.ports).0.group_status(now, group.id);
             let is_over = status.as_ref().is_some_and(|status| status.phase == GroupPhase::TakenOver);
             if let Some(status) = status.filter(|_| is_over) {

@@ -1,7 +1,9 @@
 //! What goes wrong.
 
+use crate::coverage::Hit;
 use crate::disk::Loss;
 use crate::plan::Fault;
+use crate::sick::Ailment;
 use crate::world::{What, World};
 use longrun_copy::primary::Shutdown;
 
@@ -29,13 +31,22 @@ impl World {
 
     /// Causes this fault now.
     pub fn cause(&mut self, fault: Fault) {
+        self.cause_there(fault, None);
+    }
+
+    /// As [`World::cause`], at the secondary or at a primary.
+    fn cause_there(&mut self, fault: Fault, is_secondary: Option<bool>) {
         self.note(30, fault as u64, 0);
         let at = self.at;
         let secondary = self.secondary();
         let primary = self.chance.below(self.plan.primaries);
-        let any = self.chance.below(self.plan.primaries + 1);
+        let any = match is_secondary {
+            None => self.chance.below(self.plan.primaries + 1),
+            Some(true) => secondary,
+            Some(false) => primary,
+        };
         let long = self.chance.log_range(1_000_000, 40 * self.plan.fault_every_ns);
-        let until = at + long.min(6_000_000_000);
+        let until = at + long.min(if is_secondary.is_some() { 200_000_000 } else { 6_000_000_000 });
         self.say(any, format_args!("fault {fault:?} until {:.3} ms", until as f64 / 1e6));
         match fault {
             Fault::Partition => {
@@ -46,6 +57,9 @@ impl World {
                 }
                 if ways != 1 {
                     self.cut(secondary, primary, until);
+                }
+                for node in [primary, secondary] {
+                    self.cover(node, if ways == 2 { Hit::BothWays } else { Hit::OneWay });
                 }
             }
             Fault::SecondaryCrash => {
@@ -68,6 +82,7 @@ impl World {
             Fault::PrimaryRestart => {
                 if self.nodes[primary].engine.is_some() && !self.trouble[primary].is_shutting_down {
                     self.trouble[primary].is_shutting_down = true;
+                    self.cover(primary, Hit::Restarted);
                     self.operate(primary, |engine, ports, now| {
                         let (roles, mut world) = engine.primary(ports);
                         roles.shutdown(now, &mut world);
@@ -76,21 +91,81 @@ impl World {
             }
             Fault::Stall => {
                 self.totals.stalls += 1;
+                self.cover(any, Hit::Stall);
                 let stall = self.chance.range(10_000_000, 70_000_000);
                 let it = &mut self.nodes[any];
                 it.busy_until = it.busy_until.max(at + stall);
             }
-            Fault::NoMemory => self.trouble[any].no_memory_until = until,
+            Fault::NoMemory => {
+                self.trouble[any].no_memory_until = until;
+                self.cover(any, Hit::NoMemory);
+            }
             // A lease is renewed now and then, or nobody could write for ever.
             Fault::LeaseStall if at < self.nodes[any].clock.lease_stalled_until + 1_000_000_000 => {}
             Fault::LeaseStall => {
                 self.totals.lease_stalls += 1;
+                self.cover(any, Hit::LeaseStall);
                 self.nodes[any].clock.lease_stalled_until = until + 2_000_000_000;
             }
-            Fault::SlowDisks => self.trouble[secondary].slow_until = until,
-            Fault::BadDisks => self.trouble[secondary].bad_until = until,
-            Fault::FailedWrites => self.trouble[primary].failing_writes_until = until,
+            Fault::ClockStep => {
+                self.totals.clock_steps += 1;
+                self.cover(any, Hit::ClockStep);
+                self.step_clock(any);
+            }
+            Fault::SlowDisks => {
+                self.trouble[any].slow_until = until;
+                self.cover(any, Hit::SlowDisk);
+            }
+            Fault::BadDisks => self.fall_ill(secondary, Ailment::Errors, false, until),
+            Fault::FailedWrites => self.fall_ill(primary, Ailment::Errors, false, until),
+            Fault::LastingErrors => self.fall_ill(any, Ailment::Errors, true, until),
+            Fault::NoSpace => {
+                let is_lasting = self.chance.hits(0.5);
+                self.fall_ill(any, Ailment::NoSpace, is_lasting, until);
+            }
+            Fault::ShortWrites => self.fall_ill(any, Ailment::ShortWrites, false, until),
+            Fault::DeviceGone => self.fall_ill(any, Ailment::Gone, true, until),
+            Fault::BitRot => self.rot(),
+            Fault::Operators => self.operator_does(any),
         }
+    }
+
+    /// An operator sets a wall clock. Those of two primaries of one group are kept by a clock synchronisation, whose bound
+    /// a step would break: there only the secondary's steps.
+    fn step_clock(&mut self, node: usize) {
+        let is_alone = node == self.secondary() || self.plan.primaries == 1;
+        let node = if is_alone { node } else { self.secondary() };
+        let is_ahead = self.chance.hits(0.5);
+        // A primary's clock that runs far ahead is refused by the secondary until it is right again.
+        let most = if is_ahead && node != self.secondary() { 2_000_000_000 } else { 7_200_000_000_000 };
+        let by = self.chance.log_range(1_000, most) as i64;
+        let at = self.at;
+        self.nodes[node].clock.step_wall(at, if is_ahead { by } else { -by });
+    }
+
+    /// Something goes wrong at a system that was taken over, takes over, or is fenced.
+    pub fn cause_late(&mut self, is_secondary: bool) {
+        let faults = [
+            Fault::Partition,
+            Fault::Stall,
+            Fault::NoMemory,
+            Fault::LeaseStall,
+            Fault::ClockStep,
+            Fault::SlowDisks,
+            Fault::LastingErrors,
+            Fault::NoSpace,
+            Fault::ShortWrites,
+            Fault::DeviceGone,
+            Fault::Operators,
+            if is_secondary { Fault::BadDisks } else { Fault::FailedWrites },
+            if is_secondary { Fault::SecondaryCrash } else { Fault::PrimaryCrash },
+            if is_secondary { Fault::BitRot } else { Fault::PrimaryRestart },
+        ];
+        let mut fault = self.chance.pick(&faults);
+        if fault == Fault::ClockStep && !self.may(Fault::ClockStep) {
+            fault = Fault::Stall;
+        }
+        self.cause_there(fault, Some(is_secondary));
     }
 
     /// Nothing gets from one node to the other for a while.

@@ -24,6 +24,7 @@ mod anew;
 #[doc(hidden)]
 pub mod chance;
 mod checks;
+pub mod coverage;
 mod disk;
 mod ending;
 mod faults;
@@ -33,9 +34,11 @@ mod host;
 mod local;
 mod memory;
 mod node;
+mod operators;
 pub mod plan;
 pub mod report;
 mod setup;
+mod sick;
 mod world;
 
 pub use plan::Plan;
@@ -52,6 +55,8 @@ pub struct Outcome {
     pub trace: u64,
     /// What it exercised.
     pub totals: Totals,
+    /// Which fault met which state.
+    pub coverage: coverage::Coverage,
 }
 
 thread_local! {
@@ -97,7 +102,7 @@ pub fn run_planned(seed: u64, verbose: bool, change: impl FnOnce(&mut Plan)) -> 
         }
         let mut world = world::World::with_plan(plan, chance, verbose);
         world.live();
-        Outcome { trace: world.trace, totals: world.totals }
+        Outcome { trace: world.trace, totals: world.totals, coverage: world.coverage }
     }));
     IS_SIMULATING.set(false);
     ended.map_err(|_| LAST_PANIC.take().unwrap_or_default())

@@ -1,6 +1,7 @@
 //! Runs worlds of many seeds.
 
 use clap::Parser;
+use longrun_sim::coverage::Coverage;
 use longrun_sim::{Outcome, Totals};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
 fn collect(arguments: &Arguments, receiver: Receiver<Ended>) -> ExitCode {
     let begun = Instant::now();
     let mut totals = Totals::default();
+    let mut coverage = Coverage::default();
     let (mut worlds, mut failed) = (0u64, 0u64);
     let mut early = BTreeMap::new();
     let mut expected = arguments.from;
@@ -81,6 +83,7 @@ fn collect(arguments: &Arguments, receiver: Receiver<Ended>) -> ExitCode {
             match ended {
                 Ok(outcome) => {
                     totals.add(&outcome.totals);
+                    coverage.add(&outcome.coverage);
                     if arguments.forever {
                         println!("seed {expected}: ok, {} events, trace {:016x}", outcome.totals.events, outcome.trace);
                     }
@@ -97,10 +100,13 @@ fn collect(arguments: &Arguments, receiver: Receiver<Ended>) -> ExitCode {
     }
     let seconds = begun.elapsed().as_secs_f64();
     println!("{worlds} worlds, {failed} failed, {seconds:.1} s, {:.1} worlds/s", worlds as f64 / seconds);
-    print!("{totals}");
-    let missing: Vec<&str> = totals.rows().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();
-    if arguments.complete && !missing.is_empty() {
+    print!("{totals}\n{coverage}");
+    let never = totals.rows().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name.to_owned());
+    let missing: Vec<String> = never.chain(coverage.missing()).collect();
+    if !missing.is_empty() {
         println!("never happened: {}", missing.join(", "));
+    }
+    if arguments.complete && !missing.is_empty() {
         return ExitCode::FAILURE;
     }
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }

@@ -120,6 +120,10 @@ pub struct Clock {
     mono_ahead_ns: u64,
     mono_ppm: u64,
     error_bound_ns: u64,
+    /// What operators did to the wall clock: how far it is ahead by that, and how far the timeline had followed when.
+    wall_ahead_ns: i64,
+    followed_ns: i64,
+    followed_at: u64,
     lease: u64,
     /// Until then the lease is not renewed.
     pub lease_stalled_until: u64,
@@ -140,6 +144,9 @@ impl Clock {
             mono_ahead_ns: chance.range(0, 1 << 40),
             mono_ppm: chance.range(0, 100),
             error_bound_ns,
+            wall_ahead_ns: 0,
+            followed_ns: 0,
+            followed_at: 0,
             lease: 0,
             lease_stalled_until: 0,
         }
@@ -148,12 +155,37 @@ impl Clock {
     /// Reads both at the true time `at`.
     pub fn read(&mut self, at: u64) -> Now {
         let gained = (at as i64 / 1000 * self.gain_ns_per_s / 1_000_000).clamp(-self.gain_ns_max, self.gain_ns_max);
-        let time = (self.base + at).saturating_add_signed(self.ahead_ns + gained);
+        let time = (self.base + at).saturating_add_signed(self.ahead_ns + gained + self.followed(at));
         if at >= self.lease_stalled_until {
             self.lease = self.lease.max(time + LEASE_NS);
         }
         let mono = self.mono_ahead_ns + at + at / 1_000_000 * self.mono_ppm;
         Now { time: Time(time), mono: Mono(mono), lease: Time(self.lease), error_bound_ns: self.error_bound_ns }
+    }
+
+    /// The timeline follows the wall clock, but slowly.
+    fn followed(&self, at: u64) -> i64 {
+        let most = (at.saturating_sub(self.followed_at) / 2000) as i64;
+        self.followed_ns + (self.wall_ahead_ns - self.followed_ns).clamp(-most, most)
+    }
+
+    /// An operator sets the wall clock.
+    pub fn step_wall(&mut self, at: u64, by_ns: i64) {
+        (self.followed_ns, self.followed_at) = (self.followed(at), at);
+        self.wall_ahead_ns += by_ns;
+    }
+
+    /// A process starts: its timeline begins at the wall clock, but above everything that was leased before.
+    pub fn restart(&mut self, at: u64) {
+        if self.lease == 0 || self.wall_ahead_ns == 0 && self.followed_ns == 0 {
+            return;
+        }
+        (self.followed_ns, self.followed_at) = (self.wall_ahead_ns, at);
+        let lease = self.lease;
+        let time = self.read(at).time.0;
+        if time < lease {
+            self.followed_ns += (lease - time) as i64;
+        }
     }
 
     /// A true time, not before `at`, at which the monotonic clock has reached `mono`.
@@ -168,7 +200,7 @@ pub enum Input {
     /// A host's request.
     Host(longrun_copy::types::PairId, HostIo<Buf, Shared>, HostToken),
     /// A local I/O ended.
-    LocalDone(LocalToken, bool, Option<Buf>),
+    LocalDone(LocalToken, Result<(), i32>, Option<Buf>),
     /// Datagrams arrived.
     Datagrams { link: LinkId, from: SocketAddr, train: Vec<u8>, segment_bytes: usize },
     /// Metadata is durable.
@@ -219,6 +251,7 @@ impl Node {
     /// Starts a process.
     pub fn start(&mut self, config: EngineConfig, at: u64) {
         self.life += 1;
+        self.clock.restart(at);
         self.ports.meta = self.durable_meta.clone();
         self.engine = Some(Engine::new(config));
         self.busy_until = at;

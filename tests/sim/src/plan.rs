@@ -35,12 +35,26 @@ pub enum Fault {
     NoMemory,
     /// A core's lease of the timeline is not renewed.
     LeaseStall,
-    /// The secondary's disks become slow.
+    /// An operator sets a wall clock, forward or back.
+    ClockStep,
+    /// A system's disks become slow.
     SlowDisks,
-    /// The secondary's disks report errors.
+    /// Some requests to the secondary's disks fail.
     BadDisks,
-    /// Some of the primaries' writes fail.
+    /// Some requests to a primary's disks fail.
     FailedWrites,
+    /// Each request to a disk fails.
+    LastingErrors,
+    /// A disk is full.
+    NoSpace,
+    /// Some writes end early.
+    ShortWrites,
+    /// A disk is gone for a while.
+    DeviceGone,
+    /// A bit of a journal turns over.
+    BitRot,
+    /// An operator commands something, legal or not.
+    Operators,
 }
 
 /// All parameters.
@@ -112,6 +126,13 @@ impl Plan {
             (Fault::SlowDisks, 0.25),
             (Fault::BadDisks, 0.15),
             (Fault::FailedWrites, 0.2),
+            (Fault::ClockStep, 0.15),
+            (Fault::LastingErrors, 0.1),
+            (Fault::NoSpace, 0.15),
+            (Fault::ShortWrites, 0.15),
+            (Fault::DeviceGone, 0.1),
+            (Fault::BitRot, 0.08),
+            (Fault::Operators, 0.5),
         ];
         let faults = all.into_iter().filter(|(_, likely)| c.hits(*likely)).map(|(fault, _)| fault).collect();
         let think_ns_max = c.log_range(US, 8 * MS);

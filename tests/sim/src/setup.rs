@@ -47,6 +47,8 @@ impl World {
                 charged: vec![0; primaries],
                 is_frozen: false,
                 is_suspended_there: false,
+                has_rotten: false,
+                has_failed: false,
             });
             for primary in 0..primaries {
                 for index in 0..per_primary {
@@ -174,15 +176,7 @@ impl World {
     /// Creates the groups and pairs at the secondary.
     pub fn operate_secondary(&mut self, node: usize) {
         for group in 0..self.groups.len() {
-            let info = &self.groups[group];
-            let geometry = self.disks[&(node, info.journal)].geometry();
-            let config = secondary::GroupConfig {
-                name: info.name.clone(),
-                journal: info.journal,
-                journal_geometry: geometry,
-                overlay: None,
-                apply_delay_ns: 0,
-            };
+            let config = self.secondary_group_config(group);
             self.operate(node, |engine, ports, now| {
                 let (roles, mut world) = engine.secondary(ports);
                 roles.group_create(now, config, &mut world)
@@ -190,21 +184,16 @@ impl World {
             .expect("a group can be created again as it was");
         }
         for pair in 0..self.pairs.len() {
-            let info = &self.pairs[pair];
-            let config = secondary::PairConfig {
-                group: self.groups[info.group].name.clone(),
-                name: info.name.clone(),
-                volume: info.secondary_volume,
-                volume_name: format!("copy-{}", info.name),
-                geometry: info.geometry,
-                initial: if self.plan.identical { Initial::Identical } else { Initial::Empty },
-                volatile: false,
-            };
+            let config = self.secondary_pair_config(pair);
             let ticket = self.ticket(node);
             let created = self.operate(node, |engine, ports, now| {
                 let (roles, mut world) = engine.secondary(ports);
                 roles.pair_create(now, config, ticket, &mut world)
             });
+            if self.groups[self.pairs[pair].group].has_rotten && created.is_err() {
+                self.open_tickets.remove(&ticket.0);
+                continue;
+            }
             created.expect("a pair can be created again as it was");
         }
     }
@@ -216,19 +205,8 @@ impl World {
 
     /// Creates the groups and pairs at a primary.
     pub fn operate_primary(&mut self, node: usize) {
-        let peer = self.secondary();
-        let remote = SystemId::of_key(&public_of(&self.keys[peer]));
         for group in 0..self.groups.len() {
-            let config = primary::GroupConfig {
-                name: self.groups[group].name.clone(),
-                scope: self.plan.scope,
-                link: LinkId(0),
-                remote,
-                throttle_ms_max: self.plan.throttle_ms_max,
-                overflow: Overflow::Throttle,
-                copy_bytes_per_s: None,
-                buffer_bytes: self.plan.buffer_bytes,
-            };
+            let config = self.primary_group_config(group);
             self.operate(node, |engine, ports, now| {
                 let (roles, mut world) = engine.primary(ports);
                 roles.group_create(now, config, &mut world)
@@ -236,19 +214,10 @@ impl World {
             .expect("a group can be created again as it was");
         }
         for pair in 0..self.pairs.len() {
-            let info = &self.pairs[pair];
-            if info.primary != node {
+            if self.pairs[pair].primary != node {
                 continue;
             }
-            let config = primary::PairConfig {
-                group: self.groups[info.group].id,
-                name: info.name.clone(),
-                volume: info.primary_volume,
-                geometry: info.geometry,
-                remote_volume: format!("copy-{}", info.name),
-                initial: if self.plan.identical { Initial::Identical } else { Initial::Empty },
-                volatile: false,
-            };
+            let config = self.primary_pair_config(pair);
             let ticket = self.ticket(node);
             let created = self.operate(node, |engine, ports, now| {
                 let (roles, mut world) = engine.primary(ports);
@@ -256,6 +225,64 @@ impl World {
             });
             created.expect("a pair can be created again as it was");
         }
+    }
+
+    /// A group as the secondary's operator describes it.
+    pub fn secondary_group_config(&self, group: usize) -> secondary::GroupConfig {
+        let info = &self.groups[group];
+        secondary::GroupConfig {
+            name: info.name.clone(),
+            journal: info.journal,
+            journal_geometry: self.disks[&(self.secondary(), info.journal)].geometry(),
+            overlay: None,
+            apply_delay_ns: 0,
+        }
+    }
+
+    /// A pair as the secondary's operator describes it.
+    pub fn secondary_pair_config(&self, pair: usize) -> secondary::PairConfig {
+        let info = &self.pairs[pair];
+        secondary::PairConfig {
+            group: self.groups[info.group].name.clone(),
+            name: info.name.clone(),
+            volume: info.secondary_volume,
+            volume_name: format!("copy-{}", info.name),
+            geometry: info.geometry,
+            initial: self.initial(),
+            volatile: false,
+        }
+    }
+
+    /// A group as a primary's operator describes it.
+    pub fn primary_group_config(&self, group: usize) -> primary::GroupConfig {
+        primary::GroupConfig {
+            name: self.groups[group].name.clone(),
+            scope: self.plan.scope,
+            link: LinkId(0),
+            remote: SystemId::of_key(&public_of(&self.keys[self.secondary()])),
+            throttle_ms_max: self.plan.throttle_ms_max,
+            overflow: Overflow::Throttle,
+            copy_bytes_per_s: None,
+            buffer_bytes: self.plan.buffer_bytes,
+        }
+    }
+
+    /// A pair as its primary's operator describes it.
+    pub fn primary_pair_config(&self, pair: usize) -> primary::PairConfig {
+        let info = &self.pairs[pair];
+        primary::PairConfig {
+            group: self.groups[info.group].id,
+            name: info.name.clone(),
+            volume: info.primary_volume,
+            geometry: info.geometry,
+            remote_volume: format!("copy-{}", info.name),
+            initial: self.initial(),
+            volatile: false,
+        }
+    }
+
+    fn initial(&self) -> Initial {
+        if self.plan.identical { Initial::Identical } else { Initial::Empty }
     }
 
     /// Lets the hosts and the faults loose.

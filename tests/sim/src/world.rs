@@ -1,6 +1,7 @@
 //! The world: one queue of events in virtual time, and everything that happens in it.
 
 use crate::chance::{Chance, mix};
+use crate::coverage::{Coverage, Hit, State};
 use crate::disk::{Disk, DiskIo, Loss};
 use crate::history::History;
 use crate::host::{Client, Op};
@@ -103,6 +104,10 @@ pub struct GroupInfo {
     pub charged: Vec<u64>,
     pub is_frozen: bool,
     pub is_suspended_there: bool,
+    /// A bit of its journal turned over.
+    pub has_rotten: bool,
+    /// Its journal cannot be used any more, and it says so.
+    pub has_failed: bool,
 }
 
 /// One direction between two nodes.
@@ -116,9 +121,8 @@ pub struct Wire {
 #[derive(Clone, Debug, Default)]
 pub struct Trouble {
     pub slow_until: u64,
-    pub bad_until: u64,
     pub no_memory_until: u64,
-    pub failing_writes_until: u64,
+    pub sick: Vec<crate::sick::Sick>,
     pub is_shutting_down: bool,
 }
 
@@ -142,11 +146,18 @@ pub struct World {
     pub ops_left: usize,
     pub ops_answered: usize,
     pub faults_on: bool,
+    /// Tickets of commands that nobody waits for.
+    pub loose: std::collections::BTreeSet<u64>,
     pub tickets: BTreeMap<u64, Result<OperatorAnswer, OperatorError>>,
     pub next_ticket: u64,
+    /// What the engine asked for in an operator's command.
+    pub refused_outs: usize,
     /// Operators' requests that are not answered: by whom they have to be.
     pub open_tickets: BTreeMap<u64, usize>,
     pub totals: Totals,
+    pub coverage: Coverage,
+    /// By node and group: where it stands there.
+    pub states: Vec<Vec<Option<State>>>,
     pub trace: u64,
     pub keys: Vec<[u8; 32]>,
     pub verbose: bool,
@@ -190,10 +201,14 @@ impl World {
             ops_left: plan.ops,
             ops_answered: 0,
             faults_on: false,
+            loose: Default::default(),
             tickets: BTreeMap::new(),
             next_ticket: 1,
+            refused_outs: 0,
             open_tickets: BTreeMap::new(),
             totals: Totals::default(),
+            coverage: Coverage::default(),
+            states: vec![vec![None; plan.groups]; count],
             trace: 0,
             keys,
             verbose,
@@ -264,10 +279,10 @@ impl World {
             What::DiskDone(node, life, volume, op, token) => {
                 if self.nodes[node].life == life {
                     let disk = self.disks.get_mut(&(node, volume)).expect("a disk stays");
-                    if let Some((is_done, buf)) = disk.finish(op) {
-                        self.flight_done(node, volume, op, is_done);
-                        self.note(2, op, u64::from(is_done));
-                        self.give(node, Input::LocalDone(token, is_done, buf));
+                    if let Some((result, buf)) = disk.finish(op) {
+                        self.flight_done(node, volume, op, result.is_ok());
+                        self.note(2, op, u64::from(result.is_ok()));
+                        self.give(node, Input::LocalDone(token, result, buf));
                     }
                 }
             }
@@ -363,11 +378,8 @@ impl World {
             let Some(engine) = &mut it.engine else { return };
             match input {
                 Input::Host(pair, io, token) => engine.handle(now, Event::Host { pair, io, token }, &mut it.ports),
-                Input::LocalDone(token, is_done, buf) => {
-                    let result = match is_done {
-                        true => Ok(()),
-                        false => Err(longrun_copy::ports::DeviceError { errno: 5 }),
-                    };
+                Input::LocalDone(token, result, buf) => {
+                    let result = result.map_err(|errno| longrun_copy::ports::DeviceError { errno });
                     engine.handle(now, Event::LocalDone { token, result, buf }, &mut it.ports);
                 }
                 Input::Datagrams { link, from, mut train, segment_bytes } => {
@@ -406,6 +418,7 @@ impl World {
         if self.chance.hits(plan.stall_probability) {
             length += self.chance.range(10_000_000, 70_000_000);
             self.totals.stalls += 1;
+            self.cover(node, Hit::Stall);
         }
         let it = &mut self.nodes[node];
         it.busy_until = it.busy_until.max(self.at + length);
@@ -444,6 +457,10 @@ impl World {
                     self.note(4, ticket.0, u64::from(answer.is_ok()));
                     self.say(node, format_args!("operator's request {}: {answer:?}", ticket.0));
                     self.open_tickets.remove(&ticket.0);
+                    // Loose requests may end in any way; nobody waits for them.
+                    if self.loose.remove(&ticket.0) {
+                        continue;
+                    }
                     self.tickets.insert(ticket.0, answer);
                 }
                 Out::Stamped(epoch, head, payload) => {
@@ -480,15 +497,7 @@ impl World {
             LocalIo::Flush => DiskIo::Flush,
         };
         let is_secondary = node == self.secondary();
-        let trouble = &self.trouble[node];
-        let is_write = matches!(io, DiskIo::Write(..));
-        let fails = match is_secondary {
-            true => self.at < trouble.bad_until && self.chance.hits(0.3),
-            false => self.at < trouble.failing_writes_until && is_write && self.chance.hits(0.2),
-        };
-        if fails {
-            *(if is_secondary { &mut self.totals.disk_errors } else { &mut self.totals.failed_writes }) += 1;
-        }
+        let fails = self.failure_of(node, volume, &io);
         let slow = if self.at < self.trouble[node].slow_until { 30 } else { 1 };
         let effect = self.at + self.chance.log_range(2_000, self.plan.disk_ns_max) * slow;
         let done = effect + self.chance.log_range(500, self.plan.disk_ns_max / 4);
@@ -530,6 +539,7 @@ impl World {
         // A router's queue of 50 ms.
         if at < wire.cut_until || wire.busy_until > at + 50_000_000 {
             self.totals.lost += count;
+            self.cover_link(node, peer, Hit::Lost);
             return;
         }
         wire.busy_until += train.len() as u64 * 1000 / rate;
@@ -540,11 +550,13 @@ impl World {
                 (self.plan.loss, self.plan.duplicate, self.plan.corrupt, self.plan.reorder);
             if self.chance.hits(loss) {
                 self.totals.lost += 1;
+                self.cover_link(node, peer, Hit::Lost);
                 continue;
             }
             let mut one = datagram.to_vec();
             if self.chance.hits(corrupt) {
                 self.totals.corrupted += 1;
+                self.cover_link(node, peer, Hit::Damaged);
                 for _ in 0..self.chance.range(1, 3) {
                     let bit = self.chance.below(one.len() * 8);
                     one[bit / 8] ^= 1 << (bit % 8);
@@ -555,12 +567,16 @@ impl World {
                 }
             }
             let copies = 1 + u32::from(self.chance.hits(duplicate));
-            self.totals.duplicated += u64::from(copies - 1);
+            if copies > 1 {
+                self.totals.duplicated += 1;
+                self.cover_link(node, peer, Hit::Duplicated);
+            }
             let alone = copies > 1 || one.len() != datagram.len() || self.chance.hits(reorder * 0.3);
             if !alone {
                 run.extend_from_slice(&one);
                 continue;
             }
+            self.cover_link(node, peer, Hit::Overtaken);
             for _ in 0..copies {
                 let extra = self.chance.log_range(1_000, self.plan.delay_ns * 3);
                 self.totals.reordered += 1;
@@ -580,6 +596,8 @@ impl World {
     pub fn kill(&mut self, node: usize, loss: Loss) {
         self.say(node, format_args!("killed ({loss:?})"));
         self.note(7, node as u64, loss as u64);
+        self.cover(node, if loss == Loss::Process { Hit::Killed } else { Hit::PowerCut });
+        self.states[node].fill(None);
         self.nodes[node].kill(&mut self.chance);
         self.trouble[node] = Trouble::default();
         self.open_tickets.retain(|_, of| *of != node);
@@ -598,5 +616,24 @@ impl World {
     /// Whether a fault is in this world's plan.
     pub fn may(&self, fault: Fault) -> bool {
         self.plan.faults.contains(&fault)
+    }
+
+    /// A fault meets all groups of a node.
+    pub fn cover(&mut self, node: usize, hit: Hit) {
+        for group in 0..self.groups.len() {
+            self.cover_group(node, group, hit);
+        }
+    }
+
+    /// A fault meets a group at a node.
+    pub fn cover_group(&mut self, node: usize, group: usize, hit: Hit) {
+        if let Some(state) = self.states[node][group] {
+            self.coverage.count(state, hit);
+        }
+    }
+
+    fn cover_link(&mut self, from: usize, to: usize, hit: Hit) {
+        self.cover(from, hit);
+        self.cover(to, hit);
     }
 }
