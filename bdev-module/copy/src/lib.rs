@@ -29,6 +29,7 @@
 //! | [`link`] | handshake, sealed datagrams, retransmission, congestion control, the store of unacknowledged records | packet numbers are never reused |
 //! | [`stream`], [`merge`] | reassembly and runs; the limit time and what it releases | never a gap that is skipped |
 //! | [`journal`], [`apply`] | the log of released records; from it to the volumes, and checkpoints | a torn tail is cut, damage before the known end is reported |
+//! | [`spill`] | what memory can't hold at the primary, on a device, until the link has room | whole from the first number that the secondary lacks |
 //! | [`secondary`], [`takeover`] | pairs and groups that receive; taking over in steps that a crash re-enters | older generations are refused |
 //! | [`blank`], [`digest`] | is a volume empty? are two the same? | |
 //!
@@ -50,6 +51,8 @@ pub mod ports;
 pub mod primary;
 pub mod scope;
 pub mod secondary;
+#[allow(dead_code, reason = "the primary roles will own one")]
+pub mod spill;
 pub mod stamp;
 pub mod stream;
 pub mod takeover;
