@@ -127,8 +127,9 @@ methods! {
     nvmf::NvmfGetSubsystems = "nvmf_get_subsystems" -> Vec<nvmf::SubsystemInfo>, tolerates TGT_NAME;
     nvmf::NvmfSubsystemAddNs = "nvmf_subsystem_add_ns" -> u32, check check, tolerates ADD_NS_TOLERATES;
     nvmf::NvmfSubsystemRemoveNs = "nvmf_subsystem_remove_ns" -> bool, tolerates TGT_NAME;
-    nvmf::NvmfSubsystemAddListener = "nvmf_subsystem_add_listener" -> bool, tolerates LISTENER_TOLERATES;
+    nvmf::NvmfSubsystemAddListener = "nvmf_subsystem_add_listener" -> bool, check check, tolerates LISTENER_TOLERATES;
     nvmf::NvmfSubsystemRemoveListener = "nvmf_subsystem_remove_listener" -> bool, tolerates LISTENER_TOLERATES;
+    nvmf::NvmfSubsystemListenerSetAnaState = "nvmf_subsystem_listener_set_ana_state" -> bool, check check, tolerates TGT_NAME;
     nvmf::NvmfSubsystemAddHost = "nvmf_subsystem_add_host" -> bool, tolerates HOST_TOLERATES;
     nvmf::NvmfSubsystemRemoveHost = "nvmf_subsystem_remove_host" -> bool, tolerates TGT_NAME;
     nvmf::NvmfSubsystemAllowAnyHost = "nvmf_subsystem_allow_any_host" -> bool, tolerates TGT_NAME;

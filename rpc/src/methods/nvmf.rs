@@ -258,7 +258,7 @@ pub struct NvmfCreateSubsystem {
     pub max_namespaces: Option<u32>,
     /// Default `false`: only hosts on the list.
     pub allow_any_host: Option<bool>,
-    /// Default `false`.
+    /// Whether hosts are told which paths to use (Asymmetric Namespace Access). Default `false`.
     pub ana_reporting: Option<bool>,
     /// Default 1.
     pub min_cntlid: Option<u16>,
@@ -349,6 +349,9 @@ pub struct SubsystemInfo {
     /// The greatest controller id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cntlid: Option<u16>,
+    /// Whether hosts are told which paths to use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ana_reporting: Option<bool>,
     /// Its namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<Vec<NamespaceInfo>>,
@@ -416,7 +419,7 @@ pub struct NamespaceParams {
     pub eui64: Option<Eui64>,
     /// Default: the device's.
     pub uuid: Option<Uuid>,
-    /// Its ANA group; default its number.
+    /// Its ANA group, 1 to the subsystem's max_namespaces; default its number.
     pub anagrpid: Option<u32>,
 }
 
@@ -455,8 +458,39 @@ pub struct NvmfSubsystemAddListener {
     pub nqn: String,
     /// Where.
     pub listen_address: ListenAddress,
-    /// The ANA state of its paths; default optimized.
+    /// The ANA state of its paths; default optimized. Another one needs a subsystem with `ana_reporting`.
     pub ana_state: Option<AnaState>,
+}
+
+impl NvmfSubsystemAddListener {
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.ana_state.map_or(Ok(()), AnaState::check_settable)
+    }
+}
+
+/// `nvmf_subsystem_listener_set_ana_state`: connected hosts are told by an asynchronous event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NvmfSubsystemListenerSetAnaState {
+    /// The subsystem; made with `ana_reporting`.
+    pub nqn: String,
+    /// The listener.
+    pub listen_address: ListenAddress,
+    /// The state of its paths.
+    pub ana_state: AnaState,
+    /// Of this ANA group only; default all, and what was said of single groups is forgotten.
+    pub anagrpid: Option<u32>,
+}
+
+impl NvmfSubsystemListenerSetAnaState {
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.anagrpid == Some(0) {
+            return Err(
+                "anagrpid is 0, expected 1 to the subsystem's max_namespaces; leave it out for all groups".into()
+            );
+        }
+        self.ana_state.check_settable()
+    }
 }
 
 /// What SPDK's client sends beside, and Longrun has no use for.
@@ -474,6 +508,22 @@ pub enum AnaState {
     NonOptimized,
     /// Not usable now.
     Inaccessible,
+    /// Not usable any more. Shown only.
+    PersistentLoss,
+    /// Between two states. Shown only.
+    Change,
+}
+
+impl AnaState {
+    /// What an operator can ask for.
+    fn check_settable(self) -> Result<(), String> {
+        match self {
+            Self::Optimized | Self::NonOptimized | Self::Inaccessible => Ok(()),
+            Self::PersistentLoss | Self::Change => {
+                Err("ana_state is one that is only shown; expected optimized, non_optimized or inaccessible".to_owned())
+            }
+        }
+    }
 }
 
 /// `nvmf_subsystem_remove_listener`: its connections are closed.

@@ -6,7 +6,7 @@ use crate::{
     host,
     nqn::Nqn,
     target::{
-        BdevHandle, BlockOp, BlockRequest, BlockSize, BlockStatus, CloseReason, Connection, ConnectionId,
+        AnaGroup, BdevHandle, BlockOp, BlockRequest, BlockSize, BlockStatus, CloseReason, Connection, ConnectionId,
         ConnectionOptions, Core, Event, ModelNumber, Namespace, NamespaceState, Nsid, Outgoing, Peer, PeerMessage,
         Ports, RecvTarget, SerialNumber, Subsystem, TargetConfig,
     },
@@ -105,6 +105,7 @@ fn set_up() -> Option<(Fuzzed, Connections, host::QueueOptions)> {
         uuid: [1; 16],
         eui64: None,
         state: NamespaceState::Ready,
+        ana_group: AnaGroup::of(nsid),
         deallocates: true,
     };
     subsystem.namespaces.insert(nsid, namespace);

@@ -4,7 +4,7 @@ use super::bdev::TICK_RATE_HZ;
 use super::nvmf::thread_name;
 use super::{Caller, Control, State};
 use longrun_bdev::catalog::Kind;
-use longrun_nvmf::target::{Namespace, Subsystem};
+use longrun_nvmf::target::{AnaGroup, AnaState, Namespace, Subsystem};
 use longrun_rpc::RpcError;
 use longrun_rpc::config::{Config, ConfigCall, SUBSYSTEMS};
 use longrun_rpc::methods::framework::{
@@ -207,7 +207,20 @@ fn nvmf_config(state: &State) -> Vec<ConfigCall> {
         }
         calls.extend(state.withheld.iter().filter(|withheld| withheld.nqn == nqn).map(config_call));
         for address in &subsystem.listeners {
-            calls.push(raw("nvmf_subsystem_add_listener", json!({"nqn": nqn, "listen_address": listen(address)})));
+            let (all, single) = subsystem.ana.of_listener(address);
+            let mut params = json!({"nqn": nqn, "listen_address": listen(address)});
+            if all != AnaState::Optimized {
+                params["ana_state"] = json!(super::ana::shown(all));
+            }
+            calls.push(raw("nvmf_subsystem_add_listener", params));
+            for (group, state) in single {
+                let state = super::ana::shown(state);
+                let listen_address = listen(address);
+                let params = json!({
+                    "nqn": nqn, "listen_address": listen_address, "ana_state": state, "anagrpid": group.get(),
+                });
+                calls.push(raw("nvmf_subsystem_listener_set_ana_state", params));
+            }
         }
     }
     calls
@@ -220,6 +233,7 @@ fn subsystem_params(subsystem: &Subsystem) -> Value {
         "model_number": subsystem.model.as_str(),
         "max_namespaces": subsystem.namespaces_max,
         "allow_any_host": subsystem.allow_any_host,
+        "ana_reporting": subsystem.ana.reporting,
         "min_cntlid": subsystem.cntlid_min,
         "max_cntlid": subsystem.cntlid_max,
     })
@@ -236,6 +250,9 @@ fn namespace_params(state: &State, namespace: &Namespace) -> Value {
     });
     if Some(namespace.uuid) != own {
         params["uuid"] = json!(Uuid::from_bytes(namespace.uuid));
+    }
+    if namespace.ana_group != AnaGroup::of(namespace.nsid) {
+        params["anagrpid"] = json!(namespace.ana_group.get());
     }
     if namespace.nguid != namespace.uuid {
         params["nguid"] = json!(longrun_rpc::types::Nguid::from(namespace.nguid));

@@ -15,6 +15,7 @@
 //! | [`nvmf`] | subsystems, namespaces, listeners, hosts |
 //! | [`framework`] | reactors, configuration, log, the process itself |
 
+mod ana;
 mod bdev;
 mod copying;
 mod framework;
@@ -148,6 +149,7 @@ impl Control {
             NvmfSubsystemAddNs => nvmf_subsystem_add_ns(caller),
             NvmfSubsystemRemoveNs => nvmf_subsystem_remove_ns,
             NvmfSubsystemAddListener => nvmf_subsystem_add_listener(caller),
+            NvmfSubsystemListenerSetAnaState => nvmf_subsystem_listener_set_ana_state,
             NvmfSubsystemRemoveListener => nvmf_subsystem_remove_listener,
             NvmfSubsystemAddHost => nvmf_subsystem_add_host,
             NvmfSubsystemRemoveHost => nvmf_subsystem_remove_host,

@@ -1,11 +1,12 @@
 //! The NVMe-oF target: transport, subsystems, namespaces, listeners, hosts, and what is connected.
 
 use super::bdev::TICK_RATE_HZ;
+use super::ana::{ana_group, reports_ana, shown, wire};
 use super::{Caller, Control, State, catalog_error};
 use longrun_bdev::catalog::{Entry, Holder, Kind};
 use longrun_bdev::{BdevId, IoType};
 use longrun_nvmf::target::{
-    BlockSize, ConnectionInfo, IN_CAPSULE_BYTES_IO, ModelNumber, Namespace, NamespaceState, Nsid, SerialNumber,
+    AnaGroup, BlockSize, ConnectionInfo, IN_CAPSULE_BYTES_IO, ModelNumber, Namespace, NamespaceState, Nsid, SerialNumber,
     Subsystem, TRANSFER_BYTES_MAX, TransportLimits,
 };
 use longrun_nvmf::{DISCOVERY_NQN, Nqn};
@@ -14,10 +15,12 @@ use longrun_rpc::methods::nvmf::{
     AnaGroupState, AnaState, ControllerInfo, HostInfo, ListenAddress, ListenerInfo, NamespaceInfo, NvmfCreateSubsystem,
     NvmfCreateTransport, NvmfDeleteSubsystem, NvmfGetStats, NvmfGetSubsystems, NvmfGetTransports, NvmfStats,
     NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs, NvmfSubsystemAllowAnyHost,
-    NvmfSubsystemGetControllers, NvmfSubsystemGetListeners, NvmfSubsystemGetQpairs, NvmfSubsystemRemoveHost,
+    NvmfSubsystemGetControllers, NvmfSubsystemGetListeners, NvmfSubsystemGetQpairs,
+    NvmfSubsystemRemoveHost,
     NvmfSubsystemRemoveListener, NvmfSubsystemRemoveNs, PollGroupStats, QpairInfo, SubsystemInfo, Subtype, TrType,
     TransportInfo,
 };
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -88,6 +91,7 @@ impl Control {
         subsystem.cntlid_min = call.min_cntlid.unwrap_or(subsystem.cntlid_min);
         subsystem.cntlid_max = call.max_cntlid.unwrap_or(subsystem.cntlid_max);
         subsystem.namespaces_max = call.max_namespaces.unwrap_or(32);
+        subsystem.ana.reporting = call.ana_reporting.unwrap_or(false);
         state.target.set_subsystem(subsystem);
         self.publish(&mut state).await;
         Ok(true)
@@ -125,6 +129,7 @@ impl Control {
             max_namespaces: None,
             min_cntlid: None,
             max_cntlid: None,
+            ana_reporting: None,
             namespaces: None,
         };
         let all = state.target.subsystems.values().map(|subsystem| subsystem_info(&state, subsystem));
@@ -177,6 +182,10 @@ impl Control {
         };
         let nsid_checked = Nsid::new(nsid)
             .ok_or_else(|| RpcError::invalid_params(format!("nsid is {nsid}, expected 1 to 4294967294")))?;
+        let ana_group = match given.anagrpid {
+            Some(group) => ana_group(group, &subsystem)?,
+            None => AnaGroup::of(nsid_checked),
+        };
         let holder = Holder::Namespace { nqn: call.nqn.clone(), nsid };
         let entry = state.catalog.claim(&given.bdev_name, holder).map_err(catalog_error)?.clone();
         let uuid = given.uuid.unwrap_or(entry.uuid);
@@ -190,6 +199,7 @@ impl Control {
             uuid: *uuid.as_bytes(),
             eui64: given.eui64.map(|eui64| *eui64.as_bytes()),
             state: state.namespace_state(&entry),
+            ana_group,
             deallocates: entry.kind.supports(IoType::Unmap),
         };
         state.target.edit(&subsystem.nqn, |subsystem| subsystem.namespaces.insert(nsid_checked, namespace));
@@ -221,11 +231,6 @@ impl Control {
         caller: Caller,
     ) -> Result<bool, RpcError> {
         let mut state = self.state().await;
-        if let Some(ana_state) = call.ana_state.filter(|ana_state| *ana_state != AnaState::Optimized) {
-            return Err(RpcError::not_supported(format!(
-                "ana_state is {ana_state:?}; this version serves every path as optimized, leave it out"
-            )));
-        }
         if state.transport.is_none() {
             return Err(RpcError::wrong_state(
                 "there is no transport yet; call nvmf_create_transport with trtype TCP first",
@@ -237,6 +242,13 @@ impl Control {
             Some(nqn) => state.target.subsystems.get(nqn).is_some_and(|subsystem| subsystem.listens_on(&address)),
             None => state.target.discovery_listeners.contains(&address),
         };
+        let ana_state = call.ana_state.unwrap_or_default();
+        if ana_state != AnaState::Optimized {
+            match &nqn {
+                Some(nqn) => reports_ana(state.target.subsystems.get(nqn), &call.nqn)?,
+                None => return Err(RpcError::invalid_params("a discovery subsystem has no ana_state; leave it out")),
+            }
+        }
         if listening {
             return Err(RpcError::errno(libc::EEXIST, format!("{} listens on {address} already", call.nqn)));
         }
@@ -255,7 +267,10 @@ impl Control {
         *state.listeners.entry(address).or_default() += 1;
         match &nqn {
             Some(nqn) => {
-                state.target.edit(nqn, |subsystem| subsystem.listeners.push(address));
+                state.target.edit(nqn, |subsystem| {
+                    subsystem.listeners.push(address);
+                    subsystem.ana.set_listener(address, None, wire(ana_state));
+                });
             }
             None => {
                 state.target.generation = state.target.generation.wrapping_add(1);
@@ -282,7 +297,11 @@ impl Control {
             remove(&mut state.target.discovery_listeners)
         } else {
             let nqn = subsystem_of(&state, &call.nqn)?.nqn.clone();
-            state.target.edit(&nqn, |subsystem| remove(&mut subsystem.listeners)).unwrap_or(false)
+            let forget = |subsystem: &mut Subsystem| {
+                subsystem.ana.forget_listener(&address);
+                remove(&mut subsystem.listeners)
+            };
+            state.target.edit(&nqn, forget).unwrap_or(false)
         };
         if !removed {
             return Err(RpcError::errno(libc::ENOENT, format!("{} does not listen on {address}", call.nqn)));
@@ -398,16 +417,21 @@ impl Control {
         call: &NvmfSubsystemGetListeners,
     ) -> Result<Vec<ListenerInfo>, RpcError> {
         let state = self.state().await;
-        let addresses = if call.nqn == DISCOVERY_NQN {
-            state.listeners.keys().copied().collect()
-        } else {
-            subsystem_of(&state, &call.nqn)?.listeners.clone()
+        if call.nqn == DISCOVERY_NQN {
+            let listener = |address: &SocketAddr| ListenerInfo { address: (*address).into(), ana_states: Vec::new() };
+            return Ok(state.listeners.keys().map(listener).collect());
+        }
+        let subsystem = subsystem_of(&state, &call.nqn)?;
+        let groups: BTreeSet<AnaGroup> = subsystem.namespaces.values().map(|namespace| namespace.ana_group).collect();
+        let states = |address: &SocketAddr| {
+            let state = |group: &AnaGroup| AnaGroupState {
+                ana_group: group.get(),
+                ana_state: shown(subsystem.ana.state(address, *group)),
+            };
+            groups.iter().map(state).collect()
         };
-        let ana_states = vec![AnaGroupState { ana_group: 1, ana_state: AnaState::Optimized }];
-        Ok(addresses
-            .into_iter()
-            .map(|address| ListenerInfo { address: address.into(), ana_states: ana_states.clone() })
-            .collect())
+        let listener = |address: &SocketAddr| ListenerInfo { address: (*address).into(), ana_states: states(address) };
+        Ok(subsystem.listeners.iter().map(listener).collect())
     }
 
     pub(super) async fn nvmf_get_stats(&self, _: &NvmfGetStats) -> Result<NvmfStats, RpcError> {
@@ -495,7 +519,7 @@ fn nqn_of(text: &str) -> Result<Nqn, RpcError> {
     text.parse().map_err(|error: longrun_nvmf::NqnError| RpcError::invalid_params(error.to_string()))
 }
 
-fn subsystem_of<'a>(state: &'a State, nqn: &str) -> Result<&'a Arc<Subsystem>, RpcError> {
+pub(super) fn subsystem_of<'a>(state: &'a State, nqn: &str) -> Result<&'a Arc<Subsystem>, RpcError> {
     let missing = || RpcError::not_found("subsystem", nqn, "nvmf_get_subsystems");
     state.target.subsystems.get(&nqn.parse::<Nqn>().map_err(|_| missing())?).ok_or_else(missing)
 }
@@ -519,7 +543,7 @@ fn subsystem_info(state: &State, subsystem: &Subsystem) -> SubsystemInfo {
             nguid: namespace.nguid.into(),
             eui64: namespace.eui64.map(Into::into),
             uuid: Uuid::from_bytes(namespace.uuid),
-            anagrpid: None,
+            anagrpid: subsystem.ana.reporting.then(|| namespace.ana_group.get()),
         }
     });
     SubsystemInfo {
@@ -533,6 +557,7 @@ fn subsystem_info(state: &State, subsystem: &Subsystem) -> SubsystemInfo {
         max_namespaces: Some(subsystem.namespaces_max),
         min_cntlid: Some(subsystem.cntlid_min),
         max_cntlid: Some(subsystem.cntlid_max),
+        ana_reporting: Some(subsystem.ana.reporting),
         namespaces: Some(namespaces.collect()),
     }
 }

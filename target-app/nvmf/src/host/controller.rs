@@ -6,8 +6,8 @@ use zerocopy::FromBytes;
 
 use super::{Command, Completion, HostError, Queue, QueueEvent, QueueFull, QueueOptions};
 use crate::spec::{
-    DiscoveryEntry, DiscoveryHeader, IdentifyController, IdentifyNamespace, IdentifyNamespaceIndependent, cap, cc, cns,
-    csts, lid, offset,
+    AnaGroupDescriptor, AnaHeader, AnaState, DiscoveryEntry, DiscoveryHeader, IdentifyController, IdentifyNamespace,
+    IdentifyNamespaceIndependent, cap, cc, cns, csts, lid, offset,
 };
 
 /// Tokens of the bring-up's own commands; the caller's have this bit clear.
@@ -26,6 +26,8 @@ pub struct NamespaceInfo {
     pub nguid: [u8; 16],
     /// Whether the target serves I/O on it.
     pub ready: bool,
+    /// Its ANA state on this controller; optimized where the controller does not report any.
+    pub access: AnaState,
 }
 
 /// A controller as a host sees it.
@@ -62,7 +64,7 @@ pub struct DiscoveredPath {
 pub enum ControllerEvent {
     /// An NVM controller is ready: connect its I/O queues.
     Ready(ControllerDescription),
-    /// The namespaces changed; these are all that are there now.
+    /// The namespaces changed, or their ANA states; these are all that are there now.
     Namespaces(Vec<NamespaceInfo>),
     /// The discovery log, once ready and whenever it changed.
     Discovered {
@@ -89,6 +91,7 @@ enum Step {
     ListNamespaces,
     Namespace,
     NamespaceState,
+    Access,
     ReadDiscovery,
     ClearChanges,
     Idle,
@@ -104,6 +107,8 @@ pub struct Controller {
     io_queues_wanted: u16,
     description: ControllerDescription,
     ready: bool,
+    /// Bytes of the whole ANA log, where the controller has one.
+    ana_log_bytes: Option<u32>,
     /// Namespaces still to be identified.
     todo: VecDeque<u32>,
     found: Vec<NamespaceInfo>,
@@ -128,6 +133,7 @@ impl Controller {
                 namespaces: Vec::new(),
             },
             ready: false,
+            ana_log_bytes: None,
             todo: VecDeque::new(),
             found: Vec::new(),
             again: false,
@@ -196,15 +202,20 @@ impl Controller {
                 let wanted = u32::from(self.io_queues_wanted - 1);
                 Command::set_feature(0x07, wanted | wanted << 16)
             }
-            Step::Events => Command::set_feature(0x0b, if self.discovery { 1 << 31 } else { 1 << 8 }),
+            Step::Events => {
+                let of_nvm = EVENT_NAMESPACES | if self.ana_log_bytes.is_some() { EVENT_ANA } else { 0 };
+                Command::set_feature(0x0b, if self.discovery { EVENT_DISCOVERY } else { of_nvm })
+            }
             Step::ListNamespaces => Command::identify(cns::ACTIVE_NAMESPACES, 0),
             Step::Namespace => match self.todo.front() {
                 Some(nsid) => Command::identify(cns::NAMESPACE, *nsid),
+                None if self.ana_log_bytes.is_some() => return self.go(Step::Access),
                 None => return self.listed(),
             },
             Step::NamespaceState => {
                 Command::identify(cns::NAMESPACE_INDEPENDENT, self.todo.front().copied().unwrap_or_default())
             }
+            Step::Access => Command::get_log(lid::ANA, 0, self.ana_log_bytes.unwrap_or(ANA_HEADER_BYTES), false),
             Step::ReadDiscovery => Command::get_log(lid::DISCOVERY, 0, DISCOVERY_LOG_BYTES, false),
             Step::ClearChanges => Command::get_log(lid::CHANGED_NAMESPACES, 0, 4096, false),
         };
@@ -243,6 +254,7 @@ impl Controller {
                     let shift = u32::from(page.mdts).min(40);
                     self.description.transfer_bytes_max = if shift == 0 { 0 } else { 4096 << shift };
                     self.description.in_capsule_bytes = (page.ioccsz.get().saturating_mul(16)).saturating_sub(64);
+                    self.ana_log_bytes = (page.cmic & CMIC_ANA != 0).then(|| ana_log_bytes(&page));
                 }
                 self.go(if self.discovery { Step::Events } else { Step::Queues });
             }
@@ -271,6 +283,7 @@ impl Controller {
                         block_bytes: 1u32.checked_shl(format.lbads.into()).unwrap_or(0),
                         nguid: page.nguid,
                         ready: false,
+                        access: AnaState::Optimized,
                     });
                 }
                 self.go(Step::NamespaceState);
@@ -285,6 +298,10 @@ impl Controller {
                 self.found.retain(|namespace| namespace.blocks > 0);
                 self.todo.pop_front();
                 self.go(Step::Namespace);
+            }
+            Step::Access => {
+                self.note_access(&done.data);
+                self.listed();
             }
             Step::ReadDiscovery => {
                 self.discovered(&done.data);
@@ -332,6 +349,23 @@ impl Controller {
         let _full = self.queue.submit(Command::async_event_request(), OWN | Step::Idle as u64);
     }
 
+    /// Takes each namespace's state from the ANA log (Base 2.0, 5.16.1.13). One that no group names keeps its own.
+    fn note_access(&mut self, log: &[u8]) {
+        let Ok((header, mut rest)) = AnaHeader::read_from_prefix(log) else { return };
+        for _ in 0..header.groups.get() {
+            let Ok((group, behind)) = AnaGroupDescriptor::read_from_prefix(rest) else { return };
+            let Some((nsids, behind)) = behind.split_at_checked(group.namespaces.get() as usize * 4) else { return };
+            rest = behind;
+            let Some(state) = AnaState::from_wire(group.state) else { continue };
+            let nsids = nsids.chunks_exact(4).filter_map(|c| c.first_chunk().copied().map(u32::from_le_bytes));
+            for nsid in nsids {
+                if let Some(namespace) = self.found.iter_mut().find(|namespace| namespace.nsid == nsid) {
+                    namespace.access = state;
+                }
+            }
+        }
+    }
+
     fn discovered(&mut self, log: &[u8]) {
         let Ok((header, entries)) = DiscoveryHeader::read_from_prefix(log) else { return };
         let entries = entries.chunks_exact(size_of::<DiscoveryEntry>());
@@ -350,6 +384,24 @@ impl Controller {
 /// CC with EN, 64-byte and 16-byte entries.
 const CC_ENABLED: u32 = cc::EN | 6 << 16 | 4 << 20;
 
+/// Asynchronous event configuration (Base 2.0, figure 318).
+const EVENT_NAMESPACES: u32 = 1 << 8;
+const EVENT_ANA: u32 = 1 << 11;
+const EVENT_DISCOVERY: u32 = 1 << 31;
+
+/// CMIC bit 3: ANA is reported.
+const CMIC_ANA: u8 = 1 << 3;
+const ANA_HEADER_BYTES: u32 = size_of::<AnaHeader>() as u32;
+/// The most of an ANA log that is read.
+const ANA_LOG_BYTES_MAX: u32 = 256 << 10;
+
+/// Room for every group and every namespace that there may be (as Linux counts them).
+fn ana_log_bytes(page: &IdentifyController) -> u32 {
+    let groups = page.nanagrpid.get().saturating_mul(size_of::<AnaGroupDescriptor>() as u32);
+    let namespaces = page.mnan.get().saturating_mul(4);
+    groups.saturating_add(namespaces).saturating_add(ANA_HEADER_BYTES).min(ANA_LOG_BYTES_MAX)
+}
+
 /// Room for 127 entries of the discovery log.
 const DISCOVERY_LOG_BYTES: u32 = 128 << 10;
 
@@ -365,6 +417,7 @@ fn name(step: Step) -> &'static str {
         Step::ListNamespaces => "Identify active namespaces",
         Step::Namespace => "Identify Namespace",
         Step::NamespaceState => "Identify Namespace, independent of the command set",
+        Step::Access => "Get Log Page Asymmetric Namespace Access",
         Step::ReadDiscovery => "Get Log Page Discovery",
         Step::ClearChanges => "Get Log Page Changed Namespace List",
         Step::Idle => "Asynchronous Event Request",

@@ -1,5 +1,6 @@
 //! What NVM Express Base and the NVM Command Set put on the wire.
 
+mod ana;
 mod entry;
 mod fabrics;
 mod identify;
@@ -7,6 +8,7 @@ mod log;
 mod register;
 mod status;
 
+pub use ana::{AnaGroupDescriptor, AnaHeader, AnaState};
 pub use entry::{Cqe, SglDescriptor, Sqe, opcode};
 pub use fabrics::{ConnectCommand, ConnectData};
 pub use identify::{

@@ -78,6 +78,12 @@ statuses! {
     CONNECT_RESTART_DISCOVERY = 0x183;
     /// Connect Invalid Host.
     CONNECT_INVALID_HOST = 0x184;
+    /// Asymmetric Access Persistent Loss.
+    ANA_PERSISTENT_LOSS = 0x301;
+    /// Asymmetric Access Inaccessible.
+    ANA_INACCESSIBLE = 0x302;
+    /// Asymmetric Access Transition.
+    ANA_TRANSITION = 0x303;
     /// Write Fault.
     WRITE_FAULT = 0x280;
     /// Unrecovered Read Error.

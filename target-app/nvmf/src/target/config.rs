@@ -7,7 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use crate::nqn::Nqn;
+use super::ana::{AnaGroup, AnaTable};
+use crate::{nqn::Nqn, spec::AnaState};
 
 /// A namespace identifier: 1 to 0xFFFF_FFFE (Base 2.0, 3.2.1.5 keeps 0 and 0xFFFF_FFFF).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +102,8 @@ pub struct Namespace {
     pub eui64: Option<[u8; 8]>,
     /// Whether hosts may use it now.
     pub state: NamespaceState,
+    /// Its ANA group; [`AnaGroup::of`] makes one for it alone. At most the subsystem's `namespaces_max`.
+    pub ana_group: AnaGroup,
     /// Whether the medium frees blocks on Dataset Management; else the command is accepted and does nothing.
     pub deallocates: bool,
 }
@@ -179,6 +182,8 @@ pub struct Subsystem {
     pub cntlid_min: u16,
     /// The greatest controller id to hand out, at most [`super::CNTLID_MAX`].
     pub cntlid_max: u16,
+    /// Which namespaces may be used on which paths.
+    pub ana: AnaTable,
     /// Greatest namespace number that will ever be used (Identify Controller NN and MNAN); at least 1.
     pub namespaces_max: u32,
 }
@@ -196,6 +201,7 @@ impl Subsystem {
             listeners: Vec::new(),
             cntlid_min: 1,
             cntlid_max: super::CNTLID_MAX,
+            ana: AnaTable::default(),
             namespaces_max: 1024,
         }
     }
@@ -203,6 +209,13 @@ impl Subsystem {
     /// Whether this host may connect.
     pub fn admits(&self, host: &Nqn) -> bool {
         self.allow_any_host || self.hosts.contains(host)
+    }
+
+    /// Holds a namespace's ANA group in a state, or lets go of it; false when there is no such namespace.
+    pub fn hold_namespace(&mut self, nsid: Nsid, state: Option<AnaState>) -> bool {
+        let Some(namespace) = self.namespaces.get(&nsid) else { return false };
+        self.ana.hold(namespace.ana_group, state);
+        true
     }
 
     /// Whether a connection accepted by `listener` may use this subsystem.

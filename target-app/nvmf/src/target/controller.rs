@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use smallvec::SmallVec;
 
-use super::{ConnectionId, ControllerId, Subsystem, config::TransportLimits, connect::ConnectRefusal, core::Join};
+use super::{
+    ConnectionId, ControllerId, ListenAddress, Subsystem, ana::Report, config::TransportLimits,
+    connect::ConnectRefusal, core::Join,
+};
 use crate::{
     nqn::Nqn,
     spec::{cap, cc, csts, lid, offset},
@@ -29,6 +32,7 @@ const LATE_NS: u64 = 200_000_000;
 /// Asynchronous event configuration bits (Base 2.0, figure 318), the same as OAES'.
 pub(super) mod event {
     pub(crate) const NAMESPACES: u32 = 1 << 8;
+    pub(crate) const ANA: u32 = 1 << 11;
     pub(crate) const DISCOVERY: u32 = 1 << 31;
 }
 
@@ -94,6 +98,9 @@ pub(super) struct Controller {
     pub(super) aers: SmallVec<[u16; AERS_MAX]>,
     changed: BTreeSet<u32>,
     changed_masked: bool,
+    access: Report,
+    access_changed: bool,
+    access_masked: bool,
     discovered: Vec<(Nqn, SocketAddr)>,
     discovery_changed: bool,
     discovery_masked: bool,
@@ -140,6 +147,9 @@ impl Controller {
             aers: SmallVec::new(),
             changed: BTreeSet::new(),
             changed_masked: false,
+            access: Report::default(),
+            access_changed: false,
+            access_masked: false,
             discovered: Vec::new(),
             discovery_changed: false,
             discovery_masked: false,
@@ -190,7 +200,9 @@ impl Controller {
             self.features = Features::DEFAULT;
             // A host looks at everything again after a reset.
             self.changed.clear();
-            (self.changed_masked, self.discovery_changed, self.discovery_masked) = (false, false, false);
+            self.access.reset();
+            (self.changed_masked, self.access_changed, self.access_masked) = (false, false, false);
+            (self.discovery_changed, self.discovery_masked) = (false, false);
             self.queues_granted = self.limits.io_queues_max;
             return Action::EndQueues;
         }
@@ -325,6 +337,23 @@ impl Controller {
         }
     }
 
+    /// The states of the ANA groups as this controller reports them, when there is nothing to compare with.
+    pub(super) fn access_at_first(&mut self, subsystem: &Subsystem, listener: &ListenAddress) {
+        self.access.update(subsystem, listener);
+        self.access.reset();
+    }
+
+    /// The same after a change of the configuration.
+    pub(super) fn access_changed(&mut self, subsystem: &Subsystem, listener: &ListenAddress) {
+        let is_event = self.access.update(subsystem, listener);
+        self.access_changed |= is_event && subsystem.ana.reporting;
+    }
+
+    /// For the ANA log.
+    pub(super) fn access(&self) -> &Report {
+        &self.access
+    }
+
     /// What the host sees in the discovery log now: (subsystem, address) in the log's order.
     pub(super) fn discoverable(&mut self, now: Vec<(Nqn, SocketAddr)>) {
         self.discovery_changed |= now != self.discovered;
@@ -348,6 +377,7 @@ impl Controller {
                 self.changed.clear();
                 self.changed_masked = false;
             }
+            lid::ANA => (self.access_changed, self.access_masked) = (false, false),
             lid::DISCOVERY => {
                 self.discovery_changed = false;
                 self.discovery_masked = false;
@@ -362,6 +392,8 @@ impl Controller {
         let events = self.features.events;
         let (info, log) = if !self.changed.is_empty() && !self.changed_masked && events & event::NAMESPACES != 0 {
             (0x00, lid::CHANGED_NAMESPACES)
+        } else if self.access_changed && !self.access_masked && events & event::ANA != 0 {
+            (0x03, lid::ANA)
         } else if self.discovery_changed && !self.discovery_masked && events & event::DISCOVERY != 0 {
             (0xf0, lid::DISCOVERY)
         } else {
@@ -373,6 +405,7 @@ impl Controller {
         let slot = self.aers.remove(0);
         match log {
             lid::DISCOVERY => self.discovery_masked = true,
+            lid::ANA => self.access_masked = true,
             _ => self.changed_masked = true,
         }
         Some((slot, NOTICE | info << 8 | u32::from(log) << 16))

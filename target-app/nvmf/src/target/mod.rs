@@ -29,6 +29,7 @@
 //! twice the queue's size (then receiving pauses). A command that finds no payload memory waits for
 //! [`Event::MemoryFreed`], at most [`MEMORY_WAIT_NS_MAX`], and then fails with Internal Error, which hosts retry.
 
+mod ana;
 mod config;
 mod connect;
 mod connection;
@@ -37,6 +38,8 @@ mod core;
 mod ports;
 mod stats;
 
+pub use crate::spec::AnaState;
+pub use ana::{ANA_TRANSITION_SECONDS_MAX, AnaGroup, AnaTable};
 pub use config::{
     AsciiField, BdevHandle, BlockSize, ListenAddress, ModelNumber, Namespace, NamespaceState, Nsid, SerialNumber,
     Subsystem, TargetConfig, TextError, TransportLimits,

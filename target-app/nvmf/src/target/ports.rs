@@ -119,6 +119,10 @@ pub enum BlockStatus {
     OutOfRange,
     /// The device refuses host I/O for now (Namespace Not Ready).
     NotReady,
+    /// The device is between two states (Asymmetric Access Transition): hosts wait, or use another path.
+    Transition,
+    /// The data is at another system now (Asymmetric Access Inaccessible): hosts use another path.
+    Inaccessible,
     /// The device may not be written.
     WriteProtected,
     /// No space on the medium (Capacity Exceeded).

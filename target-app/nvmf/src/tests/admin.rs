@@ -74,6 +74,7 @@ fn logs_honour_offset_and_length() {
     assert!(part == whole[1024..1088] && part[0] == 1, "the effects of Flush");
     for (log, offset, expected) in [
         (0x0d, 0, Status::INVALID_LOG_PAGE),
+        (lid::ANA, 0, Status::INVALID_LOG_PAGE),
         (lid::DISCOVERY, 0, Status::INVALID_LOG_PAGE),
         (lid::SMART, 516, Status::INVALID_FIELD),
         (lid::SMART, 2, Status::INVALID_FIELD),

@@ -208,6 +208,8 @@ fn what_a_device_answers_is_what_the_host_sees() {
         (BlockStatus::ReadError, Status::UNRECOVERED_READ_ERROR),
         (BlockStatus::NotReady, Status::NAMESPACE_NOT_READY.dnr()),
         (BlockStatus::Internal, Status::INTERNAL_ERROR),
+        (BlockStatus::Transition, Status::ANA_TRANSITION),
+        (BlockStatus::Inaccessible, Status::ANA_INACCESSIBLE),
         (BlockStatus::Ok, Status::SUCCESS),
     ] {
         world.next_status = Some(answer);

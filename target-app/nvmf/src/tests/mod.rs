@@ -1,6 +1,7 @@
 //! The host's machines against the target's, in memory.
 
 mod admin;
+mod ana;
 mod connect;
 mod data;
 mod hostile;

@@ -13,7 +13,7 @@ use crate::{
     host,
     nqn::Nqn,
     target::{
-        BdevHandle, BlockOp, BlockRequest, BlockSize, BlockStatus, CloseReason, Connection, ConnectionId,
+        AnaGroup, BdevHandle, BlockOp, BlockRequest, BlockSize, BlockStatus, CloseReason, Connection, ConnectionId,
         ConnectionOptions, Core, Event, ModelNumber, Namespace, NamespaceState, Nsid, Outgoing, Peer, PeerMessage,
         Ports, RecvTarget, SerialNumber, Subsystem, TargetConfig,
     },
@@ -38,6 +38,7 @@ pub fn namespace(nsid: u32) -> Namespace {
         uuid: [nsid as u8 | 0x80; 16],
         eui64: None,
         state: NamespaceState::Ready,
+        ana_group: AnaGroup::of(Nsid::new(nsid).unwrap()),
         deallocates: true,
     }
 }

@@ -131,7 +131,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             }
             opcode::GET_LOG_PAGE => {
                 let config = ports.core().config();
-                log::page(sqe, controller, config, reached, listener).map(Answer::Page)
+                log::page(sqe, controller, &queue.subsystem, config, reached, listener).map(Answer::Page)
             }
             opcode::GET_FEATURES => get_feature(sqe, controller),
             opcode::SET_FEATURES => set_feature(now_ns, sqe, data, controller).map(Answer::Result),

@@ -115,6 +115,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             controller.set_keep_alive(now_ns, command.keep_alive_ms);
             if discovery {
                 controller.discoverable_at_first(discoverable(&config, &host, self.options.local));
+            } else {
+                controller.access_at_first(&subsystem, &self.options.listener);
             }
             self.open(slot, queue_of(command, subsystem, host, id), Role::Admin(Box::new(controller)), ports);
             return Ok(());

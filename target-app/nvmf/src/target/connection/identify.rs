@@ -8,7 +8,7 @@ use crate::{
         descriptor, pad_ascii,
     },
     target::{
-        IN_CAPSULE_BYTES_IO, Namespace, NamespaceState, Nsid, Subsystem, TransportLimits,
+        ANA_TRANSITION_SECONDS_MAX, IN_CAPSULE_BYTES_IO, Namespace, NamespaceState, Nsid, Subsystem, TransportLimits,
         controller::{AERS_MAX, Controller, KEEP_ALIVE_GRANULARITY_MS, VERSION, event},
     },
 };
@@ -40,11 +40,11 @@ pub(super) fn page(
     match cns {
         cns::CONTROLLER => Ok(identify_controller(controller, subsystem, limits).as_bytes().to_vec()),
         cns::NAMESPACE | cns::ALLOCATED_NAMESPACE => Ok(match find(sqe, subsystem)? {
-            Some(namespace) => identify_namespace(namespace).as_bytes().to_vec(),
+            Some(namespace) => identify_namespace(namespace, subsystem).as_bytes().to_vec(),
             None => blank,
         }),
         cns::NAMESPACE_INDEPENDENT => Ok(match find(sqe, subsystem)? {
-            Some(namespace) => identify_independent(namespace).as_bytes().to_vec(),
+            Some(namespace) => identify_independent(namespace, subsystem).as_bytes().to_vec(),
             None => blank,
         }),
         // Neither protection information nor zone limits: all zero says so (NVM 4.1.5.2, 4.1.5.4).
@@ -88,7 +88,7 @@ fn identify_controller(controller: &Controller, subsystem: &Subsystem, limits: &
     page.sn = *subsystem.serial.as_bytes();
     page.mn = *subsystem.model.as_bytes();
     page.fr = firmware();
-    // Several controllers and several ports may serve the subsystem (bits 0 and 1); ANA (bit 3) has its place here.
+    // Several controllers and several ports may serve the subsystem (bits 0 and 1).
     page.cmic = 0b11;
     page.mdts = MDTS;
     page.cntlid = controller.id.0.into();
@@ -108,6 +108,15 @@ fn identify_controller(controller: &Controller, subsystem: &Subsystem, limits: &
     }
     page.cntrltype = 1;
     page.oaes = event::NAMESPACES.into();
+    if subsystem.ana.reporting {
+        page.cmic |= 1 << 3;
+        page.oaes = (event::NAMESPACES | event::ANA).into();
+        page.anatt = ANA_TRANSITION_SECONDS_MAX;
+        // All five states are reported (bits 4:0); a namespace keeps its group while it is attached (bit 6).
+        page.anacap = 0b0101_1111;
+        page.anagrpmax = subsystem.namespaces_max.max(1).into();
+        page.nanagrpid = subsystem.namespaces_max.max(1).into();
+    }
     page.acl = 3;
     // Firmware slot 1 is the only one and read-only.
     page.frmw = 1 | 1 << 1;
@@ -129,13 +138,14 @@ fn identify_controller(controller: &Controller, subsystem: &Subsystem, limits: &
     page
 }
 
-fn identify_namespace(namespace: &Namespace) -> IdentifyNamespace {
+fn identify_namespace(namespace: &Namespace, subsystem: &Subsystem) -> IdentifyNamespace {
     let mut page = IdentifyNamespace::new_zeroed();
     page.nsze = namespace.blocks.into();
     page.ncap = namespace.blocks.into();
     page.nuse = namespace.blocks.into();
     // Shared by all controllers of the subsystem.
     page.nmic = 1;
+    page.anagrpid = ana_group(namespace, subsystem).into();
     page.nsattr = u8::from(namespace.state == NamespaceState::ReadOnly);
     page.nguid = namespace.nguid;
     page.eui64 = namespace.eui64.unwrap_or_default();
@@ -147,13 +157,19 @@ fn identify_namespace(namespace: &Namespace) -> IdentifyNamespace {
     page
 }
 
-fn identify_independent(namespace: &Namespace) -> IdentifyNamespaceIndependent {
+fn identify_independent(namespace: &Namespace, subsystem: &Subsystem) -> IdentifyNamespaceIndependent {
     let mut page = IdentifyNamespaceIndependent::new_zeroed();
     page.nmic = 1;
+    page.anagrpid = ana_group(namespace, subsystem).into();
     page.nsattr = u8::from(namespace.state == NamespaceState::ReadOnly);
     // NRDY: ready. Linux leaves a namespace alone that is not, and looks again at the next event.
     page.nstat = u8::from(namespace.state != NamespaceState::NotReady);
     page
+}
+
+/// ANAGRPID, 0 where ANA is not reported.
+fn ana_group(namespace: &Namespace, subsystem: &Subsystem) -> u32 {
+    if subsystem.ana.reporting { namespace.ana_group.get() } else { 0 }
 }
 
 fn list_namespaces(sqe: &Sqe, subsystem: &Subsystem) -> Result<Vec<u8>, Status> {

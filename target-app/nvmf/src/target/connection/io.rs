@@ -7,8 +7,8 @@ use super::{Connection, plan::Plan};
 use crate::{
     spec::{Sqe, Status, opcode},
     target::{
-        BdevHandle, BlockOp, BlockRange, BlockRequest, BlockSize, BlockStatus, NamespaceState, Nsid, Ports, Subsystem,
-        TRANSFER_BYTES_MAX,
+        BdevHandle, BlockOp, BlockRange, BlockRequest, BlockSize, BlockStatus, ListenAddress, NamespaceState, Nsid,
+        Ports, Subsystem, TRANSFER_BYTES_MAX, ana,
     },
 };
 
@@ -36,7 +36,7 @@ pub(super) struct Medium {
 }
 
 /// Checks an I/O command against the namespaces as they are now.
-pub(super) fn parse(sqe: &Sqe, subsystem: &Subsystem) -> Result<(Medium, IoCommand), Status> {
+pub(super) fn parse(sqe: &Sqe, subsystem: &Subsystem, listener: &ListenAddress) -> Result<(Medium, IoCommand), Status> {
     if !matches!(
         sqe.opcode,
         opcode::READ | opcode::WRITE | opcode::FLUSH | opcode::WRITE_ZEROES | opcode::DATASET_MANAGEMENT
@@ -46,6 +46,10 @@ pub(super) fn parse(sqe: &Sqe, subsystem: &Subsystem) -> Result<(Medium, IoComma
     let namespace = Nsid::new(sqe.nsid.get())
         .and_then(|nsid| subsystem.namespaces.get(&nsid))
         .ok_or(Status::INVALID_NAMESPACE.dnr())?;
+    // Before the namespace's own state: which path to use is what a host has to know first.
+    if let Some(status) = ana::refusal(subsystem.ana.state(listener, namespace.ana_group)) {
+        return Err(status);
+    }
     match namespace.state {
         NamespaceState::Ready => {}
         NamespaceState::NotReady => return Err(Status::NAMESPACE_NOT_READY.dnr()),
@@ -107,6 +111,8 @@ pub(super) fn status_of(status: BlockStatus) -> Status {
         BlockStatus::WriteError => Status::WRITE_FAULT,
         BlockStatus::OutOfRange => Status::LBA_OUT_OF_RANGE.dnr(),
         BlockStatus::NotReady => Status::NAMESPACE_NOT_READY.dnr(),
+        BlockStatus::Transition => Status::ANA_TRANSITION,
+        BlockStatus::Inaccessible => Status::ANA_INACCESSIBLE,
         BlockStatus::WriteProtected => Status::WRITE_PROTECTED.dnr(),
         BlockStatus::NoSpace => Status::CAPACITY_EXCEEDED.dnr(),
         BlockStatus::Unsupported => Status::INVALID_OPCODE.dnr(),
@@ -119,7 +125,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
     /// Refuses an I/O command before its data is asked for.
     pub(super) fn check_io(&self, sqe: &Sqe, plan: Plan) -> Result<(), Status> {
         let Some(queue) = &self.queue else { return Ok(()) };
-        let (_, command) = parse(sqe, &queue.subsystem)?;
+        let (_, command) = parse(sqe, &queue.subsystem, &self.options.listener)?;
         let fits = match command {
             IoCommand::Read { .. } => matches!(plan, Plan::ToHost { .. }),
             IoCommand::Write { .. } | IoCommand::DatasetManagement { .. } => {
@@ -140,7 +146,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         ports: &mut P,
     ) {
         let Some(queue) = &self.queue else { return };
-        let (medium, command) = match parse(sqe, &queue.subsystem) {
+        let (medium, command) = match parse(sqe, &queue.subsystem, &self.options.listener) {
             Ok(parsed) => parsed,
             Err(status) => return self.complete(slot, 0, status, ports),
         };

@@ -7,9 +7,13 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::{admin::FEATURES, discoverable, identify::firmware};
 use crate::{
     nqn::Nqn,
-    spec::{DiscoveryEntry, DiscoveryHeader, ErrorEntry, FirmwareSlots, SmartLog, Sqe, Status, lid, opcode, pad_ascii},
+    spec::{
+        AnaGroupDescriptor, AnaHeader, DiscoveryEntry, DiscoveryHeader, ErrorEntry, FirmwareSlots, SmartLog, Sqe,
+        Status, lid, opcode, pad_ascii,
+    },
     target::{
-        ListenAddress, TRANSFER_BYTES_MAX, TargetConfig,
+        ListenAddress, Nsid, Subsystem, TRANSFER_BYTES_MAX, TargetConfig,
+        ana::Report,
         controller::{CHANGED_MAX, Controller},
     },
 };
@@ -24,15 +28,19 @@ pub(super) fn retains_event(sqe: &Sqe) -> bool {
     sqe.dword(10) & 1 << 15 != 0
 }
 
+/// RGO, in the ANA log's log specific field.
+const RETURN_GROUPS_ONLY: u32 = 1 << 8;
+
 /// The part of the log that the command asks for, zero-filled behind the log's end.
 pub(super) fn page(
     sqe: &Sqe,
     controller: &Controller,
+    subsystem: &Subsystem,
     config: &TargetConfig,
     reached: SocketAddr,
     listener: ListenAddress,
 ) -> Result<Vec<u8>, Status> {
-    let log = whole(identifier(sqe), controller, config, reached, listener)?;
+    let log = whole(sqe, controller, subsystem, config, reached, listener)?;
     // NUMD counts dwords less one, its upper half is in dword 11; LPO is in dwords 12 and 13, in bytes.
     let dwords = u64::from(sqe.dword(10) >> 16 | sqe.dword(11) << 16) + 1;
     let offset = u64::from(sqe.dword(12)) | u64::from(sqe.dword(13)) << 32;
@@ -47,14 +55,15 @@ pub(super) fn page(
 }
 
 fn whole(
-    log: u8,
+    sqe: &Sqe,
     controller: &Controller,
+    subsystem: &Subsystem,
     config: &TargetConfig,
     reached: SocketAddr,
     listener: ListenAddress,
 ) -> Result<Vec<u8>, Status> {
     const OF_DISCOVERY: [u8; 2] = [lid::SUPPORTED, lid::DISCOVERY];
-    const OF_NVM: [u8; 7] = [
+    const OF_NVM: [u8; 8] = [
         lid::SUPPORTED,
         lid::ERRORS,
         lid::SMART,
@@ -62,8 +71,15 @@ fn whole(
         lid::CHANGED_NAMESPACES,
         lid::EFFECTS,
         lid::FEATURE_EFFECTS,
+        lid::ANA,
     ];
-    let supported: &[u8] = if controller.discovery { &OF_DISCOVERY } else { &OF_NVM };
+    let log = identifier(sqe);
+    let supported: &[u8] = match (controller.discovery, subsystem.ana.reporting, OF_NVM.split_last()) {
+        (true, ..) => &OF_DISCOVERY,
+        // All but ANA.
+        (false, false, Some((_, without_ana))) => without_ana,
+        _ => &OF_NVM,
+    };
     if !supported.contains(&log) {
         return Err(Status::INVALID_LOG_PAGE.dnr());
     }
@@ -94,10 +110,30 @@ fn whole(
                 table(CHANGED_MAX, changed.iter().copied().enumerate())
             }
         }
+        lid::ANA => access(controller.access(), sqe.dword(10) & RETURN_GROUPS_ONLY != 0),
         lid::EFFECTS => effects(),
         lid::FEATURE_EFFECTS => table(256, FEATURES.iter().map(|feature| (usize::from(*feature), 1))),
         _ => discovery(config, &controller.host, reached, listener),
     })
+}
+
+/// Asymmetric Namespace Access (Base 2.0, 5.16.1.13): groups in the order of their numbers, and their namespaces.
+fn access(report: &Report, groups_only: bool) -> Vec<u8> {
+    let mut header = AnaHeader::new_zeroed();
+    header.change_count = report.changes.into();
+    header.groups = (report.groups.len() as u16).into();
+    let mut log = header.as_bytes().to_vec();
+    for (group, of) in &report.groups {
+        let nsids: &[Nsid] = if groups_only { &[] } else { &of.nsids };
+        let mut descriptor = AnaGroupDescriptor::new_zeroed();
+        descriptor.group = group.get().into();
+        descriptor.namespaces = (nsids.len() as u32).into();
+        descriptor.change_count = of.changes.into();
+        descriptor.state = of.state.to_wire();
+        log.extend_from_slice(descriptor.as_bytes());
+        log.extend(nsids.iter().flat_map(|nsid| nsid.get().to_le_bytes()));
+    }
+    log
 }
 
 /// `dwords` little-endian dwords, those given set.

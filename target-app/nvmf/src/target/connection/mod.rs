@@ -326,6 +326,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             let nsids = old.namespaces.keys().chain(subsystem.namespaces.keys());
             let changed = nsids.filter(|nsid| old.namespaces.get(nsid) != subsystem.namespaces.get(nsid));
             controller.namespaces_changed(changed.map(|nsid| nsid.get()));
+            controller.access_changed(subsystem, &listener);
         }
         self.report_events(ports);
     }
