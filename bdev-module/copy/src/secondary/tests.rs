@@ -200,3 +200,119 @@ fn a_takeover_killed_at_each_step_is_finished_by_the_restart_or_never_was() {
         assert!(killed_in.contains(&Some(step)), "no seed killed it in {step:?}: {killed_in:?}");
     }
 }
+
+/// Two primaries that suspend, are killed and resync all the time.
+fn resyncing(seed: u64, journal_blocks: u64) -> Rig {
+    let mut rig = two_primaries(seed);
+    rig.resyncs = true;
+    rig.journal_blocks = journal_blocks;
+    rig.create();
+    rig
+}
+
+#[test]
+fn through_resyncs_and_crashes_at_any_event_the_volumes_are_the_primaries_history_to_one_point() {
+    let (mut completed, mut in_units, mut stopped) = (0, 0, 0);
+    for seed in 0..40 {
+        let mut rig = resyncing(seed, 1 << 13);
+        for _ in 0..6 {
+            let steps = rig.below(2500);
+            work(&mut rig, steps);
+            in_units += u32::from(rig.status("g").unit.is_some());
+            stopped += u32::from(matches!(rig.status("g").phase, GroupPhase::Frozen | GroupPhase::Suspended));
+            if rig.below(3) == 0 {
+                rig.kill();
+                let steps = rig.below(100);
+                work(&mut rig, steps);
+            }
+            rig.crash();
+            rig.settle();
+            rig.assert_cut();
+        }
+        rig.drain();
+        rig.assert_cut();
+        assert!(rig.status("g").unit.is_none());
+        completed += rig.senders.iter().map(|sender| sender.done.len()).sum::<usize>();
+    }
+    assert!(
+        completed > 60 && in_units > 40 && stopped > 8,
+        "{completed} resyncs completed, {in_units} crashes in one, {stopped} while the group was stopped"
+    );
+}
+
+#[test]
+fn the_recovery_point_never_leaves_the_image_while_a_resync_is_under_way_and_never_falls() {
+    for seed in 100..130 {
+        let mut rig = resyncing(seed, 1 << 13);
+        let mut before: Option<(Time, Time)> = None;
+        for _ in 0..6000 {
+            rig.step();
+            let status = rig.status("g");
+            let base = status.unit.as_ref().map(|unit| unit.base);
+            if let (Some((base_before, point)), Some(base)) = (before, base) {
+                assert!(base != base_before || status.recovery_point <= base, "seed {seed}");
+                assert!(status.recovery_point >= point, "seed {seed}");
+            }
+            before = base.map(|base| (base, status.recovery_point));
+        }
+        rig.drain();
+        rig.assert_cut();
+    }
+}
+
+#[test]
+fn a_takeover_at_any_event_of_a_resync_leaves_the_image_before_it_or_all_of_it() {
+    let (mut inside, mut killed_in) = (0, BTreeSet::new());
+    for seed in 0..120 {
+        let mut rig = resyncing(seed, 1 << 13);
+        let steps = 500 + rig.below(4000);
+        work(&mut rig, steps);
+        let status = rig.status("g");
+        if status.generation.number == 0 || !rig.secondary.groups[&status.id].unit_opens.is_empty() {
+            continue;
+        }
+        inside += u32::from(status.unit.is_some());
+        take_over(&mut rig);
+        for _ in 0..rig.below(16) {
+            rig.complete();
+            rig.turn();
+        }
+        killed_in.insert(rig.status("g").takeover_step);
+        if rig.below(2) == 0 {
+            rig.crash();
+            rig.settle();
+            if rig.status("g").takeover_step.is_none() {
+                take_over(&mut rig);
+            }
+        }
+        rig.settle();
+        let status = rig.status("g");
+        assert_eq!(status.phase, GroupPhase::TakenOver, "seed {seed}");
+        rig.assert_cut();
+        for sender in &rig.senders {
+            for (head, _) in sender.history.iter().filter(|(head, _)| head.stamp.time > status.recovery_point) {
+                let is_there = head.stamp.seq <= sender.durable && head.kind.changes_volume();
+                let is_listed = status.discarded.iter().any(|(pair, extent)| {
+                    *pair == head.pair && extent.lba <= head.extent.lba && extent.end() >= head.extent.end()
+                });
+                assert!(is_listed || !is_there, "seed {seed}: {head:?} was acknowledged and is marked for failback");
+            }
+        }
+    }
+    assert!(inside > 40 && killed_in.len() > 3, "{inside} takeovers in a resync, {killed_in:?}");
+}
+
+#[test]
+fn the_promised_memory_is_never_more_than_there_is_through_resyncs() {
+    for seed in 0..20 {
+        let mut rig = resyncing(seed, 1 << 13);
+        for step in 0..4000 {
+            rig.step();
+            let promised: u64 = rig.secondary.intakes.values().map(|intake| intake.account.outstanding()).sum();
+            assert!(promised <= rig.config.receive_bytes, "seed {seed}, step {step}: {promised}");
+            for intake in rig.secondary.intakes.values() {
+                assert!(intake.account.held() <= intake.account.outstanding());
+            }
+        }
+    }
+}

@@ -69,6 +69,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             self.hold = Some(Hold { base: unit.base, position: unit.position });
             self.meta.unit = Some(unit);
             self.touched.clear();
+            // *B's records 2-4 had come before A's resync began and were released in it: a takeover threw them away and
+            // did not say so.*
+            for item in self.inlets.values().flat_map(|inlet| &inlet.queue) {
+                let head = &item.record.head;
+                if head.kind.changes_volume() {
+                    self.touched.insert(head.pair, head.extent);
+                }
+            }
         }
         if let Some(inlet) = self.inlets.remove(&open.stream) {
             self.throw_away(open.stream, inlet, effects);

@@ -1,0 +1,272 @@
+//! Devices that fail and journals that are not what they were.
+
+use super::*;
+
+#[test]
+fn a_journal_device_that_is_another_s_is_never_written_to() {
+    for foreign in ["data", "journal"] {
+        let mut rig = Rig::new(1, &["g"]).stream(1, Scope::Group, &[("g", "a")]);
+        let mut first = vec![7; 4096];
+        if foreign == "journal" {
+            let geometry = Geometry { blocks: 136, block_bytes: BLOCK as u32 };
+            crate::journal::format::super_bytes(1, GroupId(2), geometry, &mut first);
+        }
+        let disk = rig.world.disks.entry(Rig::journal_volume(0)).or_default();
+        for (lba, block) in first.chunks(BLOCK).enumerate() {
+            disk.put(lba as u64, block.try_into().unwrap());
+        }
+        rig.create();
+        rig.settle();
+        let status = rig.status("g");
+        assert_eq!(status.phase, GroupPhase::Failed);
+        assert!(status.reason.as_ref().is_some_and(|reason| reason.contains("zeroes")), "{:?}", status.reason);
+        let answer = rig.world.answers.values().next().unwrap();
+        assert!(
+            matches!(answer, Err(OperatorError::WrongState(_))),
+            "its pairs fail with the same sentence: {answer:?}"
+        );
+        let disk = &rig.world.disks[&Rig::journal_volume(0)];
+        assert_eq!(disk.read(Extent { lba: 0, blocks: 8 }), first);
+    }
+}
+
+#[test]
+fn failing_devices_are_tried_again_until_they_work() {
+    for volume in [Rig::journal_volume(0), VolumeId(0), VolumeId(1)] {
+        let mut rig = working(2);
+        rig.world.failing = Some((volume, 7));
+        for _ in 0..5 {
+            rig.write(0);
+        }
+        for _ in 0..60 {
+            rig.mono += 2 * crate::journal::RETRY_NS;
+            rig.hello();
+            for _ in 0..40 {
+                rig.deliver(0);
+            }
+            rig.settle();
+        }
+        assert_eq!(rig.world.failing, Some((volume, 0)), "the errors came");
+        rig.drain();
+        rig.assert_cut();
+        rig.crash();
+        rig.settle();
+        rig.assert_cut();
+    }
+}
+
+#[test]
+fn a_damaged_journal_is_reported_and_never_skipped_but_a_torn_tail_is_cut() {
+    for at in [0_u64, 1, 2] {
+        // Three commits that no checkpoint has covered.
+        let mut rig = Rig::new(8, &["g"]).stream(1, Scope::Group, &[("g", "a")]);
+        rig.config.checkpoint_interval_ns = u64::MAX / 2;
+        rig.secondary = Secondary::new(rig.config, 1);
+        rig.create();
+        rig.settle();
+        rig.drain();
+        let mut starts = Vec::new();
+        for _ in 0..3 {
+            let group = &rig.secondary.groups[&group()];
+            let Phase::Ready(ready) = &group.phase else { panic!() };
+            starts.push(ready.journal.committed_end());
+            rig.write(0);
+            rig.drain();
+        }
+        let lba = 8 + starts[at as usize];
+        let journal = rig.world.disks.get_mut(&Rig::journal_volume(0)).unwrap();
+        let mut block: [u8; BLOCK] = journal.read(Extent { lba, blocks: 1 }).try_into().unwrap();
+        block[90] ^= 4;
+        journal.put(lba, block);
+        rig.crash();
+        rig.settle();
+        let status = rig.status("g");
+        if at == 2 {
+            // Nothing behind it says that it was durable: what a torn append looks like. The primary knows better.
+            assert_eq!(status.phase, GroupPhase::Active);
+            assert_eq!(status.streams[0].durable, Seq(2));
+            let open = open(&rig);
+            assert_eq!(refusal(&ask(&mut rig, 1, 1, Message::OpenStream(open))), Refusal::LostData);
+        } else {
+            assert_eq!(status.phase, GroupPhase::Failed);
+            assert!(!status.consistent && status.reason.unwrap().contains("damaged"));
+        }
+    }
+}
+
+#[test]
+fn a_commit_ends_only_where_the_time_changes() {
+    use super::group::cut;
+    use crate::journal::Item;
+    let item = |time: u64, stream: u64| Item::<std::rc::Rc<[u8]>> {
+        record: Record {
+            head: RecordHead {
+                stamp: Stamp { time: Time(time), stream: StreamId(stream), seq: Seq(1) },
+                pair: PairId(1),
+                kind: RecordKind::Unmap,
+                extent: Extent { lba: 0, blocks: 1 },
+                payload_bytes: 0,
+            },
+            payload: None,
+        },
+        epoch: Epoch(1),
+        generation: (1, 1),
+        charged: true,
+    };
+    let each = item(1, 1).entry_bytes();
+    let list = |times: &[u64]| times.iter().enumerate().map(|(stream, time)| item(*time, stream as u64)).collect();
+    assert_eq!(cut(&list(&[1, 2, 3]), 3 * each), (3, false));
+    assert_eq!(cut(&list(&[1, 2, 3]), 2 * each), (2, false));
+    assert_eq!(cut(&list(&[1, 2, 2]), 2 * each), (1, false), "a cut between records of one time is none");
+    assert_eq!(cut(&list(&[2, 2, 2]), 2 * each), (2, true), "the commit goes on");
+    assert_eq!(cut(&list(&[2, 3]), each / 2), (1, false), "one record always goes");
+}
+
+#[test]
+fn metadata_comes_back_as_it_was_and_no_bytes_panic() {
+    let mut rig = working(3);
+    take_over(&mut rig);
+    let meta = rig.secondary.groups[&group()].meta.clone();
+    let bytes = meta.encode();
+    assert_eq!(GroupMeta::decode(&bytes), Ok(meta));
+    for at in 0..bytes.len() {
+        let mut broken = bytes.clone();
+        broken[at] ^= 0x40;
+        assert!(GroupMeta::decode(&broken).is_err(), "byte {at}");
+        assert!(GroupMeta::decode(&bytes[..at]).is_err());
+        // With a checksum that fits, what is inside must still be read with care.
+        let body = bytes.len() - 4;
+        if at < body {
+            let crc = crc32c::crc32c(&broken[..body]).to_le_bytes();
+            broken[body..].copy_from_slice(&crc);
+            let _ = GroupMeta::decode(&broken);
+        }
+    }
+}
+
+#[test]
+fn the_journal_is_not_written_over_before_the_checkpoint_is_durable() {
+    for seed in 0..10 {
+        let mut rig = Rig::new(seed, &["g"]).stream(1, Scope::Group, &[("g", "a"), ("g", "b")]);
+        rig.create();
+        rig.settle();
+        rig.drain();
+        rig.world.holds_meta = true;
+        for _ in 0..60 {
+            for _ in 0..14 {
+                if rig.senders[0].history.len() as u64 - rig.senders[0].durable.0 < 14 {
+                    rig.write(0);
+                }
+                for _ in 0..12 {
+                    rig.deliver(0);
+                }
+                rig.beacon(0);
+            }
+            rig.mono += 10_000;
+            rig.settle();
+        }
+        assert!(rig.status("g").reason.unwrap().contains("the journal is full"), "and that is shown");
+        rig.world.holds_meta = false;
+        rig.crash();
+        rig.settle();
+        assert_eq!(rig.status("g").phase, GroupPhase::Active);
+        rig.assert_cut();
+        rig.drain();
+        rig.assert_cut();
+    }
+}
+
+#[test]
+fn every_start_raises_the_recovery_epoch_before_it_takes_records() {
+    let mut rig = working(1);
+    for start in 2..6 {
+        let id = group();
+        rig.crash();
+        rig.settle();
+        assert_eq!(rig.status("g").phase, GroupPhase::Active);
+        let value = rig.world.meta.get(&meta::key_of(id)).unwrap();
+        assert_eq!(GroupMeta::decode(value).unwrap().recovery_epoch, start, "durable when the group is open");
+    }
+}
+
+#[test]
+fn a_journal_that_is_shorter_than_the_metadata_knows_is_damaged() {
+    let mut rig = working(4);
+    rig.crash();
+    rig.settle();
+    let id = group();
+    let mut meta = rig.secondary.groups[&id].meta.clone();
+    meta.checkpoint.durable_end += 1;
+    rig.world.meta.insert(meta::key_of(id), meta.encode());
+    rig.crash();
+    rig.settle();
+    assert_eq!(rig.status("g").phase, GroupPhase::Failed);
+}
+
+#[test]
+fn what_a_volume_forgot_when_its_flush_failed_is_written_again_from_the_journal() {
+    for failures in 1..4 {
+        let mut rig = working(3);
+        rig.world.failing = Some((VolumeId(0), failures));
+        rig.world.failing_flushes_only = true;
+        for _ in 0..6 {
+            rig.write(0);
+            rig.drain();
+        }
+        for _ in 0..8 {
+            rig.mono += 2 * crate::journal::RETRY_NS;
+            rig.settle();
+        }
+        assert_eq!(rig.world.failing, Some((VolumeId(0), 0)), "the errors came");
+        rig.drain();
+        rig.assert_cut();
+        rig.crash();
+        rig.settle();
+        rig.assert_cut();
+    }
+}
+
+#[test]
+fn a_journal_block_that_goes_bad_before_it_is_applied_fails_the_group_and_a_takeover_with_a_reason() {
+    for (byte, takes_over) in [(90, false), (90, true), (3, false), (3, true)] {
+        // Three commits that no checkpoint has covered.
+        let mut rig = Rig::new(8, &["g"]).stream(1, Scope::Group, &[("g", "a")]);
+        rig.config.checkpoint_interval_ns = u64::MAX / 2;
+        rig.secondary = Secondary::new(rig.config, 1);
+        rig.create();
+        rig.settle();
+        rig.drain();
+        let mut starts = Vec::new();
+        for _ in 0..3 {
+            let Phase::Ready(ready) = &rig.secondary.groups[&group()].phase else { panic!() };
+            starts.push(ready.journal.committed_end());
+            rig.write(0);
+            rig.drain();
+        }
+        rig.crash();
+        while rig.status("g").phase != GroupPhase::Active {
+            rig.complete();
+            rig.turn();
+        }
+        // The search found all three whole; they are read once more to be applied.
+        let lba = 8 + starts[1];
+        let journal = rig.world.disks.get_mut(&Rig::journal_volume(0)).unwrap();
+        let mut block: [u8; BLOCK] = journal.read(Extent { lba, blocks: 1 }).try_into().unwrap();
+        block[byte] ^= 4;
+        journal.put(lba, block);
+        let (ticket, now) = (rig.ticket(), rig.now());
+        if takes_over {
+            let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
+            rig.secondary.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut rig.world).unwrap();
+        }
+        rig.settle();
+        let status = rig.status("g");
+        assert_eq!(status.phase, GroupPhase::Failed);
+        let at = format!("damaged at block {}", starts[1]);
+        assert!(!status.consistent && status.reason.as_ref().is_some_and(|it| it.contains(&at)), "{status:?}");
+        if takes_over {
+            let answer = &rig.world.answers[&ticket.0];
+            assert!(matches!(answer, Err(OperatorError::WrongState(text)) if text.contains(&at)), "{answer:?}");
+        }
+    }
+}

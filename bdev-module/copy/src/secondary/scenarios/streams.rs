@@ -1,0 +1,203 @@
+//! What arrives and must not count.
+
+use super::*;
+
+#[test]
+fn a_record_that_the_group_has_passed_stops_its_stream_and_is_never_released() {
+    let mut rig = working(2);
+    let cut = rig.volume("g", "a");
+    let limit = rig.status("g").limit;
+    let (head, payload) = rig.senders[0].history[0].clone();
+    let late = Stamp { time: limit, seq: Seq(3), ..head.stamp };
+    let late = RecordHead { stamp: late, ..head };
+    let now = rig.now();
+    let fragment = Fragment { epoch: Epoch(1), generation: 1, head: late, offset: 0, body: &payload };
+    rig.secondary.frame(now, LinkId(1), fragment, &mut rig.world);
+    let told = std::mem::take(&mut rig.world.messages);
+    assert!(matches!(&told[..], [(_, Message::Refused { refusal: Refusal::Never, .. })]), "{told:?}");
+    rig.settle();
+    assert_eq!(rig.volume("g", "a"), cut);
+    assert_eq!(rig.status("g").limit, limit);
+    assert!(rig.status("g").streams[0].error.is_some());
+}
+
+#[test]
+fn frames_that_do_not_belong_are_counted_and_change_nothing() {
+    let mut rig = working(1);
+    rig.write(0);
+    let (head, payload) = rig.senders[0].history[1].clone();
+    let now = rig.now();
+    let good = Fragment { epoch: Epoch(1), generation: 1, head, offset: 0, body: &payload };
+    let moved = Extent { lba: VOLUME_BLOCKS - head.extent.blocks as u64 + 1, ..head.extent };
+    let zeroes = RecordHead { kind: RecordKind::WriteZeroes, payload_bytes: 0, extent: moved, ..head };
+    let bad = [
+        (LinkId(2), good),
+        (LinkId(1), Fragment { epoch: Epoch(2), ..good }),
+        (LinkId(1), Fragment { generation: 2, ..good }),
+        (LinkId(1), Fragment { head: RecordHead { pair: PairId(1), ..head }, ..good }),
+        (LinkId(1), Fragment { head: zeroes, body: &[], ..good }),
+        (
+            LinkId(1),
+            Fragment { head: RecordHead { stamp: Stamp { time: Time(u64::MAX), ..head.stamp }, ..head }, ..good },
+        ),
+        (LinkId(1), Fragment { head: RecordHead { stamp: Stamp { seq: Seq(1000), ..head.stamp }, ..head }, ..good }),
+    ];
+    for (link, fragment) in bad {
+        assert!(!rig.secondary.frame(now, link, fragment, &mut rig.world));
+    }
+    let drops = rig.status("g").streams[0].drops;
+    let counted = [
+        drops.wrong_link,
+        drops.stale_epoch,
+        drops.stale_generation,
+        drops.unknown_pair,
+        drops.malformed,
+        drops.future,
+        drops.outside_window,
+    ];
+    assert_eq!(counted, [1; 7], "{drops:?}");
+    rig.drain();
+    rig.assert_cut();
+}
+
+#[test]
+fn a_shared_stream_s_record_for_a_group_that_has_passed_its_time_is_never_released() {
+    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]).stream(
+        2,
+        Scope::Group,
+        &[("g", "c")],
+    );
+    rig.create();
+    rig.settle();
+    // The group's own stream brings its limit far beyond where the shared one begins.
+    let shared = rig.senders.remove(0);
+    let begin = shared.base_time;
+    rig.drain();
+    rig.clock += 500;
+    rig.drain();
+    let limit = rig.status("g").limit;
+    assert_eq!(limit, Time(rig.clock));
+    rig.senders.insert(0, shared);
+    rig.drain();
+    assert!(rig.senders[0].floor >= limit, "the answer to the OPEN says where its stamps may begin");
+    let head = RecordHead {
+        stamp: Stamp { time: begin.after_ns(1), stream: rig.senders[0].stream, seq: Seq(1) },
+        pair: PairId::of_name(group(), "a"),
+        kind: RecordKind::Unmap,
+        extent: Extent { lba: 0, blocks: 1 },
+        payload_bytes: 0,
+    };
+    let now = rig.now();
+    let fragment = Fragment { epoch: Epoch(1), generation: 1, head, offset: 0, body: &[] };
+    rig.secondary.frame(now, LinkId(1), fragment, &mut rig.world);
+    assert!(rig.status("g").streams.iter().any(|stream| stream.error.is_some()));
+    assert!(rig.status("g").limit >= limit);
+    assert_eq!(rig.status("g").streams.iter().map(|stream| stream.durable).max(), Some(Seq(0)));
+}
+
+#[test]
+fn the_recovery_point_s_age_is_not_understated_by_a_clock_that_is_behind_and_grows_when_nothing_comes() {
+    let mut rig = working(1);
+    let start = rig.status("g").recovery_point_age_ns;
+    // Something is heard from the future of this system's timeline; its record before is missing.
+    rig.clock += 700;
+    rig.write(0);
+    rig.write(0);
+    rig.clock -= 700;
+    let (head, payload) = rig.senders[0].history[2].clone();
+    let fragment = Fragment { epoch: Epoch(1), generation: 1, head, offset: 0, body: &payload };
+    let now = rig.now();
+    assert!(rig.secondary.frame(now, LinkId(1), fragment, &mut rig.world));
+    let age = rig.status("g").recovery_point_age_ns;
+    assert!(age >= start + 690, "{age} after {start}");
+    rig.mono += 5_000;
+    assert_eq!(rig.status("g").recovery_point_age_ns, age + 5_000, "the link is silent, this timeline stands still");
+}
+
+#[test]
+fn a_frozen_group_s_limit_stays_though_its_shared_streams_go_on_for_another_group() {
+    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]).stream(
+        2,
+        Scope::System,
+        &[("g", "c"), ("h", "d")],
+    );
+    rig.create();
+    rig.settle();
+    rig.drain();
+    for index in [0, 1, 0] {
+        rig.write(index);
+        rig.drain();
+    }
+    // The second primary was started anew and says so to the first group only.
+    let sender = &rig.senders[1];
+    let last = sender.durable;
+    let restarted = OpenStream {
+        stream: sender.stream,
+        scope: Scope::System,
+        epoch: Epoch(2),
+        base: last.next(),
+        acknowledged: last,
+        generation: sender.generations[&group()],
+        ..open(&rig)
+    };
+    let answers = ask(&mut rig, 2, 2, Message::OpenStream(restarted));
+    assert_eq!(refusal(&answers), Refusal::UnsentRecords);
+    rig.settle();
+    let (frozen, other) = (rig.status("g"), rig.status("h").limit);
+    rig.clock += 100;
+    rig.beacon(0);
+    rig.beacon(1);
+    rig.settle();
+    assert!(rig.status("h").limit > other, "the streams go on");
+    let status = rig.status("g");
+    assert_eq!((status.phase, status.limit), (GroupPhase::Frozen, frozen.limit));
+    assert_eq!(status.recovery_point, frozen.recovery_point);
+}
+
+#[test]
+fn what_a_broken_stream_gave_is_never_durable_and_its_next_epoch_is_not_believed() {
+    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]).stream(
+        2,
+        Scope::Group,
+        &[("g", "c")],
+    );
+    rig.create();
+    rig.settle();
+    // The group's own stream brings its limit far beyond where the shared one begins.
+    let shared = rig.senders.remove(0);
+    let begin = shared.base_time;
+    rig.drain();
+    rig.clock += 500;
+    rig.drain();
+    rig.senders.insert(0, shared);
+    rig.drain();
+    let stream = rig.senders[0].stream;
+    // The second record, for the other group, waits in the ring until the first one comes, which the group has passed.
+    for (seq, group_name, pair) in [(2, "h", "b"), (1, "g", "a")] {
+        let head = RecordHead {
+            stamp: Stamp { time: begin.after_ns(seq), stream, seq: Seq(seq) },
+            pair: PairId::of_name(GroupId::of_name(group_name), pair),
+            kind: RecordKind::Unmap,
+            extent: Extent { lba: 0, blocks: 1 },
+            payload_bytes: 0,
+        };
+        let fragment = Fragment { epoch: Epoch(1), generation: 1, head, offset: 0, body: &[] };
+        let now = rig.now();
+        assert!(rig.secondary.frame(now, LinkId(1), fragment, &mut rig.world));
+    }
+    assert_eq!(rig.secondary.intakes[&stream].account.held(), 0, "what is thrown away holds no memory");
+    rig.world.messages.clear();
+    // Whatever becomes durable elsewhere, the broken stream is looked at again.
+    rig.secondary.update_durable();
+    assert_eq!(rig.secondary.stream_durable(stream), Some(Seq(0)));
+    let again = OpenStream { scope: Scope::System, ..open(&rig) };
+    assert_eq!(refusal(&ask(&mut rig, 1, 1, Message::OpenStream(again.clone()))), Refusal::Never);
+    for last in [0, 2] {
+        let drained = Some((Epoch(1), Seq(last)));
+        let next = OpenStream { epoch: Epoch(2), base: Seq(3), drained, acknowledged: Seq(2), ..again.clone() };
+        let answers = ask(&mut rig, 1, 1, Message::OpenStream(next));
+        let is_refused = |it: &Message| matches!(it, Message::Refused { refusal: Refusal::UnsentRecords, .. });
+        assert!(answers.iter().any(is_refused), "{answers:?}");
+    }
+    assert_eq!(rig.status("g").phase, GroupPhase::Frozen);
+}
