@@ -14,6 +14,7 @@
 //! | [`view`] | a writable view of a device, which stays as it is | control plane |
 //! | [`replica`] | remote copy on top of a bdev: the glue between [`longrun_copy`]'s engine and this core's devices and sockets | [`percore`] |
 //! | [`percore`] | all of it for one reactor: [`Core`] | reactor |
+//! | [`faults`] | what each fault of each device leads to, and the test that shows it | reader |
 //!
 //! **How a bdev comes to be.** The control plane calls [`Catalog::create`](catalog::Catalog::create), which checks the
 //! parameters, takes the memory or opens the file (this may block), claims the base, and gives a [`Device`](device::Device)
@@ -28,6 +29,7 @@ pub mod catalog;
 pub mod delay;
 pub mod device;
 pub mod error;
+pub mod faults;
 pub mod io;
 pub mod layer;
 pub mod malloc;

@@ -4,8 +4,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use longrun_copy::types::{Extent, Geometry};
-use longrun_hal::file::{FileError, open_direct};
+use longrun_copy::types::{Extent, Geometry, Mono};
+use longrun_hal::file::{FileError, open_direct, standing};
 use longrun_hal::uring::{Durability, Fallocate};
 use longrun_hal::{Buf, Completion, Fd, Returned, Shared};
 use slab::Slab;
@@ -68,15 +68,42 @@ pub enum OpenError {
     },
 }
 
+/// How long writes may go on until the file is looked at again.
+const LOOK_INTERVAL_NS: u64 = 1_000_000_000;
+
 /// A file or block device. Its block size is never below the medium's, so no request needs to read what it does not
 /// overwrite. A write from memory that direct I/O can't take is copied into a buffer of the core's arena first.
+///
+/// A transfer that the kernel ends early is continued where it stopped: only so is an error behind the first part told, and
+/// a part is never taken for the whole.
+///
+/// **A file may be taken away under it.** Whoever cuts it short would have the next write beyond its end make it long
+/// again, with zeroes between that nobody wrote; whoever deletes it lets hosts write into what is gone with the process.
+/// So its length and its name are looked at before a flush or a durable write is said to be done, and once a second while
+/// it is written to. A file that is shorter than it was fails everything from then on; a deleted one still gives what it
+/// holds, and takes nothing. What this gives up: a cut that a write heals to the full length within a second, without a
+/// flush between, is not seen.
 pub struct UringBdev {
     fd: Fd,
     block_bytes: u32,
+    /// Of the medium when it was opened.
+    bytes: u64,
     alignment: usize,
     can_punch_hole: bool,
     can_zero_range: bool,
+    loss: Loss,
+    look_at: Option<Mono>,
     ops: Slab<Op>,
+}
+
+/// What was taken away of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    Nothing,
+    /// Its name: what is written is gone with the process.
+    Name,
+    /// Some of its content.
+    Content,
 }
 
 /// An opened medium.
@@ -96,15 +123,21 @@ struct Op {
 }
 
 enum Stage {
+    /// The buffer's first bytes, up to `offset` of the medium, are read.
     Read {
-        bytes: u32,
+        done: usize,
+        offset: u64,
     },
     /// Into a buffer that direct I/O can take; the request's own waits here.
     ReadBounced {
         into: Buf,
+        done: usize,
+        offset: u64,
     },
+    /// What is left is being written to `offset`.
     Write {
-        bytes: u32,
+        offset: u64,
+        fua: bool,
     },
     Sync,
     /// Deallocating or zeroing a range.
@@ -113,13 +146,21 @@ enum Stage {
         extent: Extent,
         fua: bool,
     },
-    /// Writing zeroes piece by piece; `bytes` are being written, `rest_bytes` remain from `offset` on.
+    /// Writing zeroes piece by piece: `left_bytes` from `offset` on, of which a piece is being written.
     Zeroing {
-        bytes: u32,
         offset: u64,
-        rest_bytes: u64,
+        left_bytes: u64,
         fua: bool,
     },
+}
+
+/// How a transfer went on.
+enum Moved {
+    All,
+    /// This many bytes; the rest is to be asked for.
+    Part(usize),
+    /// Nothing: asking again would bring no more.
+    Nothing,
 }
 
 impl UringBdev {
@@ -139,19 +180,38 @@ impl UringBdev {
         let bdev = UringBdev {
             fd: file.fd,
             block_bytes,
+            bytes: file.bytes,
             alignment: if file.direct { least as usize } else { 1 },
             can_punch_hole: file.can_discard,
             can_zero_range: true,
+            loss: Loss::Nothing,
+            look_at: None,
             ops: Slab::new(),
         };
         Ok(Opened { bdev, geometry: Geometry { blocks, block_bytes }, notice: file.notice })
+    }
+
+    /// Over whatever is open, which takes any alignment.
+    #[cfg(test)]
+    pub(crate) fn over(fd: Fd, bytes: u64, block_bytes: u32) -> UringBdev {
+        UringBdev {
+            fd,
+            block_bytes,
+            bytes,
+            alignment: 1,
+            can_punch_hole: true,
+            can_zero_range: true,
+            loss: Loss::Nothing,
+            look_at: None,
+            ops: Slab::new(),
+        }
     }
 
     fn offset(&self, extent: Extent) -> u64 {
         extent.lba * u64::from(self.block_bytes)
     }
 
-    fn bytes(&self, extent: Extent) -> u64 {
+    fn length(&self, extent: Extent) -> u64 {
         u64::from(extent.blocks) * u64::from(self.block_bytes)
     }
 
@@ -165,19 +225,76 @@ impl UringBdev {
         env.ring_token(tag as u32)
     }
 
+    /// Whether what a transfer moved is all that was asked for. Direct I/O goes on at whole units only.
+    fn moved(&self, moved: u32, asked: usize) -> Moved {
+        let moved = moved as usize;
+        let whole = moved - moved % self.alignment;
+        match whole {
+            _ if moved == asked => Moved::All,
+            0 => Moved::Nothing,
+            whole => Moved::Part(whole),
+        }
+    }
+
+    /// Sees what became of the file. `Err`: what was written to it is nowhere.
+    fn look(&mut self) -> Result<(), IoError> {
+        match standing(&self.fd) {
+            Ok(standing) if standing.bytes.is_some_and(|bytes| bytes < self.bytes) => self.loss = Loss::Content,
+            Ok(standing) if standing.is_deleted && self.loss == Loss::Nothing => self.loss = Loss::Name,
+            Ok(_) => {}
+            Err(error) => return Err(errno(&error)),
+        }
+        if self.loss == Loss::Nothing { Ok(()) } else { Err(GONE) }
+    }
+
+    /// The file ends before the volume does.
+    fn cut(&mut self) -> IoError {
+        self.loss = Loss::Content;
+        GONE
+    }
+
     fn read(&mut self, env: &mut Env<'_>, request: RequestKey, extent: Extent, buf: Buf) {
         let offset = self.offset(extent);
         if self.fits(&buf) {
-            let token = self.token(env, request, Stage::Read { bytes: buf.len() as u32 });
+            let token = self.token(env, request, Stage::Read { done: 0, offset });
             return env.uring.read(token, &self.fd, buf, offset);
         }
         match env.arena.alloc(buf.len()) {
             Some(bounce) => {
-                let token = self.token(env, request, Stage::ReadBounced { into: buf });
+                let token = self.token(env, request, Stage::ReadBounced { into: buf, done: 0, offset });
                 env.uring.read(token, &self.fd, bounce, offset);
             }
             None => env.complete(request, Err(IoError::NoMemory), Some(buf)),
         }
+    }
+
+    /// Part of a read is there.
+    fn read_on(&mut self, env: &mut Env<'_>, request: RequestKey, stage: Stage, moved: u32, buf: Buf) {
+        let (Stage::Read { done, offset } | Stage::ReadBounced { done, offset, .. }) = &stage else { return };
+        let (done, offset) = (*done, *offset);
+        let (stage, outcome) = match (self.moved(moved, buf.len() - done), stage) {
+            (Moved::Part(bytes), stage) => {
+                let (done, offset) = (done + bytes, offset + bytes as u64);
+                let stage = match stage {
+                    Stage::ReadBounced { into, .. } => Stage::ReadBounced { into, done, offset },
+                    _ => Stage::Read { done, offset },
+                };
+                let token = self.token(env, request, stage);
+                return env.uring.read_rest(token, &self.fd, buf, done, offset);
+            }
+            (Moved::All, stage) => (stage, Ok(())),
+            (Moved::Nothing, stage) => (stage, Err(self.cut())),
+        };
+        let buf = match stage {
+            Stage::ReadBounced { mut into, .. } => {
+                if outcome.is_ok() {
+                    into.copy_from_slice(&buf);
+                }
+                into
+            }
+            _ => buf,
+        };
+        env.complete(request, outcome, Some(buf));
     }
 
     fn write(&mut self, env: &mut Env<'_>, request: RequestKey, extent: Extent, data: Shared, fua: bool) {
@@ -191,8 +308,12 @@ impl UringBdev {
             bounce.copy_from_slice(&data);
             bounce.freeze()
         };
+        self.write_rest(env, request, data, offset, fua);
+    }
+
+    fn write_rest(&mut self, env: &mut Env<'_>, request: RequestKey, data: Shared, offset: u64, fua: bool) {
         let durability = if fua { Durability::Durable } else { Durability::Cached };
-        let token = self.token(env, request, Stage::Write { bytes: data.len() as u32 });
+        let token = self.token(env, request, Stage::Write { offset, fua });
         env.uring.write(token, &self.fd, data, offset, durability);
     }
 
@@ -201,7 +322,7 @@ impl UringBdev {
             Fallocate::PunchHole => self.can_punch_hole,
             Fallocate::ZeroRange => self.can_zero_range,
         };
-        let (offset, bytes) = (self.offset(extent), self.bytes(extent));
+        let (offset, bytes) = (self.offset(extent), self.length(extent));
         if can {
             let token = self.token(env, request, Stage::Range { how, extent, fua });
             env.uring.fallocate(token, &self.fd, how, offset, bytes);
@@ -216,8 +337,7 @@ impl UringBdev {
             return if fua { self.sync(env, request) } else { env.complete(request, Ok(()), None) };
         }
         let piece = bytes.min(ZEROES.0.len() as u64);
-        let stage = Stage::Zeroing { bytes: piece as u32, offset: offset + piece, rest_bytes: bytes - piece, fua };
-        let token = self.token(env, request, stage);
+        let token = self.token(env, request, Stage::Zeroing { offset, left_bytes: bytes, fua });
         let data = Shared::from_static(&ZEROES.0).slice(..piece as usize);
         env.uring.write(token, &self.fd, data, offset, Durability::Cached);
     }
@@ -230,6 +350,17 @@ impl UringBdev {
 
 impl Bdev for UringBdev {
     fn submit(&mut self, env: &mut Env<'_>, request: RequestKey, io: Io) {
+        let is_taken = match self.loss {
+            Loss::Nothing => true,
+            Loss::Name => matches!(io, Io::Read { .. }),
+            Loss::Content => false,
+        };
+        if !is_taken {
+            return env.complete(request, Err(GONE), io.into_buf());
+        }
+        if self.look_at.is_none() && !matches!(io, Io::Read { .. }) {
+            self.look_at = Some(env.now.after_ns(LOOK_INTERVAL_NS));
+        }
         match io {
             Io::Read { extent, buf } => self.read(env, request, extent, buf),
             Io::Write { extent, data, fua } => self.write(env, request, extent, data, fua),
@@ -242,46 +373,88 @@ impl Bdev for UringBdev {
     fn ring_done(&mut self, env: &mut Env<'_>, tag: u32, completion: Completion) {
         let Op { request, stage } = self.ops.remove(tag as usize);
         let Completion { result, returned, .. } = completion;
-        let errno = |error: &std::io::Error| IoError::Device { errno: error.raw_os_error().unwrap_or(libc::EIO) };
-        // A transfer that stopped short met the end of a file that was cut under us.
-        let all_of = |bytes: u32| match &result {
-            Ok(done) if *done == bytes => Ok(()),
-            Ok(_) => Err(IoError::Device { errno: libc::EIO }),
-            Err(error) => Err(errno(error)),
+        let moved = match result {
+            Ok(moved) => moved,
+            Err(error) => return self.failed(env, request, stage, &error, returned),
         };
-        let buf = match returned {
-            Returned::Buf(buf) => Some(buf),
-            _ => None,
-        };
-        match stage {
-            Stage::Read { bytes } => env.complete(request, all_of(bytes), buf),
-            Stage::ReadBounced { mut into } => {
-                let outcome = all_of(into.len() as u32);
-                if let (Ok(()), Some(bounce)) = (outcome, buf) {
-                    into.copy_from_slice(&bounce);
-                }
-                env.complete(request, outcome, Some(into));
+        match (stage, returned) {
+            (stage @ (Stage::Read { .. } | Stage::ReadBounced { .. }), Returned::Buf(buf)) => {
+                self.read_on(env, request, stage, moved, buf);
             }
-            Stage::Write { bytes } => env.complete(request, all_of(bytes), None),
-            Stage::Sync => env.complete(request, result.map(drop).map_err(|error| errno(&error)), None),
-            Stage::Range { how, extent, fua } => match result {
-                Ok(_) if fua => self.sync(env, request),
-                Ok(_) => env.complete(request, Ok(()), None),
-                Err(error) if is_unsupported(&error) => {
-                    match how {
-                        Fallocate::PunchHole => self.can_punch_hole = false,
-                        Fallocate::ZeroRange => self.can_zero_range = false,
-                    }
-                    self.write_zeroes(env, request, self.offset(extent), self.bytes(extent), fua);
+            (Stage::Write { offset, fua }, Returned::Shared(data)) => match self.moved(moved, data.len()) {
+                Moved::All => {
+                    let outcome = if fua { self.look() } else { Ok(()) };
+                    env.complete(request, outcome, None);
                 }
-                Err(error) => env.complete(request, Err(errno(&error)), None),
+                Moved::Part(bytes) => self.write_rest(env, request, data.slice(bytes..), offset + bytes as u64, fua),
+                Moved::Nothing => env.complete(request, Err(IoError::Device { errno: libc::EIO }), None),
             },
-            Stage::Zeroing { bytes, offset, rest_bytes, fua } => match all_of(bytes) {
-                Ok(()) => self.write_zeroes(env, request, offset, rest_bytes, fua),
-                Err(error) => env.complete(request, Err(error), None),
-            },
+            (Stage::Zeroing { offset, left_bytes, fua }, Returned::Shared(data)) => {
+                let bytes = match self.moved(moved, data.len()) {
+                    Moved::All => data.len() as u64,
+                    Moved::Part(bytes) => bytes as u64,
+                    Moved::Nothing => return env.complete(request, Err(IoError::Device { errno: libc::EIO }), None),
+                };
+                self.write_zeroes(env, request, offset + bytes, left_bytes - bytes, fua);
+            }
+            (Stage::Range { fua: true, .. }, _) => self.sync(env, request),
+            (Stage::Range { .. }, _) => env.complete(request, Ok(()), None),
+            (Stage::Sync, _) => {
+                let outcome = self.look();
+                env.complete(request, outcome, None);
+            }
+            (_, _) => unreachable!("each operation gives back what it was given"),
         }
     }
+
+    fn has_timers(&self) -> bool {
+        true
+    }
+
+    fn tick(&mut self, env: &mut Env<'_>) {
+        if self.look_at.is_some_and(|at| at <= env.now) {
+            self.look_at = None;
+            // What it finds stands in `loss`, for the next request.
+            let _ = self.look();
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Mono> {
+        self.look_at
+    }
+}
+
+impl UringBdev {
+    /// An operation on the ring failed.
+    fn failed(
+        &mut self,
+        env: &mut Env<'_>,
+        request: RequestKey,
+        stage: Stage,
+        error: &std::io::Error,
+        returned: Returned,
+    ) {
+        let buf = match (stage, returned) {
+            (Stage::Range { how, extent, fua }, _) if is_unsupported(error) => {
+                match how {
+                    Fallocate::PunchHole => self.can_punch_hole = false,
+                    Fallocate::ZeroRange => self.can_zero_range = false,
+                }
+                return self.write_zeroes(env, request, self.offset(extent), self.length(extent), fua);
+            }
+            (Stage::ReadBounced { into, .. }, _) => Some(into),
+            (Stage::Read { .. }, Returned::Buf(buf)) => Some(buf),
+            _ => None,
+        };
+        env.complete(request, Err(errno(error)), buf);
+    }
+}
+
+/// What everything on a file ends in that was taken away.
+const GONE: IoError = IoError::Device { errno: libc::ENODEV };
+
+fn errno(error: &std::io::Error) -> IoError {
+    IoError::Device { errno: error.raw_os_error().unwrap_or(libc::EIO) }
 }
 
 fn is_unsupported(error: &std::io::Error) -> bool {

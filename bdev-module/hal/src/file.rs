@@ -120,6 +120,28 @@ pub fn discard(file: &DirectFile, offset: u64, bytes: u64) -> io::Result<()> {
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// What became of a medium since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// A file's length now; `None` for a block device, which tells by the errors of its I/O.
+    pub bytes: Option<u64>,
+    /// A file that was deleted lives on without a name, until it is closed: then its content is gone.
+    pub is_deleted: bool,
+}
+
+/// Looks at an open medium: one `fstat`, no I/O on a local file system.
+pub fn standing(fd: &Fd) -> io::Result<Standing> {
+    // SAFETY: integers only: all zeroes is a value.
+    let mut answer: libc::stat = unsafe { mem::zeroed() };
+    // SAFETY: works on a descriptor that the caller holds; the kernel writes the answer of ours, which is there.
+    if unsafe { libc::fstat(fd.raw(), &raw mut answer) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let is_file = answer.st_mode & libc::S_IFMT == libc::S_IFREG;
+    let bytes = u64::try_from(answer.st_size).ok().filter(|_| is_file);
+    Ok(Standing { bytes, is_deleted: is_file && answer.st_nlink == 0 })
+}
+
 fn punch(raw: libc::c_int, offset: u64, bytes: u64) -> io::Result<libc::c_int> {
     let beyond = |_| io::Error::from_raw_os_error(libc::EINVAL);
     let (offset, bytes) =
@@ -213,6 +235,20 @@ mod tests {
         assert_eq!(after.len(), 16384);
         assert!(after[4096..12288].iter().all(|&b| b == 0));
         assert!(after[..4096].iter().chain(&after[12288..]).all(|&b| b == 1));
+    }
+
+    #[test]
+    fn a_file_s_standing_says_its_length_now_and_that_it_was_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let file = create_direct(&path, 8192).unwrap();
+        assert_eq!(standing(&file.fd).unwrap(), Standing { bytes: Some(8192), is_deleted: false });
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        assert_eq!(standing(&file.fd).unwrap(), Standing { bytes: Some(4096), is_deleted: false });
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(standing(&file.fd).unwrap(), Standing { bytes: Some(4096), is_deleted: true });
+        let device = Fd::from(File::open("/dev/null").unwrap());
+        assert_eq!(standing(&device).unwrap(), Standing { bytes: None, is_deleted: false });
     }
 
     #[test]

@@ -145,14 +145,25 @@ impl Uring {
         self.mode
     }
 
-    /// Reads into all of `buf` from `offset` of a file or device. Fewer bytes than that: the end of the file.
-    pub fn read(&mut self, token: u64, fd: &Fd, mut buf: Buf, offset: u64) {
-        let (address, len) = (buf.as_mut_ptr(), length(buf.len()));
+    /// Reads into all of `buf` from `offset` of a file or device. Fewer bytes than that: the end of the file, or an error
+    /// behind them, which [`Uring::read_rest`] from there on tells.
+    pub fn read(&mut self, token: u64, fd: &Fd, buf: Buf, offset: u64) {
+        self.read_rest(token, fd, buf, 0, offset);
+    }
+
+    /// Reads into `buf` but for its first `skip_bytes`, which stay; `offset` is where the rest begins.
+    pub fn read_rest(&mut self, token: u64, fd: &Fd, mut buf: Buf, skip_bytes: usize, offset: u64) {
+        let len = buf.len();
+        let Some(part) = buf.get_mut(skip_bytes..) else {
+            let why = format!("read behind the first {skip_bytes} bytes of a buffer of {len}");
+            return self.refuse(token, why, Returned::Buf(buf));
+        };
+        let (address, len) = (part.as_mut_ptr(), length(part.len()));
         let entry = opcode::Read::new(target(fd), address, len).offset(offset).build();
         self.start(token, fd, Op::Buf(buf), entry);
     }
 
-    /// Writes all of `bytes` at `offset`.
+    /// Writes all of `bytes` at `offset`. Fewer than that: write the rest to learn why.
     pub fn write(&mut self, token: u64, fd: &Fd, bytes: Shared, offset: u64, durability: Durability) {
         let entry = opcode::Write::new(target(fd), bytes.as_ptr(), length(bytes.len()))
             .offset(offset)

@@ -212,21 +212,6 @@ fn many_requests_on_a_file_end_each_once() {
 }
 
 #[test]
-fn a_file_that_was_cut_short_is_an_error_and_gives_the_buffer_back() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = file_of(directory.path(), 1 << 20);
-    let mut rig = Rig::new();
-    let bdev = rig.create(uring(path.clone(), Some(4096)));
-    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
-    let buf = rig.arena.alloc(8192).unwrap();
-    let origin = rig.submit(bdev, Io::Read { extent: extent(0, 2), buf });
-    let done = rig.wait(origin);
-    assert_eq!(done.result, Err(IoError::Device { errno: libc::EIO }));
-    assert_eq!(done.buf.map(|buf| buf.len()), Some(8192));
-    assert_eq!(rig.layer.stats(bdev).unwrap().failed_ops, 1);
-}
-
-#[test]
 fn a_read_into_memory_that_direct_io_cannot_take_is_copied_there() {
     let directory = tempfile::tempdir().unwrap();
     let mut rig = Rig::new();

@@ -1,0 +1,4 @@
+#![doc = include_str!("../FAULTS.md")]
+
+#[cfg(test)]
+mod tests;
