@@ -5,15 +5,20 @@
 //! thread commits everything that waits in one transaction, in the order of the calls, and then tells each caller; so a
 //! reactor that asks for durability never waits, and never sees a later write durable before an earlier one. What was
 //! there at the start is read once; whoever writes a key afterwards knows its value.
+//!
+//! A disk that is full or fails holds everything back that was to be durable: no caller is told, all of it is tried again,
+//! and [`Health`] and the log say why. When the disk takes it, everything goes on by itself.
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use std::cell::Cell;
+mod store;
+
+use redb::{Database, TableDefinition};
 use std::collections::BTreeMap;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use store::{Opener, Store};
 
 /// All entries: key to value. The value's first byte is its own format's version; the key says whose it is.
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
@@ -71,14 +76,6 @@ pub enum MetadataError {
         /// What this version writes.
         expected: String,
     },
-    /// A commit failed: the disk is full or failing.
-    #[error("metadata {path}: {text}; nothing after this is durable, so the process must stop")]
-    Commit {
-        /// Which.
-        path: PathBuf,
-        /// redb's words.
-        text: String,
-    },
 }
 
 /// Everything that a store held when it was opened.
@@ -93,10 +90,63 @@ struct Put {
     done: Done,
 }
 
+/// How long after a failed write the same is tried again.
+const RETRY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
+/// How long a process that ends tries on.
+const GIVE_UP: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 10_000 });
+
+/// Whether metadata can be written; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Mutex<Option<Trouble>>>);
+
+#[derive(Debug)]
+struct Trouble {
+    path: PathBuf,
+    text: String,
+    since: Instant,
+}
+
+impl Health {
+    /// Why nothing becomes durable, since when, and what to do; `None` while all is well.
+    pub fn reason(&self) -> Option<String> {
+        let trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.as_ref().map(|Trouble { path, text, since }| {
+            format!(
+                "metadata {} cannot be written for {} s now ({text}): what has to be durable waits, hosts' writes that                  need a mark or a lease too; make room there or mend the disk, then it goes on by itself",
+                path.display(),
+                since.elapsed().as_secs()
+            )
+        })
+    }
+
+    fn failed(&self, path: &Path, text: String) {
+        let mut trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *trouble {
+            Some(known) => known.text = text,
+            None => {
+                tracing::error!(
+                    "metadata {} cannot be written ({text}): nothing that needs it is answered; make room there or mend \
+                     the disk, it is tried again every second",
+                    path.display()
+                );
+                *trouble = Some(Trouble { path: path.to_owned(), text, since: Instant::now() });
+            }
+        }
+    }
+
+    fn succeeded(&self) {
+        if let Some(over) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let seconds = over.since.elapsed().as_secs();
+            tracing::info!("metadata {} can be written again, after {seconds} s", over.path.display());
+        }
+    }
+}
+
 /// A handle to the store; clones share it.
 #[derive(Clone)]
 pub struct Metadata {
     queue: Sender<Put>,
+    health: Health,
 }
 
 /// Joins the writer once every [`Metadata`] handle is gone.
@@ -105,48 +155,38 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Waits until everything that was put is durable. Every handle must have been dropped.
+    /// Waits until everything that was put is durable, or the disk has failed for ten seconds more. Every handle must have
+    /// been dropped.
     pub fn join(self) {
-        // A panic of the writer has already stopped the process (see `write_all`).
+        // The writer does not panic; were it to, nothing was told that is not so.
         let _ = self.thread.join();
     }
 }
 
 impl Metadata {
-    /// Opens or creates `directory/metadata.redb`. `failed` is called on a commit that fails; it should end the
-    /// process, since callers were promised durability.
-    pub fn open(
-        directory: &Path,
-        failed: impl Fn(MetadataError) + Send + 'static,
-    ) -> Result<(Metadata, Entries, Writer), MetadataError> {
-        std::fs::create_dir_all(directory)
-            .map_err(|source| MetadataError::Directory { path: directory.to_owned(), source })?;
+    /// Opens or creates `directory/metadata.redb`.
+    pub fn open(directory: &Path) -> Result<(Metadata, Entries, Writer), MetadataError> {
+        Metadata::open_with(directory, Box::new(|path| Ok(Database::create(path)?)))
+    }
+
+    fn open_with(directory: &Path, open: Opener) -> Result<(Metadata, Entries, Writer), MetadataError> {
+        let no_directory = |source| MetadataError::Directory { path: directory.to_owned(), source };
+        std::fs::create_dir_all(directory).map_err(no_directory)?;
         let path = directory.join("metadata.redb");
-        let (database, mut entries) = open_sound(&path)?;
-        match entries.remove(FORMAT_KEY) {
-            Some(found) if found != FORMAT => {
-                return Err(MetadataError::Format {
-                    path,
-                    found: String::from_utf8_lossy(&found).into_owned(),
-                    expected: String::from_utf8_lossy(FORMAT).into_owned(),
-                });
-            }
-            Some(_) => {}
-            None if entries.is_empty() => {
-                commit(&database, [(FORMAT_KEY, FORMAT)]).map_err(|error| refused(&path, error))?;
-            }
-            // Its first commit holds the format, so this is another program's.
-            None => {
-                let text = "it holds entries and says no format".to_owned();
-                return Err(MetadataError::Damaged { path, text });
-            }
-        }
+        let (store, entries) = Store::open(path.clone(), open)?;
         let (queue, waiting) = channel();
+        let health = Health::default();
+        let told = health.clone();
         let thread = std::thread::Builder::new()
             .name("metadata".into())
-            .spawn(move || write_all(&database, &waiting, &path, &failed))
-            .map_err(|source| MetadataError::Directory { path: directory.to_owned(), source })?;
-        Ok((Metadata { queue }, entries, Writer { thread }))
+            .spawn(move || write_all(store, &waiting, &path, &told))
+            .map_err(no_directory)?;
+        Ok((Metadata { queue, health }, entries, Writer { thread }))
+    }
+
+    /// Whether it can be written.
+    pub fn health(&self) -> Health {
+        self.health.clone()
     }
 
     /// Makes `key = value` durable and then calls `done` on the writer's thread.
@@ -165,227 +205,45 @@ impl Metadata {
     }
 }
 
-/// Opens a store, verifies every checksum in it (which costs one pass over the file), and reads it.
-fn open_sound(path: &Path) -> Result<(Database, Entries), MetadataError> {
-    let open = || {
-        let mut database = Database::create(path)?;
-        let is_sound = database.check_integrity()?;
-        let entries = read_all(&database)?;
-        Ok((database, entries, is_sound))
-    };
-    let damaged = |text: &str| MetadataError::Damaged { path: path.to_owned(), text: text.to_owned() };
-    match quietly(open) {
-        Some(Ok((database, entries, true))) => Ok((database, entries)),
-        // It fell back to an older state, and that others rely on the newer one cannot be undone.
-        Some(Ok((_, _, false))) => Err(damaged("its checksums do not match")),
-        Some(Err(error)) => Err(refused(path, error)),
-        None => Err(damaged("its inner structure is broken")),
-    }
-}
-
-thread_local! {
-    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The store panics on some kinds of damage. `None` when it did; then nothing is printed.
-fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let before = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !IS_QUIET.get() {
-                before(info);
+/// The writer: takes everything that waits, commits it at once, tells everyone, until the last handle is dropped. What
+/// cannot be committed waits, and what comes meanwhile behind it.
+fn write_all(mut store: Store, waiting: &Receiver<Put>, path: &Path, health: &Health) {
+    let mut batch: Vec<Put> = Vec::new();
+    let mut ends_at: Option<Instant> = None;
+    loop {
+        if batch.is_empty() {
+            let Ok(first) = waiting.recv() else { return };
+            batch.push(first);
+        }
+        batch.extend(waiting.try_iter());
+        match store.keep(batch.iter().map(|put| (put.key.as_str(), put.value.as_slice()))) {
+            Ok(()) => {
+                health.succeeded();
+                for put in batch.drain(..) {
+                    (put.done)();
+                }
             }
-        }));
-    });
-    IS_QUIET.set(true);
-    // What the closure had in hand is dropped with it; the file is only read again by a later start.
-    let outcome = panic::catch_unwind(AssertUnwindSafe(work)).ok();
-    IS_QUIET.set(false);
-    outcome
-}
-
-/// Why a file cannot be used, in words that say what to do.
-fn refused(path: &Path, error: redb::Error) -> MetadataError {
-    let path = path.to_owned();
-    match error {
-        redb::Error::DatabaseAlreadyOpen => MetadataError::Held { path },
-        redb::Error::UpgradeRequired(version) => MetadataError::Format {
-            path,
-            found: format!("file format {version} of the store"),
-            expected: String::from_utf8_lossy(FORMAT).into_owned(),
-        },
-        // What is no store at all is told as invalid data.
-        redb::Error::Io(source) if source.kind() != std::io::ErrorKind::InvalidData => {
-            MetadataError::File { path, source }
-        }
-        other => MetadataError::Damaged { path, text: other.to_string() },
-    }
-}
-
-fn read_all(database: &Database) -> Result<Entries, redb::Error> {
-    let transaction = database.begin_read()?;
-    let table = match transaction.open_table(ENTRIES) {
-        Ok(table) => table,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut entries = BTreeMap::new();
-    for entry in table.iter()? {
-        let (key, value) = entry?;
-        entries.insert(key.value().to_owned(), value.value().to_vec());
-    }
-    Ok(entries)
-}
-
-fn commit<'a>(database: &Database, entries: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut table = transaction.open_table(ENTRIES)?;
-        for (key, value) in entries {
-            table.insert(key, value)?;
-        }
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// The writer: takes everything that waits, commits it at once, tells everyone, until the last handle is dropped.
-fn write_all(database: &Database, waiting: &Receiver<Put>, path: &Path, failed: &impl Fn(MetadataError)) {
-    while let Ok(first) = waiting.recv() {
-        let batch: Vec<Put> = std::iter::once(first).chain(waiting.try_iter()).collect();
-        let entries = batch.iter().map(|put| (put.key.as_str(), put.value.as_slice()));
-        if let Err(error) = commit(database, entries) {
-            failed(MetadataError::Commit { path: path.to_owned(), text: error.to_string() });
-            return;
-        }
-        for put in batch {
-            (put.done)();
+            Err(text) => {
+                health.failed(path, text);
+                if ends_at.is_some_and(|at| at <= Instant::now()) {
+                    tracing::error!(
+                        "{} metadata entries were never durable, and nobody was told that they are",
+                        batch.len()
+                    );
+                    return;
+                }
+                match waiting.recv_timeout(RETRY) {
+                    Ok(put) => batch.push(put),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => {
+                        ends_at.get_or_insert_with(|| Instant::now() + GIVE_UP);
+                        std::thread::sleep(RETRY);
+                    }
+                }
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_put_is_there_after_a_reopen_and_the_newest_value_wins() {
-        let directory = tempfile::tempdir().unwrap();
-        let (metadata, entries, writer) = Metadata::open(directory.path(), |error| panic!("{error}")).unwrap();
-        assert!(entries.is_empty());
-        metadata.put("primary/g", b"old", || {});
-        metadata.put_and_wait("primary/g", b"new");
-        drop(metadata);
-        writer.join();
-        let (_metadata, entries, _writer) = Metadata::open(directory.path(), |error| panic!("{error}")).unwrap();
-        assert_eq!(entries.get("primary/g").map(Vec::as_slice), Some(&b"new"[..]));
-    }
-
-    #[test]
-    fn done_is_told_in_the_order_of_the_calls() {
-        let directory = tempfile::tempdir().unwrap();
-        let (metadata, _entries, _writer) = Metadata::open(directory.path(), |error| panic!("{error}")).unwrap();
-        let (sender, receiver) = channel();
-        for number in 0..100u8 {
-            let sender = sender.clone();
-            metadata.put("key", &[number], move || sender.send(number).unwrap());
-        }
-        let told: Vec<u8> = (0..100).map(|_| receiver.recv().unwrap()).collect();
-        assert_eq!(told, (0..100).collect::<Vec<u8>>());
-    }
-
-    #[test]
-    fn a_second_process_on_the_same_directory_is_told_what_to_do() {
-        let directory = tempfile::tempdir().unwrap();
-        let _first = Metadata::open(directory.path(), |error| panic!("{error}")).unwrap();
-        let text = Metadata::open(directory.path(), |_| {}).err().unwrap().to_string();
-        assert!(text.contains("--state-dir"), "{text}");
-    }
-
-    fn refusal(directory: &Path) -> String {
-        match Metadata::open(directory, |_| {}) {
-            Err(error) => error.to_string(),
-            Ok(_) => panic!("the store was taken"),
-        }
-    }
-
-    #[test]
-    fn a_store_of_a_newer_format_is_refused_with_the_way_forward_and_left_as_it_is() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("metadata.redb");
-        let newer = [(FORMAT_KEY, &b"longrun-metadata-2"[..]), ("primary/g", &b"x"[..])];
-        commit(&Database::create(&path).unwrap(), newer).unwrap();
-        let text = refusal(directory.path());
-        for part in ["longrun-metadata-2", "longrun-metadata-1", "start the longrun that wrote it"] {
-            assert!(text.contains(part), "{text}");
-        }
-        let after = read_all(&Database::open(&path).unwrap()).unwrap();
-        assert_eq!(after.get(FORMAT_KEY).map(Vec::as_slice), Some(&b"longrun-metadata-2"[..]));
-        assert_eq!(after.len(), 2);
-    }
-
-    #[test]
-    fn a_file_that_is_no_store_is_refused_and_left_as_it_is() {
-        for content in [vec![7; 8192], b"{}".to_vec(), vec![0; 100]] {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("metadata.redb");
-            std::fs::write(&path, &content).unwrap();
-            let text = refusal(directory.path());
-            assert!(text.contains("damaged or no metadata") && text.contains("put back a copy"), "{text}");
-            assert_eq!(std::fs::read(&path).unwrap(), content);
-        }
-    }
-
-    #[test]
-    fn another_programs_store_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        commit(&Database::create(directory.path().join("metadata.redb")).unwrap(), [("mine", &b"x"[..])]).unwrap();
-        assert!(refusal(directory.path()).contains("says no format"));
-    }
-
-    #[test]
-    fn a_directory_in_the_files_place_is_named_as_what_it_is() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("metadata.redb")).unwrap();
-        assert!(refusal(directory.path()).contains("this user may read and write"), "{}", refusal(directory.path()));
-    }
-
-    #[test]
-    fn damage_at_any_place_of_a_store_is_refused_or_harmless_and_never_a_panic() {
-        let whole = tempfile::tempdir().unwrap();
-        let path = whole.path().join("metadata.redb");
-        let (metadata, _, writer) = Metadata::open(whole.path(), |error| panic!("{error}")).unwrap();
-        for number in 0..40u8 {
-            metadata.put_and_wait(&format!("primary/{number}"), &[number; 300]);
-        }
-        drop(metadata);
-        writer.join();
-        let sound = std::fs::read(&path).unwrap();
-        let mut damages: Vec<Vec<u8>> = (0..sound.len())
-            .step_by(sound.len() / 60)
-            .map(|at| {
-                let mut bytes = sound.clone();
-                let until = (at + 512).min(bytes.len());
-                bytes[at..until].iter_mut().for_each(|byte| *byte ^= 0x5a);
-                bytes
-            })
-            .collect();
-        damages.extend([1, 320, 4096, sound.len() / 2, sound.len() - 1].map(|length| sound[..length].to_vec()));
-        let mut refused = 0;
-        for bytes in damages {
-            let directory = tempfile::tempdir().unwrap();
-            std::fs::write(directory.path().join("metadata.redb"), bytes).unwrap();
-            match Metadata::open(directory.path(), |_| {}) {
-                Ok((_, entries, _)) => {
-                    for (key, value) in entries {
-                        let number: u8 = key.trim_start_matches("primary/").parse().unwrap();
-                        assert_eq!(value, [number; 300], "damage was taken for content");
-                    }
-                }
-                Err(_) => refused += 1,
-            }
-        }
-        assert!(refused > 5, "only {refused} were refused");
-    }
-}
+mod tests;

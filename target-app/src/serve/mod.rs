@@ -87,11 +87,7 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
     let log = start_log();
     raise_descriptor_limit();
     let os = |doing| move |source| ServeError::Os { doing, source };
-    let (metadata, entries, metadata_writer) = Metadata::open(&options.state_dir, |error| {
-        // Whoever was promised durability must not go on without it.
-        tracing::error!("{error}");
-        std::process::abort();
-    })?;
+    let (metadata, entries, metadata_writer) = Metadata::open(&options.state_dir)?;
     let private_key = identity::of_directory(&options.state_dir)?;
     tracing::info!("this system's public key is {}", identity::public_key(&private_key));
     let timekeeper = timekeeper::Timekeeper::start(&options.processors, &entries, metadata.clone());

@@ -7,6 +7,8 @@
 use crate::metadata::{Entries, Metadata};
 use crate::reactor::ReactorHandle;
 use longrun_hal::clock::{Timeline, TimelineConfig, measure_skew_ns};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The durable mark: 8 bytes, little-endian, nanoseconds.
@@ -47,8 +49,10 @@ impl Timekeeper {
     /// Steers and leases for as long as the process runs.
     pub async fn keep(self, reactors: Vec<ReactorHandle>) {
         let mut warned = false;
-        // Greatest mark that was asked for; the store keeps the order of the calls.
+        // Greatest mark that was asked for; the store keeps the order of the calls. One is asked for at a time: a disk that
+        // takes none for hours must not have a queue of them.
         let mut asked_ns = 0;
+        let is_asking = Arc::new(AtomicBool::new(false));
         loop {
             tokio::time::sleep(STEP).await;
             let found = self.timeline.discipline();
@@ -63,11 +67,14 @@ impl Timekeeper {
                 seen_ns = seen_ns.max(seen.0);
             }
             let due = found.lease_ns < found.now_ns + RENEW_NS || seen_ns > asked_ns;
-            if due {
+            if due && !is_asking.swap(true, Ordering::AcqRel) {
                 let mark_ns = (found.now_ns + LEASE_NS).max(seen_ns);
                 asked_ns = mark_ns;
-                let timeline = self.timeline.clone();
-                self.metadata.put(KEY, &mark_ns.to_le_bytes(), move || timeline.extend_lease(mark_ns));
+                let (timeline, is_asking) = (self.timeline.clone(), Arc::clone(&is_asking));
+                self.metadata.put(KEY, &mark_ns.to_le_bytes(), move || {
+                    timeline.extend_lease(mark_ns);
+                    is_asking.store(false, Ordering::Release);
+                });
             }
         }
     }
