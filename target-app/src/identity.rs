@@ -39,6 +39,19 @@ pub enum IdentityError {
         /// Its permission bits.
         mode: u32,
     },
+    /// The directory has another identity.
+    #[error(
+        "key file {path} {what}: other systems know this one as {known}; put back the key file that belongs to \
+         this state directory, or begin with an empty state directory as a new system"
+    )]
+    Changed {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// The public key that the directory was used with.
+        known: PublicKey,
+    },
     /// Not a key.
     #[error(
         "key file {path} holds no key; expected one line of 44 characters of base64, as `longrun keygen --out` writes it"
@@ -107,13 +120,25 @@ pub fn read_private_key(path: &Path) -> Result<[u8; 32], IdentityError> {
     Ok(*key.as_bytes())
 }
 
-/// The private key in a state directory; made at the first start.
-pub fn of_directory(directory: &Path) -> Result<[u8; 32], IdentityError> {
+/// The private key in a state directory; made at the first start. `known` is the public half of the key that the directory
+/// was used with, if it was: a new key in its place, or one with a flipped bit, would be another system, which has none of
+/// this one's pairs.
+pub fn of_directory(directory: &Path, known: Option<PublicKey>) -> Result<[u8; 32], IdentityError> {
     let path = directory.join(KEY_FILE);
-    if !path.exists() {
-        generate(&path)?;
+    match (path.try_exists(), known) {
+        (Ok(false), None) => drop(generate(&path)?),
+        (Ok(false), Some(known)) => return Err(IdentityError::Changed { path, what: "is gone".to_owned(), known }),
+        // A file that cannot even be looked up says why when it is read.
+        _ => {}
     }
-    read_private_key(&path)
+    let private_key = read_private_key(&path)?;
+    let found = public_key(&private_key);
+    match known.filter(|known| *known != found) {
+        Some(known) => {
+            Err(IdentityError::Changed { path, what: format!("holds the key of another system, {found}"), known })
+        }
+        None => Ok(private_key),
+    }
 }
 
 /// The public half of a private key.
@@ -149,9 +174,41 @@ mod tests {
     #[test]
     fn a_directory_keeps_its_key_and_another_gets_another() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let key = of_directory(a.path()).unwrap();
-        assert_eq!(of_directory(a.path()).unwrap(), key);
-        assert_ne!(of_directory(b.path()).unwrap(), key);
+        let key = of_directory(a.path(), None).unwrap();
+        assert_eq!(of_directory(a.path(), None).unwrap(), key);
+        assert_eq!(of_directory(a.path(), Some(public_key(&key))).unwrap(), key);
+        assert_ne!(of_directory(b.path(), None).unwrap(), key);
+    }
+
+    #[test]
+    fn a_key_file_that_is_gone_from_a_directory_in_use_is_not_replaced_by_a_new_identity() {
+        let directory = tempfile::tempdir().unwrap();
+        let known = public_key(&of_directory(directory.path(), None).unwrap());
+        std::fs::remove_file(directory.path().join(KEY_FILE)).unwrap();
+        let error = of_directory(directory.path(), Some(known)).unwrap_err().to_string();
+        assert!(error.contains("is gone") && error.contains("put back the key file"), "{error}");
+        assert!(!directory.path().join(KEY_FILE).exists());
+    }
+
+    #[test]
+    fn a_key_file_with_any_flipped_bit_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(KEY_FILE);
+        let known = public_key(&of_directory(directory.path(), None).unwrap());
+        let whole = std::fs::read(&path).unwrap();
+        let mut others = 0;
+        for bit in 0..44 * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bytes).unwrap();
+            match of_directory(directory.path(), Some(known)) {
+                Err(IdentityError::Changed { .. }) => others += 1,
+                Err(_) => {}
+                // X25519 ignores some bits of a private key: it is the same key still.
+                Ok(key) => assert_eq!(public_key(&key), known),
+            }
+        }
+        assert!(others > 100, "only {others} were keys of another system");
     }
 
     #[test]

@@ -36,6 +36,7 @@
 //! | [`serve`] | bringing a system up and taking it down; the timeline's keeper |
 //! | [`metadata`] | what must outlive the process beside journals and volumes |
 //! | [`identity`] | this system's key |
+//! | [`saved`] | the configuration in the state directory |
 //! | [`cli`] | the command line |
 //! | [`demo`] | two systems, a bad network, a kill, a takeover, a verdict |
 
@@ -45,4 +46,5 @@ pub mod demo;
 pub mod identity;
 pub mod metadata;
 pub mod reactor;
+pub mod saved;
 pub mod serve;

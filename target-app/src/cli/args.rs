@@ -80,18 +80,19 @@ pub enum Idle {
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Examples:
-  longrun serve
+  longrun serve                                  serves what it served before
   longrun serve --config /etc/longrun.json --state-dir /var/lib/longrun
   longrun serve --cores 2,3 --idle busy --memory-mib 4096
   longrun save-config /etc/longrun.json          writes what --config reads")]
 pub struct ServeArgs {
-    /// Configuration to set up at the start (JSON, from `longrun save-config`); without it: nothing
+    /// Configuration to set up at the start (JSON, from `longrun save-config`); without it: what was there when the last
+    /// process on this state directory ended, however it did
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Unix socket on which RPC is served, for this user only
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub rpc_socket: PathBuf,
-    /// Directory of what must outlast the process: identity, generations, checkpoints
+    /// Directory of what must outlast the process: identity, configuration, generations, checkpoints
     #[arg(long, value_name = "DIR", default_value = "/var/lib/longrun")]
     pub state_dir: PathBuf,
     /// Cores to run reactors on, one each (`0,1` or `2-5`)

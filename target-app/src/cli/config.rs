@@ -1,7 +1,6 @@
 //! `longrun save-config` and `longrun load-config`: the running configuration as a file, and back.
 
-use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::io::Read as _;
 
 use longrun_rpc::config::{Config, ConfigSubsystem};
 use longrun_rpc::methods::framework::{FrameworkGetConfig, FrameworkGetSubsystems};
@@ -24,29 +23,14 @@ pub(super) fn save(client: &mut Client, args: &SaveConfigArgs) -> Result<String,
     match &args.file {
         None => Ok(text),
         Some(path) => {
-            replace(path, &text).map_err(|source| CliError::File { path: path.clone(), doing: "write", source })?;
+            crate::saved::replace(path, &text).map_err(|source| CliError::File {
+                path: path.clone(),
+                doing: "write",
+                source,
+            })?;
             Ok(String::new())
         }
     }
-}
-
-/// Replaces a file as a whole, durably: a crash leaves the old one or the new one.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut name = path.file_name().ok_or(std::io::ErrorKind::InvalidInput)?.to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let fresh = directory.join(name);
-    let written = std::fs::File::create_new(&fresh)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&fresh, path))
-        .and_then(|()| std::fs::File::open(directory)?.sync_all());
-    if written.is_err() {
-        let _ = std::fs::remove_file(&fresh);
-    }
-    written
 }
 
 /// Makes the calls of a configuration, one after the other, and stops at the first that fails.

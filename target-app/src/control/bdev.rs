@@ -1,14 +1,16 @@
 //! Block devices.
 
-use super::{Control, State, catalog_error};
+use super::framework::config_call;
+use super::{Caller, Control, State, catalog_error};
 use longrun_bdev::IoType;
-use longrun_bdev::catalog::{Entry, Holder, Kind, Spec};
+use longrun_bdev::catalog::{CatalogError, Created, Entry, Holder, Kind, Spec};
 use longrun_bdev::delay::Latencies;
 use longrun_bdev::device::{Control as DeviceControl, Device};
 use longrun_bdev::error::{Fault, Injection};
 use longrun_bdev::layer::TakeError;
 use longrun_bdev::stats::{BdevStats, KindStats};
 use longrun_rpc::RpcError;
+use longrun_rpc::config::ConfigCall;
 use longrun_rpc::methods::bdev::{
     BdevDelayCreate, BdevDelayDelete, BdevErrorCreate, BdevErrorDelete, BdevErrorInjectError, BdevGetBdevs,
     BdevGetIostat, BdevInfo, BdevIostat, BdevMallocCreate, BdevMallocDelete, BdevNullCreate, BdevNullDelete,
@@ -17,6 +19,23 @@ use longrun_rpc::methods::bdev::{
 };
 use std::time::Duration;
 use tokio::sync::MutexGuard;
+
+/// A bdev of the configuration whose medium could not be had.
+pub struct Absent {
+    /// Its name.
+    pub name: String,
+    /// What makes it.
+    pub call: ConfigCall,
+    /// Why it is missing.
+    pub reason: String,
+}
+
+impl State {
+    /// Why a configured bdev is missing, if it is.
+    pub(super) fn absent_reason(&self, bdev: &str) -> Option<String> {
+        self.absent.iter().find(|absent| absent.name == bdev).map(|absent| absent.reason.clone())
+    }
+}
 
 /// How long a deletion waits for requests in flight.
 const DRAIN_TRIES: u32 = 100;
@@ -45,22 +64,24 @@ impl Control {
         .await
     }
 
-    pub(super) async fn bdev_uring_create(&self, call: &BdevUringCreate) -> Result<String, RpcError> {
-        self.create_bdev(Spec::Uring {
+    pub(super) async fn bdev_uring_create(&self, call: &BdevUringCreate, caller: Caller) -> Result<String, RpcError> {
+        let spec = Spec::Uring {
             name: call.name.as_str().to_owned(),
             filename: call.filename.clone(),
             block_size: call.block_size.map(|size| size.bytes()),
             uuid: call.uuid,
-        })
-        .await
+        };
+        self.create_or_miss(spec, config_call(call), call.name.as_str(), None, caller).await
     }
 
-    pub(super) async fn bdev_error_create(&self, call: &BdevErrorCreate) -> Result<String, RpcError> {
-        self.create_bdev(Spec::Error { base_name: call.base_name.clone(), uuid: call.uuid }).await
+    pub(super) async fn bdev_error_create(&self, call: &BdevErrorCreate, caller: Caller) -> Result<String, RpcError> {
+        let spec = Spec::Error { base_name: call.base_name.clone(), uuid: call.uuid };
+        let name = format!("EE_{}", call.base_name);
+        self.create_or_miss(spec, config_call(call), &name, Some(&call.base_name), caller).await
     }
 
-    pub(super) async fn bdev_delay_create(&self, call: &BdevDelayCreate) -> Result<String, RpcError> {
-        self.create_bdev(Spec::Delay {
+    pub(super) async fn bdev_delay_create(&self, call: &BdevDelayCreate, caller: Caller) -> Result<String, RpcError> {
+        let spec = Spec::Delay {
             name: call.name.as_str().to_owned(),
             base_bdev_name: call.base_bdev_name.clone(),
             latencies: Latencies {
@@ -70,21 +91,62 @@ impl Control {
                 p99_write_us: call.p99_write_latency,
             },
             uuid: call.uuid,
-        })
-        .await
+        };
+        self.create_or_miss(spec, config_call(call), call.name.as_str(), Some(&call.base_bdev_name), caller).await
     }
 
     async fn create_bdev(&self, spec: Spec) -> Result<String, RpcError> {
         let mut state = self.state().await;
-        let home = state.next_home % self.cores.len();
-        let created = state.catalog.create(spec, home as u32).map_err(catalog_error)?;
+        let home = self.next_home(&mut state);
+        let created = state.catalog.create(spec, home).map_err(catalog_error)?;
+        Ok(self.install(created).await)
+    }
+
+    /// As [`Control::create_bdev`]. At a start a device whose medium cannot be had does not keep all others from their
+    /// hosts: it stays configured and missing, with its reason in the log, until it is created or deleted.
+    async fn create_or_miss(
+        &self,
+        spec: Spec,
+        call: ConfigCall,
+        name: &str,
+        base: Option<&str>,
+        caller: Caller,
+    ) -> Result<String, RpcError> {
+        let mut state = self.state().await;
+        let home = self.next_home(&mut state);
+        match state.catalog.create(spec, home) {
+            Ok(created) => {
+                state.absent.retain(|absent| absent.name != name);
+                Ok(self.install(created).await)
+            }
+            Err(error) => {
+                let is_missing = match &error {
+                    CatalogError::Open { .. } => true,
+                    _ => base.is_some_and(|base| state.absent_reason(base).is_some()),
+                };
+                if caller == Caller::Operator || !is_missing {
+                    return Err(catalog_error(error));
+                }
+                let reason = base.and_then(|base| state.absent_reason(base)).unwrap_or_else(|| error.to_string());
+                tracing::warn!("bdev {name} is missing: {reason}; bring its medium back and start again, or delete it");
+                state.absent.push(Absent { name: name.to_owned(), call, reason });
+                Ok(name.to_owned())
+            }
+        }
+    }
+
+    fn next_home(&self, state: &mut State) -> u32 {
         state.next_home += 1;
+        ((state.next_home - 1) % self.cores.len()) as u32
+    }
+
+    async fn install(&self, created: Created) -> String {
         if let Some(notice) = &created.notice {
             tracing::warn!(bdev = created.name, "{notice}");
         }
         let device = created.device;
         self.reactor(created.home as usize).call(move |reactor| reactor.core().0.install(device)).await;
-        Ok(created.name)
+        created.name
     }
 
     pub(super) async fn bdev_malloc_delete(&self, call: &BdevMallocDelete) -> Result<bool, RpcError> {
@@ -108,6 +170,12 @@ impl Control {
     }
 
     async fn delete_bdev(&self, name: &str, kind: Kind) -> Result<bool, RpcError> {
+        let mut state = self.state().await;
+        if state.catalog.named(name).is_err() && state.absent_reason(name).is_some() {
+            state.absent.retain(|absent| absent.name != name);
+            return Ok(true);
+        }
+        drop(state);
         drop(self.take_and_remove(self.state().await, name, kind).await?);
         Ok(true)
     }

@@ -82,23 +82,30 @@ impl Control {
         &self,
         call: &FrameworkGetConfig,
     ) -> Result<Option<Vec<ConfigCall>>, RpcError> {
-        let state = self.state().await;
-        let calls = match call.name.as_str() {
+        match self.config_of(&*self.state().await, &call.name) {
+            Some(calls) => Ok(Some(calls)),
+            None => {
+                let known: Vec<&str> = SUBSYSTEMS.iter().map(|(name, _)| *name).collect();
+                Err(RpcError::invalid_params(format!(
+                    "there is no subsystem {:?}; expected one of {}",
+                    call.name,
+                    known.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// The calls that make a part of the configuration again; `None` if there is no such part.
+    pub(super) fn config_of(&self, state: &State, subsystem: &str) -> Option<Vec<ConfigCall>> {
+        Some(match subsystem {
             "log" => vec![config_call(&LogSetLevel { level: self.log.level() })],
-            "bdev" => devices_config(&state).0,
+            "bdev" => devices_config(state).0,
             "link" => state.links.values().map(|link| config_call(&link.call)).collect(),
             "group" => state.groups.values().map(|group| config_call(&group.call)).collect(),
-            "pair" => devices_config(&state).1,
-            "nvmf" => nvmf_config(&state),
-            other => {
-                let known: Vec<&str> = SUBSYSTEMS.iter().map(|(name, _)| *name).collect();
-                return Err(RpcError::invalid_params(format!(
-                    "there is no subsystem {other:?}; expected one of {}",
-                    known.join(", ")
-                )));
-            }
-        };
-        Ok(Some(calls))
+            "pair" => devices_config(state).1,
+            "nvmf" => nvmf_config(state),
+            _ => return None,
+        })
     }
 
     pub(super) async fn framework_start_init(&self, _: &FrameworkStartInit) -> Result<bool, RpcError> {
@@ -155,7 +162,7 @@ impl Control {
     }
 }
 
-fn config_call<M: Method>(params: &M) -> ConfigCall {
+pub(super) fn config_call<M: Method>(params: &M) -> ConfigCall {
     ConfigCall { method: M::NAME.to_owned(), params: to_params(params) }
 }
 
@@ -182,6 +189,7 @@ fn devices_config(state: &State) -> (Vec<ConfigCall>, Vec<ConfigCall>) {
             first.push(call);
         }
     }
+    first.extend(state.absent.iter().map(|absent| absent.call.clone()));
     second.extend(state.pairs.values().filter(|pair| pair.replica.is_none()).map(|pair| config_call(&pair.call)));
     (first, second)
 }

@@ -2,7 +2,7 @@
 
 use super::link::link_of;
 use super::shown::{certificate_info, primary_group, secondary_group};
-use super::{Control, State, catalog_error, operator_error};
+use super::{Control, State, catalog_error, operator_error, with_trouble};
 use longrun_bdev::BdevId;
 use longrun_bdev::catalog::{Entry, Holder};
 use longrun_copy::ports::OperatorAnswer;
@@ -222,6 +222,11 @@ impl Control {
                 Status::Primary(status) => primary_group(&state, group, now, &status),
                 Status::Secondary(status, pairs) => secondary_group(&state, group, now, &status, &pairs),
             });
+        }
+        if let Some(trouble) = self.health.reason() {
+            for info in &mut infos {
+                info.reason = Some(with_trouble(&trouble, info.reason.take()));
+            }
         }
         Ok(infos)
     }

@@ -13,6 +13,7 @@
 //! | [`copying`] | suspend, resync, bookmark and verify of a group |
 //! | [`pair`] | pairs and their replica devices |
 //! | [`nvmf`] | subsystems, namespaces, listeners, hosts |
+//! | [`saving`] | the configuration in the state directory |
 //! | [`framework`] | reactors, configuration, log, the process itself |
 
 mod ana;
@@ -23,11 +24,14 @@ mod group;
 mod link;
 mod nvmf;
 mod pair;
+mod saving;
 mod shown;
 
 pub use framework::LogLevelSwitch;
 
+use crate::metadata::Health;
 use crate::reactor::{ReactorHandle, handle_of};
+use crate::saved::Saved;
 use longrun_bdev::Catalog;
 use longrun_bdev::catalog::CatalogError;
 use longrun_copy::engine::OperatorError;
@@ -40,6 +44,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 /// All that operators have made. Objects are kept with the call that made them, which is what `save_config` writes.
@@ -60,6 +65,8 @@ pub struct State {
     held: Vec<(Fd, SocketAddr)>,
     /// Namespaces of the configuration that have no device, because their pair could not be taken up.
     withheld: Vec<NvmfSubsystemAddNs>,
+    /// Bdevs of the configuration whose medium could not be had at the start, in its order.
+    absent: Vec<bdev::Absent>,
 }
 
 /// What the program gives the control plane to work with.
@@ -69,6 +76,11 @@ pub struct Control {
     /// This system's private key, for links without a key file of their own.
     private_key: [u8; 32],
     log: LogLevelSwitch,
+    saved: Mutex<Saved>,
+    /// What was to be saved could not be written.
+    save_is_due: AtomicBool,
+    /// Whether metadata can be written.
+    health: Health,
     /// Told when an operator ends the process.
     pub stop: Notify,
 }
@@ -98,7 +110,14 @@ pub struct Operators(pub Arc<Control>);
 impl Handler for Operators {
     async fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
         let call = Call::parse(method, params)?;
-        self.0.carry_out(call, Caller::Operator).await
+        let may_change = saving::may_change(call.method());
+        let answer = self.0.carry_out(call, Caller::Operator).await;
+        if may_change {
+            // A call that failed may have changed something too: a pair whose peer did not answer in time stays.
+            let saved = self.0.save().await;
+            return answer.and_then(|answer| saved.map(|()| answer));
+        }
+        answer
     }
 }
 
@@ -120,9 +139,24 @@ macro_rules! dispatch {
 
 impl Control {
     /// A control plane for these reactors.
-    pub fn new(cores: Vec<Core>, private_key: [u8; 32], log: LogLevelSwitch) -> Arc<Control> {
+    pub fn new(
+        cores: Vec<Core>,
+        private_key: [u8; 32],
+        log: LogLevelSwitch,
+        saved: Saved,
+        health: Health,
+    ) -> Arc<Control> {
         assert!(!cores.is_empty(), "a system has at least one core");
-        Arc::new(Control { state: Mutex::default(), cores, private_key, log, stop: Notify::new() })
+        Arc::new(Control {
+            state: Mutex::default(),
+            cores,
+            private_key,
+            log,
+            saved: Mutex::new(saved),
+            save_is_due: AtomicBool::new(false),
+            health,
+            stop: Notify::new(),
+        })
     }
 
     /// Carries out one call.
@@ -132,12 +166,12 @@ impl Control {
             BdevMallocDelete => bdev_malloc_delete,
             BdevNullCreate => bdev_null_create,
             BdevNullDelete => bdev_null_delete,
-            BdevUringCreate => bdev_uring_create,
+            BdevUringCreate => bdev_uring_create(caller),
             BdevUringDelete => bdev_uring_delete,
-            BdevErrorCreate => bdev_error_create,
+            BdevErrorCreate => bdev_error_create(caller),
             BdevErrorDelete => bdev_error_delete,
             BdevErrorInjectError => bdev_error_inject_error,
-            BdevDelayCreate => bdev_delay_create,
+            BdevDelayCreate => bdev_delay_create(caller),
             BdevDelayDelete => bdev_delay_delete,
             BdevGetBdevs => bdev_get_bdevs,
             BdevGetIostat => bdev_get_iostat,
@@ -204,6 +238,11 @@ impl State {
     fn handle(entry: &longrun_bdev::catalog::Entry) -> BdevHandle {
         handle_of(entry.home as usize, entry.id)
     }
+}
+
+/// What keeps everything here from going on comes before what a single object waits for.
+fn with_trouble(trouble: &str, reason: Option<String>) -> String {
+    reason.map_or_else(|| trouble.to_owned(), |reason| format!("{trouble}; {reason}"))
 }
 
 fn catalog_error(error: CatalogError) -> RpcError {

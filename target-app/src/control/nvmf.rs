@@ -147,7 +147,7 @@ impl Control {
         let given = &call.namespace;
         if caller == Caller::Configuration && state.lacks_device(&given.bdev_name) {
             tracing::warn!(
-                "namespace of {} without a device: the pair that makes {} was not taken up; pair_get says why",
+                "namespace of {} without a device: {} is missing; this log or pair_get says why",
                 call.nqn,
                 given.bdev_name
             );
@@ -478,9 +478,11 @@ impl Control {
 }
 
 impl State {
-    /// Whether this is the name of a replica device that is not there, because its pair could not be taken up.
+    /// Whether this is the name of a device that is not there, because its medium could not be had or its pair could not
+    /// be taken up.
     fn lacks_device(&self, bdev: &str) -> bool {
-        self.pairs.values().any(|pair| pair.replica.is_none() && pair.call.replica().as_str() == bdev)
+        self.absent_reason(bdev).is_some()
+            || self.pairs.values().any(|pair| pair.replica.is_none() && pair.call.replica().as_str() == bdev)
     }
 
     /// Whether hosts may use a bdev now: the volumes of a secondary wait for takeover.

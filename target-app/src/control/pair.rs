@@ -2,7 +2,7 @@
 
 use super::group::{group_of, present_group};
 use super::shown::{primary_pair, secondary_pair};
-use super::{Caller, Control, State, catalog_error, operator_error};
+use super::{Caller, Control, State, catalog_error, operator_error, with_trouble};
 use crate::reactor::Ended;
 use longrun_bdev::BdevId;
 use longrun_bdev::catalog::{Created, Entry, Kind, Spec};
@@ -148,7 +148,15 @@ impl Control {
         core: usize,
         role: Role,
     ) -> Result<(Entry, Created), RpcError> {
-        let base = state.catalog.free(&call.volume).map_err(catalog_error)?.clone();
+        let missing = state.absent_reason(&call.volume);
+        let base = match state.catalog.free(&call.volume) {
+            Ok(base) => base.clone(),
+            Err(error) => {
+                let mut error = catalog_error(error);
+                error.message = missing.map_or(error.message, |reason| format!("its volume is missing: {reason}"));
+                return Err(error);
+            }
+        };
         self.move_home(state, &base, core).await?;
         let uuid_name = format!("{}/{}/{}", role_name(role), call.group, call.name.as_str());
         let spec = Spec::Replica {
@@ -348,6 +356,11 @@ impl Control {
                 })
                 .await;
             infos.push(info.unwrap_or(forgotten));
+        }
+        if let Some(trouble) = self.health.reason() {
+            for info in &mut infos {
+                info.reason = Some(with_trouble(&trouble, info.reason.take()));
+            }
         }
         Ok(infos)
     }

@@ -392,7 +392,7 @@ impl Reactor {
                 self.parts.mesh.send(core, CoreMessage::IoDone { token, result, buf: done.buf });
             }
             Asker::Connection { id, tag } => {
-                let event = Event::BlockDone { tag, status: status_of(result), buf: done.buf };
+                let event = Event::BlockDone { tag, status: status_of(result, done.buf.is_some()), buf: done.buf };
                 self.with_connection(now, id, |session, turn| session.handle(turn, event));
             }
         }
@@ -728,12 +728,14 @@ impl Served {
     }
 }
 
-/// The NVMe-oF machine's word for how a block request ended.
-fn status_of(result: Result<(), IoError>) -> BlockStatus {
+/// The NVMe-oF machine's word for how a block request ended. Only a read has a buffer to give back.
+fn status_of(result: Result<(), IoError>, is_read: bool) -> BlockStatus {
     match result {
         Ok(()) => BlockStatus::Ok,
         Err(IoError::OutOfRange { .. }) => BlockStatus::OutOfRange,
-        Err(IoError::Device { errno: libc::ENOSPC }) => BlockStatus::NoSpace,
+        Err(IoError::Device { errno: libc::ENOSPC | libc::EDQUOT }) => BlockStatus::NoSpace,
+        Err(IoError::Device { .. }) if is_read => BlockStatus::ReadError,
+        Err(IoError::Device { .. }) => BlockStatus::WriteError,
         Err(IoError::Secondary) => BlockStatus::NotReady,
         Err(IoError::Fenced) => BlockStatus::WriteProtected,
         Err(IoError::Aborted | IoError::NoMemory) => BlockStatus::Aborted,

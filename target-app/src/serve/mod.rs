@@ -5,7 +5,7 @@
 //!   RPC, configuration, timeline  <─────> reactor ─────────────────────────>
 //! ```
 //!
-//! Order up: log, state directory, identity, metadata, timeline, reactors, configuration, RPC. Order down: RPC, hosts,
+//! Order up: log, state directory, metadata, identity, timeline, reactors, configuration, RPC. Order down: RPC, hosts,
 //! replication drained and marked so, reactors, metadata. A process that is killed instead skips all of that, which is
 //! what journals and marks are for.
 
@@ -16,10 +16,12 @@ use crate::control::{Control, LogLevelSwitch, Operators};
 use crate::identity::{self, IdentityError};
 use crate::metadata::{Metadata, MetadataError};
 use crate::reactor::Idle;
+use crate::saved::{Saved, SavedError};
 use longrun_copy::primary::Shutdown;
 use longrun_rpc::Server;
 use longrun_rpc::server::ServerError;
-use std::path::PathBuf;
+use longrun_rpc::types::PublicKey;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,6 +64,9 @@ pub enum ServeError {
     /// The metadata store.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    /// The configuration in the state directory.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
     /// The RPC socket.
     #[error(transparent)]
     Rpc(#[from] ServerError),
@@ -78,6 +83,11 @@ pub enum ServeError {
     },
 }
 
+/// Metadata: this system's public key, behind a byte of version.
+const IDENTITY: &str = "system/public_key";
+/// Metadata: the state directory has a configuration.
+const SAVED: &str = "system/configuration";
+
 /// How long hosts and streams get to finish at a shutdown.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(15);
 const SHUTDOWN_LOOK: Duration = Duration::from_millis(20);
@@ -88,7 +98,15 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
     raise_descriptor_limit();
     let os = |doing| move |source| ServeError::Os { doing, source };
     let (metadata, entries, metadata_writer) = Metadata::open(&options.state_dir)?;
-    let private_key = identity::of_directory(&options.state_dir)?;
+    let saved = Saved::of_directory(&options.state_dir);
+    if entries.is_empty() && saved.exists() {
+        return Err(SavedError::NoMetadata { directory: options.state_dir.clone() }.into());
+    }
+    let known =
+        entries.get(IDENTITY).and_then(|value| Some(PublicKey::from(*value.strip_prefix(&[1])?.first_chunk()?)));
+    let private_key = identity::of_directory(&options.state_dir, known)?;
+    metadata.put(IDENTITY, &[&[1], identity::public_key(&private_key).as_bytes().as_slice()].concat(), || {});
+    let was_saved = entries.contains_key(SAVED);
     tracing::info!("this system's public key is {}", identity::public_key(&private_key));
     let timekeeper = timekeeper::Timekeeper::start(&options.processors, &entries, metadata.clone());
     let (lines, line_writer) = log_lines().map_err(os("start the log's thread"))?;
@@ -97,8 +115,15 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(os("start the async runtime"))?;
-    let control = Control::new(cores.handles(), private_key, log);
-    let outcome = runtime.block_on(serve(options, &control, timekeeper));
+    let start = match &options.config {
+        Some(path) => Start::from_file(path),
+        None => Start::from_saved(&saved, was_saved),
+    };
+    let control = Control::new(cores.handles(), private_key, log, saved, metadata.health());
+    let outcome = match start {
+        Ok(start) => runtime.block_on(serve(options, start, &control, timekeeper, &metadata)),
+        Err(error) => Err(error),
+    };
     if outcome.is_ok() {
         runtime.block_on(shut_down(&control));
     }
@@ -112,20 +137,52 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
     outcome
 }
 
+/// The configuration to begin with.
+struct Start {
+    /// Where it is from.
+    path: PathBuf,
+    /// `None`: this is the first start.
+    text: Option<Vec<u8>>,
+    /// What to do if it cannot be carried out.
+    advice: &'static str,
+}
+
+impl Start {
+    fn from_file(path: &Path) -> Result<Start, ServeError> {
+        let failed =
+            |error| ServeError::Config { path: path.to_owned(), text: format!("{error}; give a file that exists") };
+        let text = std::fs::read(path).map_err(failed)?;
+        Ok(Start { path: path.to_owned(), text: Some(text), advice: "" })
+    }
+
+    fn from_saved(saved: &Saved, was_saved: bool) -> Result<Start, ServeError> {
+        let advice = "; bring back what it needs, or start with --config FILE, which replaces it";
+        Ok(Start { path: saved.path().to_owned(), text: saved.read(was_saved)?, advice })
+    }
+}
+
 async fn serve(
     options: &Options,
+    start: Start,
     control: &Arc<Control>,
     timekeeper: timekeeper::Timekeeper,
+    metadata: &Metadata,
 ) -> Result<(), ServeError> {
     let os = |source| ServeError::Os { doing: "listen for signals", source };
     let mut terminate = signal(SignalKind::terminate()).map_err(os)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(os)?;
     tokio::spawn(timekeeper.keep(control.handles()));
-    if let Some(path) = &options.config {
-        let failed = |text| ServeError::Config { path: path.clone(), text };
-        let text = std::fs::read(path).map_err(|error| failed(format!("{error}; give a file that exists")))?;
-        control.configure(&text).await.map_err(failed)?;
+    let Start { path, text, advice } = start;
+    if let Some(text) = text {
+        let carried_out = control.configure(&text).await;
+        carried_out.map_err(|text| ServeError::Config { path, text: format!("{text}{advice}") })?;
     }
+    match control.save().await {
+        // From here on a start that finds none knows that there was one.
+        Ok(()) => metadata.put(SAVED, &[1], || {}),
+        Err(error) => tracing::warn!("{error}"),
+    }
+    tokio::spawn(Arc::clone(control).keep_saved());
     tokio::spawn(admit_hosts(Arc::clone(control)));
     tokio::spawn(watch_takeovers(Arc::clone(control)));
     let server = Server::bind(&options.rpc_socket, Arc::new(Operators(Arc::clone(control))))?;
