@@ -1,7 +1,8 @@
 //! One file on one block device: a header block with the file's length, and the file's bytes behind it.
 //!
-//! Nothing is cached but the length, and each operation is finished on the device when it returns, so the device's writes
-//! are in the order of the file's operations. A write that makes the file longer writes the bytes first and the length
+//! Nothing is kept back: the length and the block written last are remembered, because the next write is mostly beside it,
+//! but each operation is finished on the device when it returns, so the device's writes are in the order of the file's
+//! operations. A write that makes the file longer writes the bytes first and the length
 //! then: cut between the two, the file is as before. Nothing more is promised about a cut in the middle of an operation,
 //! as with any file system; that is what databases keep a log for.
 
@@ -94,6 +95,8 @@ impl Header {
 pub struct DeviceFile<D> {
     device: D,
     length: Option<u64>,
+    /// The last block of the last write, and what it holds.
+    edge: Option<(u64, Vec<u8>)>,
 }
 
 impl<D: BlockDevice> DeviceFile<D> {
@@ -102,7 +105,7 @@ impl<D: BlockDevice> DeviceFile<D> {
         let mut block = vec![0; device.block_bytes()];
         device.read(0, &mut block)?;
         if block.iter().all(|byte| *byte == 0) {
-            return Ok(DeviceFile { device, length: None });
+            return Ok(DeviceFile { device, length: None, edge: None });
         }
         let (header, _) = Header::read_from_prefix(&block).map_err(|_| FileError::Header("too short"))?;
         if header.magic != MAGIC {
@@ -112,7 +115,7 @@ impl<D: BlockDevice> DeviceFile<D> {
             return Err(FileError::Header("a wrong checksum"));
         }
         let length = (header.exists.get() != 0).then(|| header.length.get());
-        let file = DeviceFile { device, length };
+        let file = DeviceFile { device, length, edge: None };
         if file.length.unwrap_or(0) > file.most() {
             return Err(FileError::Header("a length beyond the device"));
         }
@@ -209,14 +212,28 @@ impl<D: BlockDevice> DeviceFile<D> {
         let (lba, before, bytes) = self.window(at, data.len());
         let mut window = vec![0; bytes];
         let last = bytes - block_bytes;
+        let last_lba = lba + (last / block_bytes) as u64;
         if before != 0 {
-            self.device.read(lba, &mut window[..block_bytes])?;
+            self.block(lba, &mut window[..block_bytes])?;
         }
         if before + data.len() != bytes && (last > 0 || before == 0) {
-            self.device.read(lba + (last / block_bytes) as u64, &mut window[last..])?;
+            self.block(last_lba, &mut window[last..])?;
         }
         window[before..before + data.len()].copy_from_slice(data);
-        Ok(self.device.write(lba, &window)?)
+        // Of a write that fails nobody knows what the device has.
+        self.edge = None;
+        self.device.write(lba, &window)?;
+        self.edge = Some((last_lba, window.split_off(last)));
+        Ok(())
+    }
+
+    /// What a block holds.
+    fn block(&mut self, lba: u64, data: &mut [u8]) -> Result<(), DeviceError> {
+        match &self.edge {
+            Some((edge, block)) if *edge == lba => data.copy_from_slice(block),
+            _ => self.device.read(lba, data)?,
+        }
+        Ok(())
     }
 
     fn note_length(&mut self, length: Option<u64>) -> Result<(), FileError> {

@@ -52,12 +52,19 @@ impl Plan {
         };
         let works_for = Duration::from_micros(rng.random_range(300_000..2_500_000));
         let cut_early = Duration::from_micros(rng.random_range(20_000..250_000));
-        // With two groups nothing else would keep the two links from ending together now and then.
-        let cut_before = if two_groups { Some(cut_early) } else { rng.random_bool(0.25).then_some(cut_early) };
+        let is_cut = rng.random_bool(0.25);
+        // Without a common order the one volume is as much older than the other as makes a difference.
+        let (works_for, cut_before) = if two_groups {
+            (works_for + 4 * cut_early, Some(4 * cut_early))
+        } else {
+            (works_for, is_cut.then_some(cut_early))
+        };
+        // A stream of the scope `system` would be shared by the two groups, which have a link each.
+        let scope = if two_groups { SCOPES[0] } else { SCOPES[(number % 3) as usize] };
         Plan {
             seed: rng.random(),
             log: Log::ALL[(number % 4) as usize],
-            systems: Options { scope: SCOPES[(number % 3) as usize], impairment, two_groups },
+            systems: Options { scope, impairment, two_groups },
             works_for,
             cut_before: cut_before.filter(|before| *before < works_for),
             cut_link: if two_groups { rng.random_range(0..2) } else { 0 },

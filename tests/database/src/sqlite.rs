@@ -46,14 +46,28 @@ impl Log {
         }
     }
 
-    /// What every connection says first. With the exclusive lock WAL needs no memory shared by mmap. The small cache and the
-    /// early checkpoints keep both files busy.
-    fn begin(self) -> String {
+    /// What every connection says first. With the exclusive lock WAL needs no memory shared by mmap; elsewhere that lock
+    /// would keep the log from being cut off or removed.
+    fn begin(self) -> &'static str {
+        match self {
+            Log::Wal => ".bail on\n.mode list\nPRAGMA locking_mode=EXCLUSIVE;\n",
+            Log::Persist | Log::Truncate | Log::Delete => ".bail on\n.mode list\n",
+        }
+    }
+
+    /// What a connection that writes says then. The small cache and the early checkpoints keep both files busy.
+    fn begin_writing(self) -> String {
         format!(
-            ".bail on\n.mode list\nPRAGMA locking_mode=EXCLUSIVE;\nPRAGMA journal_mode={};\nPRAGMA synchronous=FULL;\n\
-             PRAGMA temp_store=MEMORY;\nPRAGMA cache_size=40;\nPRAGMA wal_autocheckpoint=60;\n",
+            "PRAGMA journal_mode={};\nPRAGMA synchronous=FULL;\nPRAGMA temp_store=MEMORY;\nPRAGMA cache_size=40;\n\
+             PRAGMA wal_autocheckpoint=60;\n",
             self.mode()
         )
+    }
+
+    /// What comes before that on a database that does not exist: the way into WAL would need a log of the other kind, beside
+    /// its own, for a transaction that writes one page.
+    fn begin_new(self) -> &'static str {
+        if self == Log::Wal { "PRAGMA journal_mode=OFF;\n" } else { "" }
     }
 }
 
@@ -105,7 +119,8 @@ impl Writer {
             let mut lines = BufReader::new(output).lines();
             let mut history = History::new(seed);
             let mut done = Vec::new();
-            if input.write_all(log.begin().as_bytes()).is_err() {
+            let begin = [log.begin(), log.begin_new(), &log.begin_writing()].concat();
+            if input.write_all(begin.as_bytes()).is_err() {
                 return done;
             }
             let mut line = History::tables();
@@ -208,7 +223,7 @@ pub fn read(database: &Path, log: Log) -> Result<Found, String> {
             None => integrity.push(line),
         }
     }
-    found.integrity = integrity.join("; ");
+    found.integrity = few(&integrity);
     if !found.has_tables {
         return Ok(found);
     }
@@ -240,10 +255,21 @@ pub fn go_on(database: &Path, log: Log, seed: u64, n: u64) -> Result<(), String>
     while history.done() < n {
         history.advance();
     }
-    let script = format!("{}{}\n.print look\nPRAGMA integrity_check;\n", log.begin(), history.next_line());
+    let (begin, begin_writing, next) = (log.begin(), log.begin_writing(), history.next_line());
+    let script = format!("{begin}{begin_writing}{next}\n.print look\nPRAGMA integrity_check;\n");
     let said = run(database, &script)?;
     let last = said.lines().skip_while(|line| *line != "look").nth(1).unwrap_or_default();
     if last == "ok" { Ok(()) } else { Err(format!("after one more transaction: {last}")) }
+}
+
+/// The first lines of what may be many.
+fn few(lines: &[&str]) -> String {
+    const SHOWN: usize = 3;
+    let shown = lines.iter().take(SHOWN).copied().collect::<Vec<_>>().join("; ");
+    match lines.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn run(database: &Path, script: &str) -> Result<String, String> {
