@@ -3,6 +3,7 @@
 use longrun_checker::Contents;
 use longrun_nvmf::DISCOVERY_NQN;
 use longrun_nvmf::host::{Command, ControllerEvent, NamespaceInfo};
+use longrun_nvmf::spec::{AnaState, Status};
 use longrun_tests::load::{HOST_NQN, Load, Target, Watcher, with_queue};
 use longrun_tests::process::{Longrun, eventually, free_tcp, free_udp, listen_address};
 use serde_json::{Value, json};
@@ -267,4 +268,72 @@ fn namespaces_come_and_go_under_a_connected_host_that_goes_on_working() {
     // A removed bdev is free again.
     system.call("bdev_malloc_delete", json!({"name": "m2"}));
     system.assert_running();
+}
+
+#[test]
+fn hosts_follow_the_access_states_of_their_listener_and_a_restart_keeps_them() {
+    const NQN: &str = "nqn.2026-11.io.longrun:two-paths";
+    let directory = tempfile::tempdir().unwrap();
+    let (mut system, plain) = target(directory.path());
+    system.call("bdev_malloc_create", json!({"name": "m2", "num_blocks": 64, "block_size": 4096}));
+    let subsystem =
+        json!({"nqn": NQN, "allow_any_host": true, "ana_reporting": true, "min_cntlid": 7, "max_cntlid": 90});
+    system.call("nvmf_create_subsystem", subsystem);
+    let namespace = json!({"bdev_name": "m2", "nsid": 1, "anagrpid": 3});
+    system.call("nvmf_subsystem_add_ns", json!({"nqn": NQN, "namespace": namespace}));
+    let (good, bad) = (free_tcp(), free_tcp());
+    let listener = |to, state: &str| json!({"nqn": NQN, "listen_address": listen_address(to), "ana_state": state});
+    system.call("nvmf_subsystem_add_listener", listener(good, "optimized"));
+    system.call("nvmf_subsystem_add_listener", listener(bad, "inaccessible"));
+
+    let states = |watcher: &mut Watcher| match watcher.next_event() {
+        ControllerEvent::Ready(description) => {
+            assert!((7..=90).contains(&description.cntlid), "{}", description.cntlid);
+            description.namespaces[0].access
+        }
+        ControllerEvent::Namespaces(now) => now[0].access,
+        other => panic!("{other:?}"),
+    };
+    let mut watchers = [good, bad].map(|to| Watcher::connect(to, HOST_NQN, NQN));
+    let [through_good, through_bad] = &mut watchers;
+    assert_eq!(states(through_good), AnaState::Optimized);
+    assert_eq!(states(through_bad), AnaState::Inaccessible);
+    let write = |to| {
+        with_queue(Target { to, subsystem: NQN, namespaces: 1 }, async |queue, _| {
+            let write = Command::write(1, 0, 1, vec![1; 4096], false);
+            queue.execute(write).await.unwrap().completion.status
+        })
+    };
+    assert_eq!((write(good), write(bad)), (Status::SUCCESS, Status::ANA_INACCESSIBLE));
+
+    let set = |to, state: &str, group: Option<u32>| json!({"nqn": NQN, "listen_address": listen_address(to), "ana_state": state, "anagrpid": group});
+    system.call("nvmf_subsystem_listener_set_ana_state", set(good, "inaccessible", None));
+    assert_eq!(states(through_good), AnaState::Inaccessible);
+    system.call("nvmf_subsystem_listener_set_ana_state", set(bad, "non_optimized", Some(3)));
+    assert_eq!(states(through_bad), AnaState::NonOptimized);
+    assert_eq!((write(good), write(bad)), (Status::ANA_INACCESSIBLE, Status::SUCCESS));
+
+    // Refused, with what to do, and nothing changed.
+    for (params, part) in [
+        (set(good, "optimized", Some(33)), "expected 1 to 32"),
+        (set(free_tcp(), "optimized", None), "does not listen on"),
+        (set(good, "change", None), "only shown"),
+    ] {
+        let error = system.refused("nvmf_subsystem_listener_set_ana_state", params);
+        assert!(error.message.contains(part), "{error}");
+    }
+    let params = json!({"nqn": self::NQN, "listen_address": listen_address(plain), "ana_state": "inaccessible"});
+    let error = system.refused("nvmf_subsystem_listener_set_ana_state", params);
+    assert!(error.message.contains("ana_reporting"), "{error}");
+
+    let shown = |system: &Longrun| system.call("nvmf_subsystem_get_listeners", json!({"nqn": NQN}));
+    let before = shown(&system);
+    let of = |state: &str| json!([{"ana_group": 3, "ana_state": state}]);
+    assert_eq!(before[0]["ana_states"], of("inaccessible"), "{before}");
+    assert_eq!(before[1]["ana_states"], of("non_optimized"), "{before}");
+    system.save_config();
+    system.kill();
+    system.start_again();
+    assert_eq!(shown(&system), before);
+    assert_eq!((write(good), write(bad)), (Status::ANA_INACCESSIBLE, Status::SUCCESS));
 }
