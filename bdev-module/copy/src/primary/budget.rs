@@ -18,7 +18,18 @@ pub(super) struct Budget {
     pub limit_bytes: u64,
     used_bytes: u64,
     nearly_full: bool,
+    /// A part of it is kept for copies.
+    pub is_copying: bool,
+    /// Of what is used, what copies use.
+    copies_bytes: u64,
+    /// Room for copies that are being read.
+    reserved_bytes: u64,
 }
+
+/// The share that host writes do not take while there is something to copy: else a busy host would starve a resync.
+const COPIES_PART: u64 = 4;
+/// A copy's bytes at most.
+const PIECE_BYTES_MAX: u64 = 256 << 10;
 
 /// Above this share hosts' answers are held back.
 const RAMP_FROM_PERCENT: u64 = 50;
@@ -40,9 +51,44 @@ impl Budget {
         self.set_used(self.used_bytes.saturating_add(bytes));
     }
 
-    /// Whether a record of this charge still goes in.
+    /// Whether a host's record of this charge still goes in.
     pub fn holds(&self, bytes: u64) -> bool {
-        self.used_bytes.saturating_add(bytes) <= self.limit_bytes
+        let all = self.used_bytes.saturating_add(self.reserved_bytes).saturating_add(bytes);
+        let hosts = self.used_bytes.saturating_sub(self.copies_bytes).saturating_add(bytes);
+        let kept = if self.is_copying { self.limit_bytes / COPIES_PART } else { 0 };
+        all <= self.limit_bytes && hosts <= self.limit_bytes - kept
+    }
+
+    /// Takes room for a copy of this charge, if there is: in the copies' share, or for a single one anywhere.
+    #[must_use]
+    pub fn reserve(&mut self, bytes: u64) -> bool {
+        let copies = self.copies_bytes + self.reserved_bytes;
+        let is_first = copies == 0 && self.used_bytes.saturating_add(bytes) <= self.limit_bytes;
+        if is_first || copies.saturating_add(bytes) <= self.limit_bytes / COPIES_PART {
+            self.reserved_bytes += bytes;
+            return true;
+        }
+        false
+    }
+
+    /// Gives reserved room back.
+    pub fn unreserve(&mut self, bytes: u64) {
+        self.reserved_bytes -= bytes;
+    }
+
+    /// Of what [`Budget::add`] counted, this is a copy.
+    pub fn copy_pushed(&mut self, bytes: u64) {
+        self.copies_bytes += bytes;
+    }
+
+    /// Copies are not kept any more.
+    pub fn copies_gone(&mut self, bytes: u64) {
+        self.copies_bytes -= bytes;
+    }
+
+    /// How much one copy reads at most, so that some fit into the share.
+    pub fn piece_bytes(&self) -> u64 {
+        (self.limit_bytes / COPIES_PART / 2).clamp(4096, PIECE_BYTES_MAX) / 4096 * 4096
     }
 
     /// Whether the pair shows PFUL.
@@ -105,6 +151,23 @@ mod tests {
         assert!(!budget.is_nearly_full());
         budget.set_used(799);
         assert!(!budget.is_nearly_full());
+    }
+
+    #[test]
+    fn copies_have_a_quarter_of_their_own_that_hosts_do_not_take() {
+        let mut budget = filled(0);
+        budget.is_copying = true;
+        assert!(budget.holds(750) && !budget.holds(751));
+        assert!(budget.reserve(200) && budget.reserve(50) && !budget.reserve(1));
+        assert!(budget.holds(750), "what copies have is not the hosts' loss");
+        budget.unreserve(250);
+        budget.add(250);
+        budget.copy_pushed(250);
+        assert!(budget.holds(750) && !budget.holds(751) && !budget.reserve(1));
+        budget.set_used(0);
+        budget.copies_gone(250);
+        assert!(budget.reserve(900), "one that is larger than the share still gets through");
+        assert!(!budget.holds(200));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Groups and pairs come to be, anew or taken up from metadata after a restart.
 
 use super::budget::BudgetKey;
+use super::copy::PairCopy;
 use super::group::{Group, Life};
 use super::marks::{self, Tending};
-use super::meta::{GroupRecord, PairRecord, StreamMark, group_key, pair_key, stream_key};
-use super::pair::{Pair, Phase};
+use super::meta::{ClosedStream, GroupRecord, PairRecord, StreamMark, group_key, pair_key, stream_key};
+use super::pair::{Pair, Phase, Rejoin};
 use super::stream::{Membership, Numbers, Stream};
 use super::suspend::FirstMissed;
 use super::{GroupConfig, PairConfig, Primary, Stopping, Up, Wait};
@@ -31,6 +32,7 @@ enum StreamFault {
 impl<M: Memory> Primary<M> {
     pub(super) fn create_group(
         &mut self,
+        now: Now,
         config: GroupConfig,
         ports: &mut impl Up<M>,
     ) -> Result<GroupId, OperatorError> {
@@ -80,23 +82,63 @@ impl<M: Memory> Primary<M> {
             split_brain: false,
             pairs: BTreeSet::new(),
             budget,
+            units: 0,
+            is_resyncing: false,
+            known: BTreeMap::new(),
+            opened: BTreeSet::new(),
+            drain: None,
+            pause_ns: self.config.resync_pause_ns,
+            next_attempt: None,
+            copy_at: Mono(0),
+            verify: None,
             closed: Vec::new(),
             last_write: Mono(0),
             delayed: BinaryHeap::new(),
         };
         if let Some(known) = known {
+            (group.units, group.is_resyncing) = (known.units, known.is_resyncing);
+            let has_record = |pair: &PairId| ports.recall(&pair_key(*pair)).is_some_and(|record| !record.is_empty());
+            group.known = known.pairs.into_iter().filter(|(pair, _)| has_record(pair)).collect();
+            let (of, stale) = self.sort_streams(&group, id, known.streams);
+            group.opened = of;
             group.generation = known.generation;
             group.life = known.suspension.map_or(Life::Running, Life::Suspended);
             (group.fenced, group.split_brain) = (known.fenced, known.split_brain);
             group.closed = known.closed;
+            self.close_stale(now, &mut group, stale, ports);
         }
         self.groups.insert(id, group);
+        self.schedule_attempt(now, id, false);
         self.budgets.entry(budget).or_default().limit_bytes += buffer_bytes;
         self.tell_suspended(id, ports);
         if is_new {
             self.keep_group(id, ports);
         }
         Ok(id)
+    }
+
+    /// Of the streams that the secondary may have open for the group: those that an established pair uses, and the others.
+    fn sort_streams(&self, group: &Group, id: GroupId, streams: Vec<StreamId>) -> (BTreeSet<StreamId>, Vec<StreamId>) {
+        let used: BTreeSet<StreamId> =
+            group.known.keys().map(|pair| self.stream_id(&group.config, id, *pair)).collect();
+        let (used, stale): (Vec<_>, Vec<_>) = streams.into_iter().partition(|stream| used.contains(stream));
+        (used.into_iter().collect(), stale)
+    }
+
+    /// A stream that was opened for a pair that never came to be: nothing was stamped in it, so it ends before its first
+    /// number. *Else the secondary's limit waits for it for ever.*
+    fn close_stale(&mut self, now: Now, group: &mut Group, stale: Vec<StreamId>, ports: &impl Up<M>) {
+        for stream in stale {
+            let mark = ports.recall(&stream_key(stream)).and_then(|bytes| StreamMark::decode(&bytes));
+            let (epoch, end) = match mark {
+                Some(StreamMark::Drained { epoch, last }) => (epoch, last),
+                Some(StreamMark::Stamping { epoch, base }) => (epoch, base.previous()),
+                Some(StreamMark::Forgotten { .. }) | None => continue,
+            };
+            if group.closed.iter().all(|closed| (closed.stream, closed.epoch) != (stream, epoch)) {
+                group.closed.push(ClosedStream { stream, epoch, end, end_time: now.time });
+            }
+        }
     }
 
     pub(super) fn create_pair(
@@ -163,13 +205,17 @@ impl<M: Memory> Primary<M> {
         record: PairRecord,
         ports: &mut impl Up<M>,
     ) -> Result<(), OperatorError> {
-        let PairRecord { suspended, region_bytes, .. } = record;
+        let PairRecord { suspended, region_bytes, is_copying, .. } = record;
         let dirty = marks::load::<M>(id, config.geometry, region_bytes, ports)?;
         let group_id = config.group;
         let group = &self.groups[&group_id];
         let goes_on = suspended.is_none() && group.is_running() && group.fenced.is_none();
         let stream = self.stream_id(&group.config, group_id, id);
-        let is_lost = goes_on && config.volatile;
+        let is_lost = suspended.is_none() && config.volatile;
+        if suspended.is_none() {
+            let group = self.groups.get_mut(&group_id).expect("looked up by the caller");
+            group.known.insert(id, config.name.clone());
+        }
         let fault = match goes_on && !is_lost {
             // Something may lack there, or here.
             true if !dirty.is_clean() => Some(StreamFault::Unclean(None)),
@@ -186,23 +232,28 @@ impl<M: Memory> Primary<M> {
         };
         let name = config.name.clone();
         self.insert_pair(now, id, config, stream, Content::Established, phase, None, (dirty, region_bytes));
+        let pair = self.pairs.get_mut(&id).expect("just made");
+        (pair.is_copying, pair.is_lost) = (is_copying, is_lost);
+        let is_resyncing = self.groups[&group_id].resync().is_some();
         let reason = match fault {
-            _ if is_lost => "the volume is in memory and lost its content with the process; delete the pair at both \
-                             sides and create it anew"
-                .to_string(),
+            _ if is_lost && goes_on => {
+                let reason =
+                    "the volume is in memory and lost its content with the process; take over at the secondary, \
+                              or delete the pair at both sides and create it anew"
+                        .to_string();
+                self.suspend(now, group_id, PairState::SuspendedError, reason, FirstMissed::Unknown, ports);
+                return Ok(());
+            }
+            None if is_resyncing => format!("pair {name} came back while the group was being resynced without it"),
             None | Some(StreamFault::Damaged(_)) => return Ok(()),
             Some(StreamFault::Unclean(epoch)) => format!(
-                "restarted with unsent records: the process before ended without draining pair {name} (epoch {}), so \
-                 the secondary may lack writes that hosts were told are done. Its last cut stays and can be taken over; \
-                 else delete the pairs at both sites and create them again",
-                epoch.map_or("unknown".to_string(), |epoch| epoch.to_string())
+                "restarted with unsent records: the process before ended without draining pair {name}{}, so the secondary \
+                 may lack writes that hosts were told are done. Its last cut stays until what is marked is resynced",
+                epoch.map_or(String::new(), |epoch| format!(" (epoch {epoch})"))
             ),
-            Some(StreamFault::Broken) => format!(
-                "pair {name} shares its stream with suspended groups; delete the pairs of all of them at both sites, \
-                 then create them again"
-            ),
+            Some(StreamFault::Broken) => format!("pair {name} shares its stream with suspended groups"),
         };
-        self.suspend(now, group_id, PairState::SuspendedError, reason, FirstMissed::Unknown, ports);
+        self.suspend_for_now(now, group_id, PairState::SuspendedError, reason, FirstMissed::Unknown, ports);
         Ok(())
     }
 
@@ -233,7 +284,8 @@ impl<M: Memory> Primary<M> {
         let deadline = now.mono.after_ns(self.config.operator_wait_ns);
         let (content, phase, until) = match config.initial {
             Initial::Identical => (Content::DeclaredIdentical, Phase::Opening, Some(deadline)),
-            _ => (Content::Empty, Phase::Checking(BlankCheck::new(config.volume, config.geometry)), None),
+            Initial::Copy | Initial::CopyDifferences => (Content::Copy, Phase::Opening, Some(deadline)),
+            Initial::Empty => (Content::Empty, Phase::Checking(BlankCheck::new(config.volume, config.geometry)), None),
         };
         let region_bytes = dirty::region_bytes(config.geometry);
         let dirty = DirtyMap::new(config.geometry, region_bytes);
@@ -275,10 +327,16 @@ impl<M: Memory> Primary<M> {
             region_bytes,
             marking: VecDeque::new(),
             tending: Tending::default(),
+            is_copying: false,
+            is_lost: false,
+            rejoin: Rejoin::Done,
+            copy: PairCopy::default(),
+            verify: None,
             parked: VecDeque::new(),
             parked_since: None,
             requests: 0,
             last_stamp: None,
+            last_epoch: Epoch(0),
             repairs: 0,
         };
         self.pairs.insert(id, pair);
@@ -314,13 +372,20 @@ impl<M: Memory> Primary<M> {
                 return Err(StreamFault::Unclean(None));
             }
             stream.members.entry(group_id).or_default();
+            if self.groups.get_mut(&group_id).is_some_and(|group| group.opened.insert(id)) {
+                self.keep_group(group_id, ports);
+            }
             return Ok(());
         }
         let key = stream_key(id);
         let mark =
             recalled(&key, StreamMark::decode, ports).map_err(|error| StreamFault::Damaged(error.to_string()))?;
         let (epoch, base, drained) = match mark {
-            Some(StreamMark::Stamping { epoch }) => return Err(StreamFault::Unclean(Some(epoch))),
+            // Only an established pair stamps: the process that wrote this ended before it made one.
+            Some(StreamMark::Stamping { epoch, base }) if !is_established && !self.is_known_stream(group_id, id) => {
+                (Epoch(epoch.0 + 1), base, Some((epoch, base.previous())))
+            }
+            Some(StreamMark::Stamping { epoch, .. }) => return Err(StreamFault::Unclean(Some(epoch))),
             Some(StreamMark::Drained { epoch, last }) => (Epoch(epoch.0 + 1), last.next(), Some((epoch, last))),
             None | Some(StreamMark::Forgotten { .. }) if is_established => return Err(StreamFault::Unclean(None)),
             Some(StreamMark::Forgotten { epoch }) => (Epoch(epoch.0 + 1), Seq(1), None),
@@ -344,14 +409,26 @@ impl<M: Memory> Primary<M> {
             members: BTreeMap::from([(group_id, Membership::default())]),
             started: false,
             last_sent: now.mono,
+            copies: VecDeque::new(),
+            units: BTreeMap::new(),
             flushes: 0,
             flush_failed: false,
         };
         self.streams.insert(id, stream);
+        // Before the secondary hears of it: a start that has no pair for it closes it there.
+        if self.groups.get_mut(&group_id).is_some_and(|group| group.opened.insert(id)) {
+            self.keep_group(group_id, ports);
+        }
         // A crash before the first stamp leaves nothing unsent, so the new epoch is "drained" until it stamps.
         let mark = StreamMark::Drained { epoch, last: base.previous() };
         self.keep(&key, &mark.encode(), Wait::Epoch(id, epoch), ports);
         Ok(())
+    }
+
+    /// Whether an established pair of the group uses the stream.
+    fn is_known_stream(&self, id: GroupId, stream: StreamId) -> bool {
+        let group = &self.groups[&id];
+        group.known.keys().any(|pair| self.stream_id(&group.config, id, *pair) == stream)
     }
 
     /// Goes on with the check for emptiness.

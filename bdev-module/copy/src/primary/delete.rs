@@ -67,7 +67,11 @@ impl<M: Memory> Primary<M> {
         }
         pair.leaving = Some((ticket, now.mono.after_ns(self.config.operator_wait_ns)));
         self.due = Mono(0);
-        let copies = matches!(pair.phase, Phase::Member) && self.groups[&self.pairs[&id].config.group].is_running();
+        let copies = matches!(pair.phase, Phase::Member) && self.groups[&self.pairs[&id].config.group].is_sending();
+        // What is left of its copies is nobody's any more.
+        self.kill_jobs(now, |pair, _| pair == id);
+        self.verify_without(self.pairs[&id].config.group, id);
+        self.copying.remove(&id);
         if !copies {
             self.fail_waiting(id, HostError::Aborted, ports);
         }
@@ -88,6 +92,9 @@ impl<M: Memory> Primary<M> {
             Some(obstacle) if now.mono >= deadline => {
                 let pair = self.pairs.get_mut(&id)?;
                 pair.leaving = None;
+                pair.copy.stop();
+                self.copying.insert(id);
+                let pair = self.pairs.get_mut(&id)?;
                 let text = format!("pair {} was not deleted and goes on as before: {obstacle}", pair.config.name);
                 ports.answer_operator(ticket, Err(OperatorError::TimedOut(text)));
                 None
@@ -103,11 +110,11 @@ impl<M: Memory> Primary<M> {
         if pair.requests > 0 {
             return Some(format!("{} host requests are not finished", pair.requests));
         }
-        if !group.is_running() || !matches!(pair.phase, Phase::Member) {
+        if !group.is_sending() || !matches!(pair.phase, Phase::Member) {
             return None;
         }
         let stream = self.streams.get(&pair.stream)?;
-        let last = pair.last_stamp.map(|stamp| stamp.seq);
+        let last = pair.last_stamp.filter(|_| pair.last_epoch == stream.epoch).map(|stamp| stamp.seq);
         if last.is_some_and(|last| last > stream.durable) {
             return Some("the secondary does not have all its records yet; wait for the link".to_string());
         }
@@ -130,7 +137,7 @@ impl<M: Memory> Primary<M> {
     pub(super) fn tell_left(&self, id: PairId, ports: &mut impl Up<M>) {
         let pair = &self.pairs[&id];
         let group = &self.groups[&pair.config.group];
-        if group.is_running() && ports.session_is_up(group.config.link) {
+        if group.is_sending() && ports.session_is_up(group.config.link) {
             let at = self.stamper.floor().after_ns(1);
             ports.send_message(group.config.link, Message::LeavePair { group: pair.config.group, pair: id, at });
         }
@@ -142,11 +149,17 @@ impl<M: Memory> Primary<M> {
         if matches!(self.pairs[&id].phase, Phase::Member | Phase::Joining { .. } | Phase::Recording) {
             self.tell_left(id, ports);
         }
+        self.orphan_jobs(id);
+        self.copying.remove(&id);
         let Some(pair) = self.pairs.remove(&id) else { return };
         let is_ghost = |stage: &Stage<M>| matches!(stage, Stage::Ghost);
         self.requests.retain(|_, request| !(request.pair_serial == pair.serial && is_ghost(&request.stage)));
         let requests = &self.requests;
-        self.ready.retain(|Work::Host(key)| requests.contains(*key));
+        let jobs = &self.jobs;
+        self.ready.retain(|work| match work {
+            Work::Host(key) => requests.contains(*key),
+            Work::Job(key) => jobs.contains(*key),
+        });
         self.out_of_lease.retain(|key| requests.contains(*key));
         // First the record: without it the chunks mean nothing.
         self.keep(&pair_key(id), &[], Wait::Note, ports);
@@ -156,6 +169,11 @@ impl<M: Memory> Primary<M> {
         let group_id = pair.config.group;
         let group = self.groups.get_mut(&group_id).expect("a pair's group exists");
         group.pairs.remove(&id);
+        let was_known = group.known.remove(&id).is_some();
+        if was_known {
+            self.keep_group(group_id, ports);
+        }
+        let group = &self.groups[&group_id];
         let is_used = group.pairs.iter().any(|other| self.pairs[other].stream == pair.stream);
         // A group cannot come back into an epoch that it left, so it stays in a stream that goes on with others, until
         // it is deleted.
@@ -165,9 +183,15 @@ impl<M: Memory> Primary<M> {
             self.leave_stream(group_id, pair.stream, ports);
         }
         let group = self.groups.get_mut(&group_id).expect("looked up above");
-        if group.pairs.is_empty() && !group.is_running() && group.fenced.is_none() {
+        // Not while a pair of before was not created again: its volume still lacks there what it lacks.
+        if group.pairs.is_empty() && group.known.is_empty() && !group.is_running() && group.fenced.is_none() {
             // All that the secondary may lack was deleted: the group starts anew.
-            (group.life, group.split_brain) = (Life::Running, false);
+            (group.life, group.split_brain, group.is_resyncing) = (Life::Running, false, false);
+            let budget = group.budget;
+            if let Some(budget) = self.budgets.get_mut(&budget) {
+                budget.is_copying = false;
+            }
+            self.abandon_drain(group_id, ports);
             self.keep_group(group_id, ports);
         }
     }
@@ -182,7 +206,12 @@ impl<M: Memory> Primary<M> {
             }
             return;
         };
+        if stream.members.len() == 1 {
+            self.forget_copies(id);
+        }
+        let Some(stream) = self.streams.get_mut(&id) else { return };
         let member = stream.members.remove(&group_id);
+        self.groups.get_mut(&group_id).expect("looked up by the caller").opened.remove(&id);
         let was_open = member.is_some_and(|member| member.opened || member.was_asked);
         let count = stream.count(&self.stamper);
         let (link, epoch, is_broken) = (stream.link, stream.epoch, stream.is_broken());
@@ -225,6 +254,11 @@ impl<M: Memory> Primary<M> {
         }
         let deadline = now.mono.after_ns(self.config.shutdown_wait_ns);
         self.shutdown = Stopping::Draining { deadline, marks: 0 };
+        self.kill_jobs(now, |_, _| true);
+        for id in self.groups.keys().copied().collect::<Vec<_>>() {
+            self.abandon_drain(id, ports);
+            self.end_verify(id, Some("the system was shut down".to_string()), ports);
+        }
         // Writes that wait for a pair to be opened would be the first to be stamped: they are given back.
         for id in self.pairs.keys().copied().collect::<Vec<_>>() {
             let pair = self.pairs.get_mut(&id).expect("just listed");
@@ -232,7 +266,7 @@ impl<M: Memory> Primary<M> {
                 let text = format!("pair {} is not created: the system is shutting down", pair.config.name);
                 ports.answer_operator(ticket, Err(OperatorError::WrongState(text)));
             }
-            if !self.groups[&self.pairs[&id].config.group].is_running() || self.pairs[&id].is_opening() {
+            if !self.groups[&self.pairs[&id].config.group].is_sending() || self.pairs[&id].is_opening() {
                 self.fail_waiting(id, HostError::Aborted, ports);
             }
         }

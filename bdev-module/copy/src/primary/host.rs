@@ -147,7 +147,9 @@ impl<M: Memory> Primary<M> {
         }
         match (&pair.phase, &group.life) {
             (Phase::Halted(_), _) | (Phase::Member, Life::Suspended(_)) => Gate::Local,
-            (Phase::Member, Life::Running) => {
+            // A copy under the overlap lock follows each of these.
+            (Phase::Member, Life::Resyncing(resync)) if !resync.is_durable => Gate::Local,
+            (Phase::Member, Life::Running | Life::Resyncing(_)) => {
                 let stream = self.streams.get(&pair.stream);
                 match stream.and_then(|stream| Some((stream.link, stream.live()?))) {
                     Some((link, numbering)) => Gate::Stamp(Route { link, stream: pair.stream, numbering }),
@@ -164,6 +166,7 @@ impl<M: Memory> Primary<M> {
         while let Some(work) = self.ready.pop_front() {
             match work {
                 Work::Host(key) => self.issue(now, key, ports),
+                Work::Job(key) => self.run_job(now, key, ports),
             }
         }
     }
@@ -243,8 +246,20 @@ impl<M: Memory> Primary<M> {
         }
     }
 
-    /// Hands a stamped record to its stream and counts it.
+    /// Hands a host's record to its stream.
     pub(super) fn push(&mut self, now: Now, route: Route, record: Record<M::Shared>, ports: &mut impl Up<M>) {
+        let (id, head) = (record.head.pair, record.head);
+        self.push_record(now, route, record, ports);
+        if head.kind.changes_volume() {
+            let (pair, stream) = (self.pairs.get_mut(&id), self.streams.get(&route.stream));
+            if let Some((pair, stream)) = pair.zip(stream) {
+                pair.dirty.stamped(head.extent, stream.epoch, head.stamp.seq);
+            }
+        }
+    }
+
+    /// Hands a stamped record to its stream and counts it.
+    pub(super) fn push_record(&mut self, now: Now, route: Route, record: Record<M::Shared>, ports: &mut impl Up<M>) {
         let pair = self.pairs.get_mut(&record.head.pair).expect("its gate was looked at");
         pair.last_stamp = Some(record.head.stamp);
         let group = self.groups.get_mut(&pair.config.group).expect("a pair's group exists");
@@ -253,9 +268,7 @@ impl<M: Memory> Primary<M> {
         let stream = self.streams.get_mut(&route.stream).expect("a route leads to a stream");
         assert!(stream.is_marked && stream.epoch_is_durable, "stamped before metadata says that the epoch stamps");
         stream.last_sent = now.mono;
-        if record.head.kind.changes_volume() {
-            pair.dirty.stamped(record.head.extent, stream.epoch, record.head.stamp.seq);
-        }
+        pair.last_epoch = stream.epoch;
         self.due = self.due.min(now.mono.after_ns(self.config.beacon_interval_ns));
         ports.stream_push(route.link, stream.epoch, record);
     }

@@ -2,10 +2,10 @@
 //!
 //! | key | value | written |
 //! | --- | --- | --- |
-//! | `primary/group/<id>` | [`GroupRecord`] | at creation, when the generation becomes known, at suspension and fencing |
-//! | `primary/pair/<id>` | [`PairRecord`] | when the pair is established, or suspended on its own |
+//! | `primary/group/<id>` | [`GroupRecord`] | at creation, when the generation becomes known, when a pair or stream comes or goes, at suspension, resync and fencing |
+//! | `primary/pair/<id>` | [`PairRecord`] | when the pair is established, when its first copy is done, when it is suspended on its own |
 //! | `primary/dirty/<pair>/<chunk>` | bits of a [`crate::dirty::DirtyMap`] | before a write in the region is stamped; when a mark is cleared |
-//! | `primary/stream/<id>` | [`StreamMark`] | when an epoch begins, before its first stamp, and when it was drained |
+//! | `primary/stream/<id>` | [`StreamMark`] | when an epoch begins, before its first stamp, and when it was drained (after the clears of its pairs' marks) |
 //!
 //! Ids are 16 hexadecimal digits, a chunk is 4. Each value begins with a version byte, 2; numbers are little-endian. An empty value is
 //! as good as none: the object was deleted.
@@ -46,7 +46,20 @@ pub(super) enum StreamMark {
     Stamping {
         /// The epoch.
         epoch: Epoch,
+        /// Its first number.
+        base: Seq,
     },
+}
+
+impl StreamMark {
+    /// The last epoch that began.
+    pub fn epoch(self) -> Epoch {
+        match self {
+            StreamMark::Forgotten { epoch }
+            | StreamMark::Drained { epoch, .. }
+            | StreamMark::Stamping { epoch, .. } => epoch,
+        }
+    }
 }
 
 /// A group across restarts.
@@ -58,6 +71,16 @@ pub(super) struct GroupRecord {
     pub suspension: Option<Suspension>,
     pub fenced: Option<Generation>,
     pub split_brain: bool,
+    /// The number of the last resync that was begun.
+    pub units: u64,
+    /// That resync is not done: the secondary's consistent image is the one from before it.
+    pub is_resyncing: bool,
+    /// Pairs that were established, with their names; those count that have a record. A resync waits until all of them
+    /// were taken up: else it would end without what they lack.
+    pub pairs: Vec<(PairId, String)>,
+    /// Streams that the secondary was or will be asked to open for the group. One that no pair uses after a restart is
+    /// closed.
+    pub streams: Vec<StreamId>,
     /// Streams that ended while the secondary may not have heard of it; said again in every session.
     pub closed: Vec<ClosedStream>,
 }
@@ -69,6 +92,8 @@ pub(super) struct Suspension {
     pub reason: String,
     /// Time of the first write that the secondary may lack, if that is known.
     pub first_missed: Option<Time>,
+    /// A resync begins by itself.
+    pub auto: bool,
 }
 
 /// The end of a stream.
@@ -88,6 +113,8 @@ pub(super) struct PairRecord {
     pub region_bytes: u64,
     /// `None`: established; it shares its group's state.
     pub suspended: Option<String>,
+    /// Its first copy is not done: it joins as a pair that is to be copied.
+    pub is_copying: bool,
 }
 
 impl StreamMark {
@@ -96,7 +123,7 @@ impl StreamMark {
         let (state, epoch, last) = match self {
             StreamMark::Forgotten { epoch } => (0, epoch, Seq(0)),
             StreamMark::Drained { epoch, last } => (1, epoch, last),
-            StreamMark::Stamping { epoch } => (2, epoch, Seq(0)),
+            StreamMark::Stamping { epoch, base } => (2, epoch, base),
         };
         out.byte(state);
         out.number(epoch.0);
@@ -111,7 +138,7 @@ impl StreamMark {
         Some(match state {
             0 => StreamMark::Forgotten { epoch },
             1 => StreamMark::Drained { epoch, last },
-            2 => StreamMark::Stamping { epoch },
+            2 => StreamMark::Stamping { epoch, base: last },
             _ => return None,
         })
     }
@@ -131,13 +158,26 @@ impl GroupRecord {
             out.byte(match suspension.state {
                 PairState::SuspendedFull => 1,
                 PairState::SuspendedOperator => 2,
+                PairState::TakenOver => 4,
                 _ => 3,
             });
             out.text(&suspension.reason);
             out.option(suspension.first_missed.as_ref(), |out, time| out.number(time.0));
+            out.byte(u8::from(suspension.auto));
         });
         out.option(self.fenced.as_ref(), |out, generation| out.generation(*generation));
         out.byte(u8::from(self.split_brain));
+        out.number(self.units);
+        out.byte(u8::from(self.is_resyncing));
+        out.number(self.pairs.len() as u64);
+        for (pair, name) in &self.pairs {
+            out.number(pair.0);
+            out.text(name);
+        }
+        out.number(self.streams.len() as u64);
+        for stream in &self.streams {
+            out.number(stream.0);
+        }
         out.number(self.closed.len() as u64);
         for closed in &self.closed {
             out.number(closed.stream.0);
@@ -163,13 +203,23 @@ impl GroupRecord {
                 1 => PairState::SuspendedFull,
                 2 => PairState::SuspendedOperator,
                 3 => PairState::SuspendedError,
+                4 => PairState::TakenOver,
                 _ => return None,
             };
             let reason = from.text()?;
-            Some(Suspension { state, reason, first_missed: from.option(|from| from.number().map(Time))? })
+            let first_missed = from.option(|from| from.number().map(Time))?;
+            Some(Suspension { state, reason, first_missed, auto: from.flag()? })
         })?;
         let fenced = from.option(Reader::generation)?;
         let split_brain = from.flag()?;
+        let (units, is_resyncing) = (from.number()?, from.flag()?);
+        let (mut pairs, mut streams) = (Vec::new(), Vec::new());
+        for _ in 0..from.number()? {
+            pairs.push((PairId(from.number()?), from.text()?));
+        }
+        for _ in 0..from.number()? {
+            streams.push(StreamId(from.number()?));
+        }
         let count = from.number()?;
         let mut closed = Vec::new();
         for _ in 0..count {
@@ -181,7 +231,19 @@ impl GroupRecord {
             });
         }
         from.end()?;
-        Some(GroupRecord { scope, remote, generation, suspension, fenced, split_brain, closed })
+        Some(GroupRecord {
+            scope,
+            remote,
+            generation,
+            suspension,
+            fenced,
+            split_brain,
+            units,
+            is_resyncing,
+            pairs,
+            streams,
+            closed,
+        })
     }
 }
 
@@ -192,6 +254,7 @@ impl PairRecord {
         out.number(u64::from(self.geometry.block_bytes));
         out.number(self.region_bytes);
         out.option(self.suspended.as_ref(), |out, reason| out.text(reason));
+        out.byte(u8::from(self.is_copying));
         out.0
     }
 
@@ -199,10 +262,11 @@ impl PairRecord {
         let mut from = Reader::new(bytes)?;
         let (blocks, block_bytes, region_bytes) = (from.number()?, from.number()?, from.number()?);
         let suspended = from.option(Reader::text)?;
+        let is_copying = from.flag()?;
         from.end()?;
         let geometry = Geometry { blocks, block_bytes: u32::try_from(block_bytes).ok()? };
         let fits = region_bytes.is_power_of_two() && (512..=1 << 30).contains(&region_bytes);
-        fits.then_some(PairRecord { geometry, region_bytes, suspended })
+        fits.then_some(PairRecord { geometry, region_bytes, suspended, is_copying })
     }
 }
 
@@ -303,9 +367,14 @@ mod tests {
                 state: PairState::SuspendedFull,
                 reason: "voll".into(),
                 first_missed: Some(Time(77)),
+                auto: true,
             }),
             fenced: Some(Generation { number: 3, id: 5, parent: 3 }),
             split_brain: true,
+            units: 6,
+            is_resyncing: true,
+            pairs: vec![(PairId(1), "one".into()), (PairId(2), "two".into())],
+            streams: vec![StreamId(3)],
             closed: vec![ClosedStream { stream: StreamId(1), epoch: Epoch(2), end: Seq(3), end_time: Time(4) }],
         }
     }
@@ -318,13 +387,17 @@ mod tests {
         for mark in [
             StreamMark::Forgotten { epoch: Epoch(1) },
             StreamMark::Drained { epoch: Epoch(2), last: Seq(3) },
-            StreamMark::Stamping { epoch: Epoch(4) },
+            StreamMark::Stamping { epoch: Epoch(4), base: Seq(9) },
         ] {
             assert_eq!(StreamMark::decode(&mark.encode()), Some(mark));
         }
         for suspended in [None, Some("x".to_string())] {
-            let pair =
-                PairRecord { geometry: Geometry { blocks: 5, block_bytes: 512 }, region_bytes: 65536, suspended };
+            let pair = PairRecord {
+                geometry: Geometry { blocks: 5, block_bytes: 512 },
+                region_bytes: 65536,
+                suspended,
+                is_copying: true,
+            };
             assert_eq!(PairRecord::decode(&pair.encode()), Some(pair));
         }
     }

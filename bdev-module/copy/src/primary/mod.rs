@@ -14,10 +14,12 @@
 
 mod budget;
 mod config;
+mod copy;
 mod create;
 mod delete;
 mod group;
 mod host;
+mod job;
 mod marks;
 mod meta;
 mod open;
@@ -25,6 +27,7 @@ mod operator;
 mod pair;
 mod repair;
 mod request;
+mod resync;
 mod status;
 mod stream;
 mod suspend;
@@ -32,6 +35,7 @@ mod suspend;
 mod tests;
 mod turn;
 mod uplink;
+mod verify;
 mod view;
 
 pub use config::{GroupConfig, PairConfig, PrimaryConfig};
@@ -46,6 +50,7 @@ use crate::stamp::Stamper;
 use crate::types::{Epoch, GroupId, LinkId, Mono, Now, PairId, Seq, StreamId, Time};
 use budget::{Budget, BudgetKey};
 use group::Group;
+use job::Job;
 use pair::Pair;
 use request::Request;
 use slab::Slab;
@@ -72,6 +77,18 @@ pub struct Primary<M: Memory> {
     ready: VecDeque<Work>,
     /// Pairs whose marks changed in this turn.
     unasked: BTreeSet<PairId>,
+    /// Pieces of volumes that are read to be copied, asked about or verified.
+    jobs: Slab<Job<M>>,
+    /// Of these, what waits for the timeline's lease to move.
+    jobs_out_of_lease: Vec<usize>,
+    /// Bytes of the pieces that hold memory.
+    reading_bytes: u64,
+    /// Pairs with something to copy.
+    copying: BTreeSet<PairId>,
+    /// Groups with a verify.
+    verifying: BTreeSet<GroupId>,
+    /// When to look for pieces to start, if nothing else happens.
+    pump_at: Option<Mono>,
     /// Answers that wait for the timeline to pass a stamp: the stamp, which request, its serial.
     committing: BinaryHeap<Reverse<(Time, usize, u64)>>,
     /// Writes and repairs that wait for the timeline's lease to move.
@@ -112,6 +129,10 @@ enum Wait {
     Marked(PairId, u64, Round),
     /// A flush of a pair's volume, so that marks can be cleared.
     MarkFlush(PairId, u64, FlushNumber),
+    /// A piece of a volume is being read: its key.
+    Job(usize),
+    /// A resync of this number is becoming durably begun.
+    ResyncBegun(GroupId, u64, u64),
     /// A metadata write that nothing waits for.
     Note,
 }
@@ -121,6 +142,8 @@ enum Wait {
 enum Work {
     /// A host's write: its key.
     Host(usize),
+    /// A piece of the volume that is read: its key.
+    Job(usize),
 }
 
 /// How far the clean shutdown is.
@@ -165,6 +188,12 @@ impl<M: Memory> Primary<M> {
             waits: Slab::new(),
             ready: VecDeque::new(),
             unasked: BTreeSet::new(),
+            jobs: Slab::new(),
+            jobs_out_of_lease: Vec::new(),
+            reading_bytes: 0,
+            copying: BTreeSet::new(),
+            verifying: BTreeSet::new(),
+            pump_at: None,
             committing: BinaryHeap::new(),
             out_of_lease: VecDeque::new(),
             out_of_memory: VecDeque::new(),
@@ -184,8 +213,9 @@ impl<M: Memory> Primary<M> {
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
-        let _ = now;
-        self.create_group(config, ports)
+        let created = self.create_group(now, config, ports);
+        self.due = Mono(0);
+        created
     }
 
     /// Deletes a group without pairs and forgets what metadata knows of it.
@@ -341,6 +371,7 @@ impl<M: Memory> Primary<M> {
             Some(Wait::Repair(request)) => self.repair_read(now, request, result, buf, ports),
             Some(Wait::Check(pair, serial)) => self.check_read(now, pair, serial, token, result, buf, ports),
             Some(Wait::DrainFlush(stream)) => self.drain_flushed(stream, result, ports),
+            Some(Wait::Job(job)) => self.job_read(now, job, result, buf, ports),
             Some(Wait::MarkFlush(pair, serial, flush)) => self.mark_flushed(pair, serial, flush, result),
             _ => debug_assert!(false, "no local I/O has the token {token:?}"),
         }
@@ -358,6 +389,7 @@ impl<M: Memory> Primary<M> {
             Some(Wait::PairRecorded(pair, serial)) => self.pair_recorded(now, pair, serial, ports),
             Some(Wait::PairHalted(pair, serial)) => self.pair_halted(now, pair, serial),
             Some(Wait::GroupSuspended(group, serial)) => self.group_suspended(group, serial),
+            Some(Wait::ResyncBegun(group, serial, unit)) => self.resync_begun(now, group, serial, unit, ports),
             Some(Wait::Drained) => self.drained_durable(),
             Some(Wait::Marked(pair, serial, round)) => self.marked(pair, serial, round),
             Some(Wait::Note) => {}

@@ -2,14 +2,17 @@
 //!
 //! Every request may be repeated; the secondary answers each alike. They are repeated until they are answered.
 
+use super::group::Life;
 use super::meta::{StreamMark, pair_key, stream_key};
-use super::pair::Phase;
+use super::pair::{Phase, Rejoin};
+use super::stream::Numbers;
 use super::suspend::FirstMissed;
 use super::{Primary, Stopping, Up, Wait};
 use crate::engine::OperatorError;
 use crate::message::{Content, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject};
 use crate::ports::{Memory, OperatorAnswer};
-use crate::types::{Epoch, GroupId, LinkId, Mono, Now, PairId, PairState, Seq, StreamId};
+use crate::types::{Epoch, GroupId, Initial, LinkId, Mono, Now, PairId, PairState, Seq, StreamId};
+use std::collections::BTreeSet;
 
 /// How far ahead of the timeline a secondary may ask the next stamps to be. Writes wait until the timeline is there.
 const BASE_TIME_AHEAD_NS_MAX: u64 = 5_000_000_000;
@@ -38,11 +41,33 @@ impl<M: Memory> Primary<M> {
             stream.lose_session();
         }
         for pair in self.pairs.values_mut() {
+            if self.groups[&pair.config.group].config.link == link {
+                pair.copy.is_told = false;
+                if pair.rejoin != Rejoin::Done {
+                    pair.rejoin = Rejoin::Due { asked: None, put_off: None };
+                }
+            }
             let is_joining = matches!(pair.phase, Phase::Joining { .. });
             if is_joining && self.groups[&pair.config.group].config.link == link {
                 pair.enter(Phase::Opening, now.mono);
             }
         }
+        let ids: Vec<GroupId> =
+            self.groups.iter().filter(|(_, group)| group.config.link == link).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(Life::Resyncing(resync)) = self.groups.get_mut(&id).map(|group| &mut group.life) {
+                resync.is_told = false;
+            }
+            self.verify_lost_session(id);
+        }
+        // Their answers are lost: what they ask about is copied.
+        let meant: BTreeSet<PairId> = self
+            .pairs
+            .iter()
+            .filter(|(_, pair)| self.groups[&pair.config.group].config.link == link)
+            .map(|(id, _)| *id)
+            .collect();
+        self.give_up_asking(now, |pair| meant.contains(&pair), true);
         self.due = Mono(0);
     }
 
@@ -61,7 +86,7 @@ impl<M: Memory> Primary<M> {
         let stopping = !matches!(self.shutdown, Stopping::No);
         let stream = self.streams.get_mut(&id)?;
         // A clean shutdown opens nothing new, but goes on with what has to drain.
-        let may_ask = stream.epoch_is_durable && stream.live().is_some() && (stream.is_marked || !stopping);
+        let may_ask = stream.epoch_is_durable && stream.sends() && (stream.is_marked || !stopping);
         if !may_ask || !ports.session_is_up(stream.link) {
             return None;
         }
@@ -88,7 +113,7 @@ impl<M: Memory> Primary<M> {
                 base_time: stream.base_time,
                 acknowledged,
                 drained: stream.drained,
-                unit: None,
+                unit: stream.units.get(group_id).copied(),
             };
             ports.send_message(stream.link, Message::OpenStream(open));
         }
@@ -98,9 +123,13 @@ impl<M: Memory> Primary<M> {
     pub(super) fn take_message(&mut self, now: Now, link: LinkId, message: Message, ports: &mut impl Up<M>) {
         let group = match &message {
             Message::StreamOpened(opened) => opened.group,
-            Message::PairJoined { group, .. } | Message::Refused { group, .. } | Message::Fenced { group, .. } => {
-                *group
-            }
+            Message::PairJoined { group, .. }
+            | Message::Refused { group, .. }
+            | Message::Fenced { group, .. }
+            | Message::CopyDone { group, .. }
+            | Message::Differs { group, .. }
+            | Message::DigestAnswer { group, .. }
+            | Message::Verified { group, .. } => *group,
             _ => return,
         };
         if self.groups.get(&group).is_none_or(|known| known.config.link != link) {
@@ -113,6 +142,12 @@ impl<M: Memory> Primary<M> {
                 self.refused(now, group, subject, refusal, text, ports)
             }
             Message::Fenced { group, generation } => self.take_fenced(now, group, generation, ports),
+            Message::CopyDone { group, copy } => self.copy_done(group, copy, ports),
+            Message::Differs { group, pair, extents } => self.take_differs(group, pair, &extents),
+            Message::DigestAnswer { pair, ask, differing, .. } => self.asked_answered(now, pair, ask, differing),
+            Message::Verified { group, stream, seq, differing, .. } => {
+                self.take_verified(now, group, (stream, seq), differing);
+            }
             _ => {}
         }
     }
@@ -125,7 +160,7 @@ impl<M: Memory> Primary<M> {
             return self.take_fenced(now, group_id, generation, ports);
         }
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.epoch == epoch) else { return };
-        let has_ended = stream.numbers_ended();
+        let has_ended = !stream.sends();
         let last = stream.count(&self.stamper).last;
         // A group that joins a running stream has no records below; all others have what was acknowledged.
         let before = stream.base.previous();
@@ -136,30 +171,34 @@ impl<M: Memory> Primary<M> {
         }
         let name = &group.config.name;
         let fault = if known.number > 0 && generation != known {
-            Some(format!(
+            let text = format!(
                 "group {name} is at generation {} ({:016x}) here and {} ({:016x}) at the secondary: its data is of \
                  another history; delete the group at both sites and create it again",
                 known.number, known.id, generation.number, generation.id
-            ))
+            );
+            Some((text, false))
         } else if base_time > now.time.after_ns(BASE_TIME_AHEAD_NS_MAX) {
-            Some(format!(
+            let text = format!(
                 "group {name}: the secondary holds history up to {} s ahead of this system's timeline; correct the \
-                 clocks of both systems, then create the pairs again",
+                 clocks of both systems, it goes on then",
                 base_time.since_ns(now.time) / 1_000_000_000
-            ))
+            );
+            Some((text, true))
         } else if durable > last {
-            Some(format!("group {name}: the secondary reports number {durable}, the last one given is {last}"))
+            Some((format!("group {name}: the secondary reports number {durable}, the last one given is {last}"), false))
         } else if durable < if member.opened { acknowledged } else { before } {
-            Some(format!(
+            // Marks were cleared for what it had acknowledged: only all of the volumes bring it back.
+            let text = format!(
                 "group {name}: the secondary has lost data: it had acknowledged number {acknowledged} and now has \
-                 {durable}; take over or delete the pairs at both sites and create them again"
-            ))
+                 {durable}; group_resync with full copies all of it again"
+            );
+            Some((text, false))
         } else {
             None
         };
-        if let Some(reason) = fault {
+        if let Some((reason, passes)) = fault {
             self.misdeeds += 1;
-            return self.end_opening(now, group_id, reason, ports);
+            return self.end_opening(now, group_id, reason, passes, ports);
         }
         (member.opened, member.answered, member.put_off) = (true, Some(durable), None);
         self.stamper.raise(base_time);
@@ -203,7 +242,12 @@ impl<M: Memory> Primary<M> {
         if matches!(pair.phase, Phase::Opening) {
             pair.enter(Phase::Joining { asked: None, put_off: None }, now.mono);
         }
-        let Phase::Joining { asked, .. } = &mut pair.phase else { return None };
+        let content = pair.content_told();
+        let asked = match (&mut pair.phase, &mut pair.rejoin) {
+            (Phase::Joining { asked, .. }, _) => asked,
+            (Phase::Member, Rejoin::Due { asked, .. }) if group.resync().is_some() => asked,
+            _ => return None,
+        };
         if let Some(at) = asked.map(|asked| asked.after_ns(self.config.retry_ns)).filter(|at| now.mono < *at) {
             return Some(at);
         }
@@ -216,7 +260,7 @@ impl<M: Memory> Primary<M> {
             stream: pair.stream,
             blocks: pair.config.geometry.blocks,
             block_bytes: pair.config.geometry.block_bytes,
-            content: pair.content,
+            content,
         };
         ports.send_message(group.config.link, Message::JoinPair(join));
         Some(now.mono.after_ns(self.config.retry_ns))
@@ -227,15 +271,31 @@ impl<M: Memory> Primary<M> {
             return;
         }
         let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.config.group == group) else { return };
+        if let (Phase::Member, Rejoin::Due { asked: Some(_), .. }) = (&pair.phase, &pair.rejoin) {
+            pair.rejoin = Rejoin::Done;
+            self.due = Mono(0);
+            return;
+        }
         let Phase::Joining { asked: Some(_), .. } = pair.phase else { return };
         pair.enter(Phase::Recording, now.mono);
+        if pair.content == Content::Copy {
+            pair.is_copying = true;
+            pair.dirty.miss_everything(pair.config.initial == Initial::CopyDifferences);
+        }
+        let name = pair.config.name.clone();
         let (record, serial, stream_id) = (pair.record().encode(), pair.serial, pair.stream);
+        // The marks first, then that the pair belongs to the group, then that it does.
+        self.keep_marks_of(id, ports);
+        self.groups.get_mut(&group).expect("a pair's group exists").known.insert(id, name);
+        self.keep_group(group, ports);
+        let stream = self.streams.get(&stream_id).expect("a pair that joins has its stream");
+        let base = stream.base;
         // From here on the process may stamp: one that finds this mark knows that records may be missing. It becomes
         // durable before the pair's record does, whose durability opens the gate.
         let stream = self.streams.get_mut(&stream_id).expect("a pair that joins has its stream");
         if !stream.is_marked {
             stream.is_marked = true;
-            let mark = StreamMark::Stamping { epoch: stream.epoch }.encode();
+            let mark = StreamMark::Stamping { epoch: stream.epoch, base }.encode();
             self.keep(&stream_key(stream_id), &mark, Wait::Note, ports);
         }
         self.keep(&pair_key(id), &record, Wait::PairRecorded(id, serial), ports);
@@ -249,6 +309,11 @@ impl<M: Memory> Primary<M> {
         }
         pair.enter(Phase::Member, now.mono);
         pair.content = Content::Established;
+        if pair.is_copying {
+            self.copying.insert(id);
+            self.due = Mono(0);
+        }
+        let pair = self.pairs.get_mut(&id).expect("looked up above");
         if let Some((ticket, _)) = pair.ticket.take() {
             ports.answer_operator(ticket, Ok(OperatorAnswer::PairCreated(id)));
         }
@@ -266,7 +331,7 @@ impl<M: Memory> Primary<M> {
     ) {
         match subject {
             Subject::Stream(id) => {
-                let stream = self.streams.get_mut(&id).filter(|stream| !stream.numbers_ended());
+                let stream = self.streams.get_mut(&id).filter(|stream| stream.sends());
                 let Some(member) = stream.and_then(|stream| stream.members.get_mut(&group)) else { return };
                 // What was opened is only taken back when another primary of the group ended it, or when the secondary
                 // found the stream to break the protocol and takes nothing more of it.
@@ -276,17 +341,24 @@ impl<M: Memory> Primary<M> {
                 match refusal {
                     Refusal::NotYet => member.put_off = Some(text),
                     Refusal::Never | Refusal::LostData | Refusal::UnsentRecords => {
-                        self.end_opening(now, group, text, ports);
+                        self.end_opening(now, group, text, refusal == Refusal::UnsentRecords, ports);
                     }
                 }
             }
             Subject::Group => {}
             Subject::Pair(id) => {
                 let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.config.group == group) else { return };
-                let Phase::Joining { put_off, .. } = &mut pair.phase else { return };
-                match (refusal, pair.content) {
+                let content = pair.content;
+                let put_off = match (&mut pair.phase, &mut pair.rejoin) {
+                    (Phase::Joining { put_off, .. }, _) => put_off,
+                    (Phase::Member, Rejoin::Due { put_off, .. }) => put_off,
+                    _ => return,
+                };
+                match (refusal, content) {
                     (Refusal::NotYet, _) => *put_off = Some(text),
-                    (_, Content::Established) => self.end_opening(now, group, text, ports),
+                    (_, Content::Established) => {
+                        self.end_opening(now, group, text, refusal == Refusal::UnsentRecords, ports);
+                    }
                     _ => self.fail_creation(id, OperatorError::WrongState(text), ports),
                 }
             }
@@ -294,10 +366,15 @@ impl<M: Memory> Primary<M> {
     }
 
     /// The group cannot go on with its secondary: suspended if it ever copied, else its new pairs fail.
-    fn end_opening(&mut self, now: Now, id: GroupId, reason: String, ports: &mut impl Up<M>) {
+    /// `passes`: a resync may end it.
+    fn end_opening(&mut self, now: Now, id: GroupId, reason: String, passes: bool, ports: &mut impl Up<M>) {
+        self.abandon_drain(id, ports);
         let members = &self.groups[&id].pairs;
         let has_history = members.iter().any(|pair| self.pairs[pair].content == Content::Established);
         match has_history {
+            true if passes => {
+                self.suspend_for_now(now, id, PairState::SuspendedError, reason, FirstMissed::Known, ports)
+            }
             true => self.suspend(now, id, PairState::SuspendedError, reason, FirstMissed::Known, ports),
             false => self.fail_opening(id, reason, ports),
         }
@@ -314,7 +391,7 @@ impl<M: Memory> Primary<M> {
 
     pub(super) fn take_durable(&mut self, link: LinkId, id: StreamId, epoch: Epoch, seq: Seq, ports: &mut impl Up<M>) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.link != link || stream.epoch != epoch || stream.live().is_none() {
+        if stream.link != link || stream.epoch != epoch || !stream.sends() {
             return;
         }
         if seq > stream.count(&self.stamper).last {
@@ -323,9 +400,19 @@ impl<M: Memory> Primary<M> {
         }
         if seq > stream.durable {
             stream.durable = seq;
+            let mut gone = 0;
+            while let Some((_, bytes)) = stream.copies.front().filter(|(copy, _)| *copy <= seq) {
+                gone += bytes;
+                stream.copies.pop_front();
+            }
+            if let Some(budget) = Self::budget_of(&self.groups, id, stream).and_then(|key| self.budgets.get_mut(&key)) {
+                budget.copies_gone(gone);
+            }
+            let is_ending = matches!(stream.numbers, Numbers::Ending(_));
             let members: Vec<GroupId> = stream.members.keys().copied().collect();
             // What waits for durability, is looked at in the next turn.
-            let is_awaited = !matches!(self.shutdown, Stopping::No)
+            let is_awaited = is_ending
+                || !matches!(self.shutdown, Stopping::No)
                 || members.iter().any(|id| self.groups[id].pairs.iter().any(|pair| self.pairs[pair].leaving.is_some()));
             if is_awaited {
                 self.due = Mono(0);

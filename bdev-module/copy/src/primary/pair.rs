@@ -1,14 +1,15 @@
 //! A pair at its primary.
 
+use super::copy::PairCopy;
 use super::marks::Tending;
 use super::meta::PairRecord;
-use super::{PairConfig, Work};
+use super::{PairConfig, VerifyProgress, Work};
 use crate::blank::BlankCheck;
 use crate::dirty::{DirtyMap, Round};
 use crate::message::Content;
 use crate::overlap::OverlapQueue;
 use crate::ports::Ticket;
-use crate::types::{Mono, Stamp, StreamId};
+use crate::types::{Epoch, Mono, Stamp, StreamId};
 use std::collections::VecDeque;
 
 /// A pair.
@@ -33,6 +34,13 @@ pub(super) struct Pair {
     /// Writes that hold their blocks and wait for the marks of their regions to become durable, in order.
     pub marking: VecDeque<(Round, usize)>,
     pub tending: Tending,
+    /// Its first copy is not done: it joins as a pair that is to be copied.
+    pub is_copying: bool,
+    /// Its volume was in memory and lost its content with an earlier process: it may never be copied from.
+    pub is_lost: bool,
+    pub rejoin: Rejoin,
+    pub copy: PairCopy,
+    pub verify: Option<VerifyProgress>,
     /// Writes that hold their blocks and wait for the pair to be opened, or to be durably suspended.
     pub parked: VecDeque<usize>,
     /// Since when the oldest of them waits.
@@ -40,6 +48,8 @@ pub(super) struct Pair {
     /// Host requests that are not answered yet.
     pub requests: usize,
     pub last_stamp: Option<Stamp>,
+    /// The epoch of that stamp.
+    pub last_epoch: Epoch,
     /// Local writes that failed after their stamp.
     pub repairs: u64,
 }
@@ -68,7 +78,27 @@ pub(super) enum Phase {
     Halted(String),
 }
 
+/// Whether the secondary knows, in a resync, that the pair takes part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Rejoin {
+    /// It does.
+    #[default]
+    Done,
+    /// It has to be told.
+    Due {
+        /// When it was last told.
+        asked: Option<Mono>,
+        /// Its word when it put it off.
+        put_off: Option<String>,
+    },
+}
+
 impl Pair {
+    /// What the secondary is told that the two volumes hold.
+    pub fn content_told(&self) -> Content {
+        if self.is_copying { Content::Copy } else { self.content }
+    }
+
     /// Whether it has not become part of its group yet.
     pub fn is_opening(&self) -> bool {
         matches!(self.phase, Phase::Checking(_) | Phase::Opening | Phase::Joining { .. } | Phase::Recording)
@@ -80,7 +110,12 @@ impl Pair {
             Phase::Halting(reason) | Phase::Halted(reason) => Some(reason.clone()),
             _ => None,
         };
-        PairRecord { geometry: self.config.geometry, region_bytes: self.region_bytes, suspended }
+        PairRecord {
+            geometry: self.config.geometry,
+            region_bytes: self.region_bytes,
+            suspended,
+            is_copying: self.is_copying,
+        }
     }
 
     pub fn enter(&mut self, phase: Phase, now: Mono) {

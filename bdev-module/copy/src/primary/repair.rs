@@ -122,9 +122,9 @@ impl<M: Memory> Primary<M> {
         let id = self.requests[key].pair;
         if matches!(self.gate(id), Gate::Stamp(_)) {
             let config = &self.pairs[&id].config;
-            let reason = format!("pair {}: {why}; check the volume's device, then create the pairs again", config.name);
+            let reason = format!("pair {}: {why}; check the volume's device", config.name);
             let group = config.group;
-            self.suspend(now, group, PairState::SuspendedError, reason, FirstMissed::Known, ports);
+            self.suspend_for_now(now, group, PairState::SuspendedError, reason, FirstMissed::Known, ports);
         }
         self.end_repair(now, key, ports);
     }

@@ -2,7 +2,7 @@
 
 use crate::stamp::{Count, Numbering, Stamper};
 use crate::types::{Epoch, GroupId, LinkId, Mono, Scope, Seq, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// One epoch of a stream.
 #[derive(Debug)]
@@ -27,6 +27,10 @@ pub(super) struct Stream {
     pub started: bool,
     /// When it last said something.
     pub last_sent: Mono,
+    /// Copies, digests and names that are not known to be durable: number and charge.
+    pub copies: VecDeque<(Seq, u64)>,
+    /// Part of a resync: for each of its groups the number of that.
+    pub units: BTreeMap<GroupId, u64>,
     /// For a clean shutdown: flushes of its pairs' volumes that did not end yet.
     pub flushes: usize,
     /// One of them failed: what was acknowledged to hosts may be lost here, so the stream cannot be called drained.
@@ -38,6 +42,8 @@ pub(super) struct Stream {
 pub(super) enum Numbers {
     /// From the stamper.
     Live(Numbering),
+    /// Nowhere: its groups are suspended by the operator. What was stamped is still sent, and a beacon says that all is.
+    Ending(Count),
     /// Nowhere: a record could not be taken. It sends nothing more, neither record nor beacon.
     Broken(Count),
     /// Nowhere: drained for a clean shutdown.
@@ -67,7 +73,7 @@ impl Stream {
     pub fn count(&self, stamper: &Stamper) -> Count {
         match self.numbers {
             Numbers::Live(numbering) => stamper.count(numbering),
-            Numbers::Broken(count) | Numbers::Drained(count) => count,
+            Numbers::Ending(count) | Numbers::Broken(count) | Numbers::Drained(count) => count,
         }
     }
 
@@ -78,9 +84,14 @@ impl Stream {
         }
     }
 
-    /// Whether it gives no numbers any more.
-    pub fn numbers_ended(&self) -> bool {
-        self.live().is_none()
+    /// Whether it sends: new records, or what is left of those of before.
+    pub fn sends(&self) -> bool {
+        matches!(self.numbers, Numbers::Live(_) | Numbers::Ending(_))
+    }
+
+    /// Whether the secondary has all that was stamped.
+    pub fn is_drained(&self, stamper: &Stamper) -> bool {
+        self.durable == self.count(stamper).last
     }
 
     pub fn is_broken(&self) -> bool {

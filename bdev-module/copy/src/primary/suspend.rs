@@ -8,9 +8,9 @@
 //! would be a gap in its stream.
 
 use super::budget::BudgetKey;
-use super::group::Life;
+use super::group::{Drain, Life};
 use super::meta::{StreamMark, Suspension, group_key, pair_key, stream_key};
-use super::pair::Phase;
+use super::pair::{Phase, Rejoin};
 use super::request::Stage;
 use super::stream::Numbers;
 use super::{Primary, Up, Wait};
@@ -18,7 +18,7 @@ use crate::engine::OperatorError;
 use crate::message::{Content, Message};
 use crate::ports::{HostError, Memory};
 use crate::types::{Extent, StreamId, Time};
-use crate::types::{Generation, GroupId, Mono, Now, PairId, PairState, RecordHead, RecordKind, Stamp};
+use crate::types::{Generation, GroupId, Mono, Now, Overflow, PairId, PairState, RecordHead, RecordKind, Stamp};
 
 /// Whether the first write that the secondary may lack is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +57,13 @@ impl<M: Memory> Primary<M> {
         let limit = self.budgets[&key].limit_bytes;
         let reason = format!(
             "the send buffer of {limit} bytes has no room for the next record of {charge} bytes: the link or the \
-             secondary was too slow for too long; mend that (or enlarge buffer_bytes), then create the pairs again"
+             secondary was too slow for too long; it is resynced by itself (mend that, or enlarge buffer_bytes)"
         );
-        self.suspend(now, group_id, PairState::SuspendedFull, reason, FirstMissed::Known, ports);
+        self.suspend_for_now(now, group_id, PairState::SuspendedFull, reason, FirstMissed::Known, ports);
         false
     }
 
-    /// Suspends the group, and those that share a stream with it.
+    /// Suspends the group, and those that share a stream with it, until an operator resyncs it.
     pub(super) fn suspend(
         &mut self,
         now: Now,
@@ -73,28 +73,82 @@ impl<M: Memory> Primary<M> {
         missed: FirstMissed,
         ports: &mut impl Up<M>,
     ) {
+        let first_missed = self.first_missed(now, id, missed, ports);
+        self.suspend_all(now, id, Suspension { state, reason, first_missed, auto: false }, None, ports);
+    }
+
+    /// The same; a resync begins by itself.
+    pub(super) fn suspend_for_now(
+        &mut self,
+        now: Now,
+        id: GroupId,
+        state: PairState,
+        reason: String,
+        missed: FirstMissed,
+        ports: &mut impl Up<M>,
+    ) {
+        let first_missed = self.first_missed(now, id, missed, ports);
+        self.suspend_all(now, id, Suspension { state, reason, first_missed, auto: true }, None, ports);
+    }
+
+    /// Suspends the group, and those that share a stream with it. `drain`: what was stamped is still sent.
+    pub(super) fn suspend_all(
+        &mut self,
+        now: Now,
+        id: GroupId,
+        suspension: Suspension,
+        drain: Option<Drain>,
+        ports: &mut impl Up<M>,
+    ) {
         let Some(group) = self.groups.get(&id) else { return };
         let (key, name) = (group.budget, group.config.name.clone());
         let shares_fate = |other: &GroupId| {
             *other == id || (self.groups[other].budget == key && !self.groups[other].pairs.is_empty())
         };
         let together: Vec<GroupId> = self.groups.keys().copied().filter(shares_fate).collect();
-        let together: Vec<GroupId> = together.into_iter().filter(|id| self.groups[id].is_running()).collect();
-        let since: Vec<Option<Time>> = together.iter().map(|id| self.first_missed(now, *id, missed, ports)).collect();
-        for group in &together {
+        let together: Vec<GroupId> = together.into_iter().filter(|id| self.groups[id].is_sending()).collect();
+        // In a resync the image is older than what any buffer holds.
+        let missed = match (suspension.first_missed.is_some(), &drain) {
+            (true, None) => FirstMissed::Known,
+            _ => FirstMissed::Unknown,
+        };
+        let since: Vec<Option<Time>> = together
+            .iter()
+            .map(|other| match *other == id || drain.is_some() {
+                true => suspension.first_missed,
+                false => self.first_missed(now, *other, missed, ports),
+            })
+            .collect();
+        let sharing = self.together(id);
+        for group in together.iter().filter(|_| drain.is_none()) {
             self.break_streams(*group, ports);
+        }
+        if drain.is_none() {
+            for other in sharing {
+                // A stream that still drained is broken now.
+                self.abandon_drain(other, ports);
+            }
         }
         for (other, first_missed) in together.into_iter().zip(since) {
             let reason = match other == id {
-                true => reason.clone(),
-                false => format!("shares its stream with group {name}, which was suspended: {reason}"),
+                true => suspension.reason.clone(),
+                false => format!("shares its stream with group {name}, which was suspended: {}", suspension.reason),
             };
-            self.suspend_one(now, other, Suspension { state, reason, first_missed }, ports);
+            self.suspend_one(
+                now,
+                other,
+                Suspension { reason, first_missed, ..suspension.clone() },
+                drain.clone(),
+                ports,
+            );
         }
         self.due = Mono(0);
     }
 
     fn first_missed(&self, now: Now, id: GroupId, missed: FirstMissed, ports: &impl Up<M>) -> Option<Time> {
+        if let Some(resync) = self.groups.get(&id).and_then(super::Group::resync) {
+            return resync.was.first_missed;
+        }
         let oldest = self.streams_of(id).filter_map(|(stream, link)| ports.stream_backlog(link, stream).oldest).min();
         match missed {
             FirstMissed::Known => Some(oldest.unwrap_or(now.time.max(self.stamper.floor()))),
@@ -103,18 +157,35 @@ impl<M: Memory> Primary<M> {
     }
 
     /// From here on the group's streams send neither record nor beacon, and keep nothing.
-    fn break_streams(&mut self, group: GroupId, ports: &mut impl Up<M>) {
-        for (id, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.members.contains_key(&group)) {
-            if let Numbers::Live(numbering) = stream.numbers {
-                stream.numbers = Numbers::Broken(self.stamper.close(numbering));
-                stream.started = false;
-                ports.stream_drop(stream.link, *id);
-            }
+    pub(super) fn break_streams(&mut self, group: GroupId, ports: &mut impl Up<M>) {
+        let ids: Vec<StreamId> = self.streams_of(group).map(|(id, _)| id).collect();
+        for id in ids {
+            self.forget_copies(id);
+            let stream = self.streams.get_mut(&id).expect("just listed");
+            let count = match stream.numbers {
+                Numbers::Live(numbering) => self.stamper.close(numbering),
+                Numbers::Ending(count) => count,
+                Numbers::Broken(_) | Numbers::Drained(_) => continue,
+            };
+            stream.numbers = Numbers::Broken(count);
+            stream.started = false;
+            ports.stream_drop(stream.link, id);
         }
     }
 
-    fn suspend_one(&mut self, now: Now, id: GroupId, suspension: Suspension, ports: &mut impl Up<M>) {
+    fn suspend_one(
+        &mut self,
+        now: Now,
+        id: GroupId,
+        suspension: Suspension,
+        drain: Option<Drain>,
+        ports: &mut impl Up<M>,
+    ) {
+        self.kill_jobs(now, |_, group| group == id);
+        self.end_verify(id, Some(format!("the group was suspended: {}", suspension.reason)), ports);
         let Some(group) = self.groups.get_mut(&id) else { return };
+        let was_resyncing = group.resync().is_some();
+        let drains = drain.is_some();
         ports.log(format_args!(
             "group {} suspended ({}): {}",
             group.config.name,
@@ -123,11 +194,20 @@ impl<M: Memory> Primary<M> {
         ));
         let reason = suspension.reason.clone();
         group.life = Life::Suspending(suspension);
+        group.drain = drain;
         let (record, serial, members) = (group.record(), group.serial, group.pairs.clone());
         self.keep(&group_key(id), &record.encode(), Wait::GroupSuspended(id, serial), ports);
-        self.tell_suspended(id, ports);
+        self.schedule_attempt(now, id, was_resyncing);
+        if !drains {
+            self.tell_suspended(id, ports);
+        }
         for pair_id in members {
             let Some(pair) = self.pairs.get_mut(&pair_id) else { continue };
+            // What was in the queues may never arrive.
+            pair.dirty.miss_all();
+            pair.copy.stop();
+            (pair.copy.end, pair.copy.is_told, pair.rejoin) = (None, false, Rejoin::Done);
+            self.copying.remove(&pair_id);
             match (pair.is_opening(), pair.content) {
                 (true, Content::Established) => pair.enter(Phase::Member, now.mono),
                 (true, _) => self.fail_creation(pair_id, OperatorError::WrongState(reason.clone()), ports),
@@ -142,6 +222,10 @@ impl<M: Memory> Primary<M> {
     pub(super) fn tell_suspended(&self, id: GroupId, ports: &mut impl Up<M>) {
         let group = &self.groups[&id];
         let Some(suspension) = group.suspension() else { return };
+        if group.drain.as_ref().is_some_and(|drain| drain.until > Mono(0)) {
+            // It takes what is left first; then it is told.
+            return;
+        }
         if ports.session_is_up(group.config.link) {
             let (state, reason) = (suspension.state.code().to_string(), suspension.reason.clone());
             ports.send_message(group.config.link, Message::GroupSuspended { group: id, state, reason });
@@ -157,6 +241,7 @@ impl<M: Memory> Primary<M> {
         for pair in group.pairs.clone() {
             self.unpark(pair);
         }
+        self.due = Mono(0);
     }
 
     /// Lets go all answers that the throttle holds back.
@@ -184,6 +269,8 @@ impl<M: Memory> Primary<M> {
             );
             return self.fail_opening(id, text, ports);
         }
+        self.abandon_drain(id, ports);
+        let Some(group) = self.groups.get(&id) else { return };
         if group.fenced == Some(newer) || newer == ours || newer.number < ours.number {
             return;
         }
@@ -284,7 +371,13 @@ impl<M: Memory> Primary<M> {
     /// How long answers are held back in this group now.
     pub(super) fn throttle_ns(&self, id: GroupId) -> u64 {
         let group = &self.groups[&id];
-        match group.is_running() && group.fenced.is_none() {
+        let is_slowed = match group.life {
+            Life::Running => group.config.overflow == Overflow::Throttle,
+            // Whatever the policy: else a busy host would end every attempt.
+            Life::Resyncing(_) => true,
+            _ => false,
+        };
+        match is_slowed && group.fenced.is_none() {
             true => self.budgets[&group.budget].delay_ns(u64::from(group.config.throttle_ms_max) * 1_000_000),
             false => 0,
         }
@@ -294,8 +387,6 @@ impl<M: Memory> Primary<M> {
     pub(super) fn forget_stream(&mut self, id: StreamId, ports: &mut impl Up<M>) {
         let mark = ports.recall(&stream_key(id)).and_then(|bytes| StreamMark::decode(&bytes));
         let Some(mark) = mark else { return };
-        let (StreamMark::Forgotten { epoch } | StreamMark::Drained { epoch, .. } | StreamMark::Stamping { epoch }) =
-            mark;
-        self.keep(&stream_key(id), &StreamMark::Forgotten { epoch }.encode(), Wait::Note, ports);
+        self.keep(&stream_key(id), &StreamMark::Forgotten { epoch: mark.epoch() }.encode(), Wait::Note, ports);
     }
 }

@@ -4,6 +4,7 @@
 
 use super::group::Group;
 use super::pair::Phase;
+use super::stream::Numbers;
 use super::{Beacon, Primary, Stopping, Up};
 use crate::engine::OperatorError;
 use crate::message::Content;
@@ -25,6 +26,7 @@ impl<M: Memory> Primary<M> {
         self.retry_memory(now, ports);
         self.commit(now, ports);
         self.let_go(now, ports);
+        self.pump(now, ports);
         if now.mono >= self.due {
             self.due = Mono(u64::MAX);
             let due = self.look_after(now, ports);
@@ -101,6 +103,12 @@ impl<M: Memory> Primary<M> {
                 due = due.min(at.unwrap_or(due));
             }
         }
+        for id in self.groups.keys().copied().collect::<Vec<_>>() {
+            self.say_copy_ends(id, ports);
+            for at in [self.tend_drain(now, id, ports), self.tend_resync(now, id, ports)].into_iter().flatten() {
+                due = due.min(at);
+            }
+        }
         for key in self.budgets.keys().copied().collect::<Vec<_>>() {
             self.refresh_budget(key, ports);
         }
@@ -112,10 +120,9 @@ impl<M: Memory> Primary<M> {
     }
 
     /// Sends a beacon if the stream was silent for long enough. Returns when to look again.
-    fn beacon(&mut self, now: Now, id: StreamId, ports: &mut impl Up<M>) -> Option<Mono> {
+    pub(super) fn beacon(&mut self, now: Now, id: StreamId, ports: &mut impl Up<M>) -> Option<Mono> {
         let stream = self.streams.get_mut(&id)?;
-        let numbering = stream.live()?;
-        if !stream.started || !ports.session_is_up(stream.link) {
+        if !stream.sends() || !stream.started || !ports.session_is_up(stream.link) {
             return None;
         }
         let groups = stream.members.keys().filter_map(|group| self.groups.get(group));
@@ -124,8 +131,14 @@ impl<M: Memory> Primary<M> {
         if now.mono < at {
             return Some(at);
         }
-        let Ok(count) = self.stamper.promise(now, numbering) else {
-            return Some(now.mono.after_ns(LEASE_RETRY_NS));
+        let count = match stream.numbers {
+            Numbers::Live(numbering) => match self.stamper.promise(now, numbering) {
+                Ok(count) => count,
+                Err(_) => return Some(now.mono.after_ns(LEASE_RETRY_NS)),
+            },
+            // The last word, said until it is heard: nothing up to here follows, and nothing later either.
+            Numbers::Ending(count) => count,
+            Numbers::Broken(_) | Numbers::Drained(_) => return None,
         };
         stream.last_sent = now.mono;
         let beacon = Beacon { stream: id, epoch: stream.epoch, time: count.floor, seq: count.last };
@@ -173,16 +186,18 @@ impl<M: Memory> Primary<M> {
         let Some(pair) = self.pairs.get(&id) else { return };
         let seconds = self.config.open_wait_ns / 1_000_000_000;
         let reason = format!(
-            "pair {} was not opened within {seconds} s of a host's write{waits}, so hosts go on without the secondary; \
-             delete the pair at both sites and create it again",
+            "pair {} was not opened within {seconds} s of a host's write{waits}, so hosts go on without the secondary",
             pair.config.name
         );
         match pair.content {
             Content::Established => {
                 let group = pair.config.group;
-                self.suspend(now, group, PairState::SuspendedError, reason, FirstMissed::Known, ports);
+                self.suspend_for_now(now, group, PairState::SuspendedError, reason, FirstMissed::Known, ports);
             }
-            _ => self.halt_pair(now, id, reason, ports),
+            _ => {
+                let reason = format!("{reason}; delete the pair at both sites and create it again");
+                self.halt_pair(now, id, reason, ports);
+            }
         }
     }
 
@@ -196,7 +211,7 @@ impl<M: Memory> Primary<M> {
         let lease = (!self.out_of_lease.is_empty()).then(|| now.mono.after_ns(LEASE_RETRY_NS));
         let unasked = (!self.unasked.is_empty()).then_some(now.mono);
         let due = (self.due != Mono(u64::MAX)).then_some(self.due);
-        [committing, delayed, lease, self.memory_retry_at(now), unasked, due].into_iter().flatten().min()
+        [committing, delayed, lease, self.memory_retry_at(now), unasked, self.pump_at, due].into_iter().flatten().min()
     }
 
     /// The newest time that was stamped or promised: no stamp from here on is at or below it.

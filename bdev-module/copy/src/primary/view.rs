@@ -1,8 +1,8 @@
 //! How groups and pairs are shown.
 
-use super::pair::{Pair, Phase};
+use super::pair::{Pair, Phase, Rejoin};
 use super::request::Stage;
-use super::{Backlog, GroupStatus, PairStatus, Primary, StreamStanding, Up, Waiting};
+use super::{Backlog, CopyProgress, GroupStatus, PairStatus, Primary, StreamStanding, Up, Waiting};
 use crate::ports::Memory;
 use crate::types::{GroupId, Now, PairId, PairState, StreamId, Time};
 
@@ -40,8 +40,8 @@ impl<M: Memory> Primary<M> {
             repairs: pair.repairs,
             dirty_bytes: pair.dirty.marked_bytes(),
             missing_bytes: pair.dirty.missing_bytes(),
-            copy: None,
-            verify: None,
+            copy: self.copy_progress(pair),
+            verify: pair.verify.clone(),
         })
     }
 
@@ -49,14 +49,16 @@ impl<M: Memory> Primary<M> {
         match &pair.phase {
             Phase::Checking(_) | Phase::Opening | Phase::Joining { .. } | Phase::Recording => PairState::Copy,
             Phase::Halting(_) | Phase::Halted(_) => PairState::SuspendedError,
+            Phase::Member if pair.is_copying && self.groups[&pair.config.group].is_sending() => PairState::Copy,
             Phase::Member => self.member_state(pair.config.group),
         }
     }
 
-    fn member_state(&self, group: GroupId) -> PairState {
+    pub(super) fn member_state(&self, group: GroupId) -> PairState {
         let group = &self.groups[&group];
         match group.suspension() {
             Some(suspension) => suspension.state,
+            None if group.resync().is_some() => PairState::Copy,
             None if self.budgets[&group.budget].is_nearly_full() => PairState::NearlyFull,
             None => PairState::Pair,
         }
@@ -107,7 +109,13 @@ impl<M: Memory> Primary<M> {
                     );
                 }
                 if stream.started {
-                    return None;
+                    return match (&pair.rejoin, group.resync().is_some()) {
+                        (Rejoin::Due { put_off, .. }, true) => {
+                            let reason = put_off.clone().unwrap_or_else(|| "it has to take up the pair again".into());
+                            waiting("secondary", reason)
+                        }
+                        _ => None,
+                    };
                 }
                 // Hosts are not held up: records are kept until the send buffer is full.
                 let member = stream.members.get(&pair.config.group)?;
@@ -145,23 +153,55 @@ impl<M: Memory> Primary<M> {
             reason: group.suspension().map(|suspension| suspension.reason.clone()),
             fenced: group.fenced,
             split_brain: group.split_brain,
-            waiting: group.pairs.iter().find_map(|pair| self.waiting(*pair)),
+            waiting: group
+                .pairs
+                .iter()
+                .find_map(|pair| self.waiting(*pair))
+                .or_else(|| self.resync_waiting(now, id, ports)),
             backlog,
             buffer_bytes: self.budgets[&group.budget].limit_bytes,
             throttle_ns: self.throttle_ns(id),
             lag_ns: match group.suspension() {
+                // The image there is the one from before the resync.
+                _ if group.resync().is_some() => {
+                    let was = group.resync().and_then(|resync| resync.was.first_missed);
+                    was.map(|first| now.time.since_ns(first))
+                }
                 None => Some(backlog.oldest.map_or(0, |oldest| now.time.since_ns(oldest))),
                 Some(suspension) => suspension.first_missed.map(|first: Time| now.time.since_ns(first)),
             },
             dirty_bytes: group.pairs.iter().map(|pair| self.pairs[pair].dirty.marked_bytes()).sum(),
             missing_bytes: group.pairs.iter().map(|pair| self.pairs[pair].dirty.missing_bytes()).sum(),
-            unit: None,
-            next_attempt: None,
-            copy: None,
-            verify: None,
+            unit: group.is_resyncing.then_some(group.units),
+            next_attempt: group.next_attempt.filter(|_| !group.is_sending()),
+            copy: self.group_copy_progress(id),
+            verify: self.verify_progress(id),
             pairs: group.pairs.iter().copied().collect(),
             streams,
         })
+    }
+
+    /// What a suspended group's resync waits for, that begins by itself.
+    fn resync_waiting(&self, now: Now, id: GroupId, ports: &impl Up<M>) -> Option<Waiting> {
+        let group = self.groups.get(&id)?;
+        let waits = group.suspension()?.auto && self.resync_obstacle(id).is_none();
+        let (owner, reason, timeout) = if waits { self.resync_waits(now, id, ports)? } else { return None };
+        Some(Waiting { owner, reason, since: now.mono, timeout })
+    }
+
+    /// The copying of all pairs of a group together.
+    fn group_copy_progress(&self, id: GroupId) -> Option<CopyProgress> {
+        let parts = self.groups.get(&id)?.pairs.iter().filter_map(|pair| self.copy_progress(&self.pairs[pair]));
+        let sum = parts.reduce(|sum, part| CopyProgress {
+            bytes_total: sum.bytes_total + part.bytes_total,
+            bytes_done: sum.bytes_done + part.bytes_done,
+            bytes_per_s: sum.bytes_per_s + part.bytes_per_s,
+            estimate_s: None,
+            reason: sum.reason.or(part.reason),
+        })?;
+        let left = sum.bytes_total.saturating_sub(sum.bytes_done);
+        let estimate_s = (sum.bytes_per_s > 0).then(|| left.div_ceil(sum.bytes_per_s.max(1)));
+        Some(CopyProgress { estimate_s, ..sum })
     }
 
     fn show_stream(&self, id: StreamId, ports: &impl Up<M>) -> Option<StreamStanding> {

@@ -5,6 +5,8 @@ mod marking;
 mod opening;
 mod properties;
 mod restarting;
+mod resyncing;
+mod secondary;
 mod suspending;
 mod writing;
 
@@ -186,9 +188,9 @@ impl Rig {
         Rig { primary: Primary::new(Rig::config()), heard: 0, next_token: 0, ..self }
     }
 
-    /// Marks stay for ever, so that tests of other things need not think of them.
+    /// Marks stay for ever and no resync begins by itself, so that tests of other things need not think of them.
     fn config() -> PrimaryConfig {
-        PrimaryConfig { clear_after_ns: u64::MAX, ..PrimaryConfig::new(HERE) }
+        PrimaryConfig { clear_after_ns: u64::MAX, resync_pause_ns: u64::MAX, ..PrimaryConfig::new(HERE) }
     }
 
     pub fn group_config(name: &str, scope: Scope) -> GroupConfig {
