@@ -16,6 +16,7 @@ impl World {
         // Operators are slower than messages.
         self.run_for(3 * SECOND);
         let forks_left = std::mem::take(&mut self.forks_left);
+        self.are_deleted = true;
         let secondary = self.secondary();
         for pair in 0..self.pairs.len() {
             let (node, id) = (self.pairs[pair].primary, self.pairs[pair].id);
@@ -94,6 +95,7 @@ impl World {
             self.disks.insert((secondary, pair.secondary_volume), there);
             self.kept[index].clear();
         }
+        self.are_deleted = false;
         self.operate_secondary(secondary);
         for node in 0..self.plan.primaries {
             self.operate_primary(node);

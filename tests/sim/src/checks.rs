@@ -46,6 +46,10 @@ impl World {
                 }
             }
             let point = status.recovery_point;
+            // A takeover may be asked to go to an earlier point.
+            if info.takeover_begun {
+                continue;
+            }
             if info.reported_in_life.0 == life {
                 let before = info.reported_in_life.1;
                 assert!(point >= before, "group {name}: the recovery point went from {before} back to {point}");

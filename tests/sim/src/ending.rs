@@ -46,7 +46,7 @@ impl World {
         self.run_until("caught up 40 s after the faults stopped", deadline, |world| world.has_caught_up());
         self.explain_suspensions();
         let is_hurt = (0..self.groups.len()).any(|group| !self.is_copying(group));
-        if self.chance.hits(if is_hurt { 0.7 } else { 0.1 }) {
+        if self.chance.hits(if is_hurt { 0.7 } else { 0.1 }) && self.plan.apply_delay_ns == 0 {
             self.create_anew();
         }
         self.totals.quiet += 1;
@@ -237,6 +237,7 @@ impl World {
         self.faults_on = false;
         let secondary = self.secondary();
         let ending = self.plan.ending;
+        let is_free = ending != Ending::Quiet;
         let fault_rate = if self.plan.faults_at_setup { 0.1 } else { 0.0 };
         let mut crashes = if self.chance.hits(0.5) { self.chance.below(4) } else { 0 };
         let trouble = &mut self.trouble[secondary];
@@ -247,6 +248,7 @@ impl World {
         }
         for group in 0..self.groups.len() {
             let mut asked: Option<(u32, u64)> = None;
+            let mut at = TakeoverAt::Newest;
             let mut crash_at = self.next_takeover_crash(&mut crashes);
             let deadline = self.at + 60 * SECOND;
             let mut since = self.at;
@@ -297,14 +299,28 @@ impl World {
                 }
                 let ticket = self.ticket(secondary);
                 let id = self.groups[group].id;
+                let now = self.nodes[secondary].clock.read(self.at);
+                let it = &mut self.nodes[secondary];
+                let roles = it.engine.as_mut().map(|engine| engine.secondary(&mut it.ports).0);
+                let status = roles.and_then(|roles| roles.group_status(now, id));
+                // Once it is sealed, it goes where it went.
+                if let Some(status) = status.filter(|_| is_free && !self.groups[group].takeover_begun) {
+                    at = World::draw_point(&self.groups[group], &status, &mut self.chance);
+                }
+                let wanted = at.clone();
                 let answer = self.operate(secondary, |engine, ports, now| {
                     let (roles, mut world) = engine.secondary(ports);
-                    roles.group_takeover(now, id, consent, TakeoverAt::Newest, ticket, &mut world)
+                    roles.group_takeover(now, id, consent, wanted, ticket, &mut world)
                 });
                 if let Err(error) = answer {
                     let text = error.to_string();
                     if self.groups[group].has_failed {
                         break;
+                    }
+                    // A crash undid a takeover that was not sealed, and the window has moved on.
+                    if at != TakeoverAt::Newest && text.contains("it can go to") {
+                        at = TakeoverAt::Newest;
+                        continue;
                     }
                     let is_early = text.contains("still being opened") || text.contains("is not attached");
                     assert!(is_early, "promise 5: {text}");
@@ -324,7 +340,8 @@ impl World {
                 .filter(|pair| pair.group == group)
                 .map(|pair| (pair.secondary_volume, self.disks[&(secondary, pair.secondary_volume)].image()))
                 .collect();
-            if !self.compare(group, &certificate, "after the takeover", |volume| contents[&volume].clone()) {
+            World::check_point(&self.groups[group], &at, &certificate);
+            if !self.compare(group, &at, &certificate, "after the takeover", |volume| contents[&volume].clone()) {
                 self.groups[group].certificate = None;
             }
         }

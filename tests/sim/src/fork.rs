@@ -6,9 +6,9 @@ use crate::memory::Pool;
 use crate::node::{Node, Out};
 use crate::world::World;
 use longrun_copy::ports::{Event, LocalIo, OperatorAnswer, Ticket};
-use longrun_copy::secondary::{GroupPhase, TakeoverAt, TakeoverConsent};
+use longrun_copy::secondary::{GroupPhase, GroupStatus, TakeoverAt, TakeoverConsent};
 use longrun_copy::takeover::LossCertificate;
-use longrun_copy::types::VolumeId;
+use longrun_copy::types::{Time, VolumeId};
 use std::collections::BTreeMap;
 
 /// A lonely system whose disks answer at once.
@@ -68,6 +68,49 @@ impl Copy {
 }
 
 impl World {
+    /// A point to take a group over at.
+    pub fn draw_point(
+        info: &crate::world::GroupInfo,
+        status: &GroupStatus,
+        chance: &mut crate::chance::Chance,
+    ) -> TakeoverAt {
+        let Some(window) = status.window.filter(|_| chance.hits(0.5)) else { return TakeoverAt::Newest };
+        let is_within = |time: Time| window.from <= time && time <= window.until;
+        let mut newest = BTreeMap::new();
+        for bookmark in &status.bookmarks {
+            let times = info.bookmarks.get(&bookmark.name);
+            assert!(
+                times.is_some_and(|times| times.contains(&bookmark.stamp.time)),
+                "bookmark {bookmark:?} was never given, only {times:?}"
+            );
+            newest.insert(bookmark.name.clone(), bookmark.stamp.time);
+        }
+        let reached: Vec<&String> = newest.iter().filter(|(_, time)| is_within(**time)).map(|(name, _)| name).collect();
+        if !reached.is_empty() && chance.hits(0.5) {
+            return TakeoverAt::Bookmark(reached[chance.below(reached.len())].clone());
+        }
+        let inside: Vec<Time> = info.history.up_to(window.until).map(|(_, head)| head.stamp.time).collect();
+        let inside: Vec<Time> = inside.into_iter().take_while(|time| is_within(*time)).collect();
+        match chance.below(4) {
+            0 => TakeoverAt::Time(window.from),
+            1 => TakeoverAt::Time(window.until),
+            _ if inside.is_empty() => TakeoverAt::Time(Time(chance.range(window.from.0, window.until.0))),
+            _ => TakeoverAt::Time(inside[chance.below(inside.len())]),
+        }
+    }
+
+    /// Whether a certificate's point is the one that was asked for.
+    pub fn check_point(info: &crate::world::GroupInfo, at: &TakeoverAt, certificate: &LossCertificate) {
+        let point = certificate.recovery_point;
+        match at {
+            TakeoverAt::Newest => {}
+            TakeoverAt::Time(time) => assert!(point == *time, "a takeover at {time} went to {point}"),
+            TakeoverAt::Bookmark(name) => {
+                assert!(info.bookmarks[name].contains(&point), "a takeover at bookmark {name} went to {point}");
+            }
+        }
+    }
+
     /// Asks now and then.
     pub fn maybe_fork(&mut self) {
         if self.forks_left == 0 || self.fork_countdown > 0 {
@@ -124,6 +167,7 @@ impl World {
         for group in 0..self.groups.len() {
             let id = self.groups[group].id;
             let mut asked = None;
+            let mut at = TakeoverAt::Newest;
             let mut rounds = 0;
             let certificate = loop {
                 rounds += 1;
@@ -154,8 +198,9 @@ impl World {
                         ticket += 1;
                         asked = Some(ticket);
                         let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
+                        at = World::draw_point(&self.groups[group], &status, &mut copy.chance);
                         roles
-                            .group_takeover(now, id, consent, TakeoverAt::Newest, Ticket(ticket), &mut world)
+                            .group_takeover(now, id, consent, at.clone(), Ticket(ticket), &mut world)
                             .expect("a group that is open can be taken over");
                     }
                     Some(asked) => {
@@ -169,9 +214,11 @@ impl World {
                 }
             };
             if let Some(certificate) = certificate {
+                World::check_point(&self.groups[group], &at, &certificate);
+                self.totals.chosen_points += u64::from(at != TakeoverAt::Newest);
                 let disks = &copy.disks;
                 let contents = |volume: VolumeId| disks[&volume].image();
-                self.compare(group, &certificate, "after a crash at this event and a takeover", contents);
+                self.compare(group, &at, &certificate, "after a crash at this event and a takeover", contents);
             }
         }
     }
@@ -181,6 +228,7 @@ impl World {
     pub fn compare(
         &mut self,
         group: usize,
+        at: &TakeoverAt,
         certificate: &LossCertificate,
         when: &str,
         contents: impl Fn(VolumeId) -> Vec<Blob>,
@@ -188,6 +236,7 @@ impl World {
         let info = &mut self.groups[group];
         let point = certificate.recovery_point;
         if point < info.reported
+            && *at == TakeoverAt::Newest
             && let Some(lost) = info.history.first_after(point).filter(|lost| lost.stamp.time <= info.reported)
         {
             if info.has_rotten {

@@ -221,6 +221,12 @@ impl History {
         changes.chain(&volume.waiting).flat_map(Change::sectors)
     }
 
+    /// A sector of a pair: what the primary has, and what it held at the time of the last [`History::image`].
+    pub fn both(&self, pair: PairId, sector: u64) -> (&Blob, &Blob) {
+        let volume = &self.pairs[&pair];
+        (&volume.latest[sector as usize], &volume.image[sector as usize])
+    }
+
     /// Records of a stream in the order of their stamps, with their epochs.
     pub fn of_stream(&self, stream: StreamId) -> impl Iterator<Item = (Epoch, &RecordHead)> {
         let all = self.records.iter().filter(move |(stamp, _)| stamp.stream == stream);

@@ -259,7 +259,13 @@ impl World {
         self.totals.stamped += 1;
         let stamp = head.stamp;
         let op = match head.kind {
-            RecordKind::Copy | RecordKind::Verify | RecordKind::Bookmark => None,
+            RecordKind::Bookmark => {
+                let name = payload.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+                let given = self.groups[group].bookmarks.entry(name.expect("a bookmark has a name")).or_default();
+                given.push(stamp.time);
+                None
+            }
+            RecordKind::Copy | RecordKind::Verify => None,
             RecordKind::Write => {
                 let bytes = payload.as_ref().expect("a write has a payload");
                 let mut first = [0; 8];

@@ -32,6 +32,7 @@ mod fork;
 mod history;
 mod host;
 mod local;
+mod marks;
 mod memory;
 mod node;
 mod operators;

@@ -93,6 +93,8 @@ pub struct Plan {
     pub stream_records: usize,
     pub checkpoint_interval_ns: u64,
     pub journal_bytes: u64,
+    pub overlay_bytes: Option<u64>,
+    pub apply_delay_ns: u64,
     pub pool_bytes: usize,
     pub disk_ns_max: u64,
     pub meta_ns_max: u64,
@@ -113,7 +115,15 @@ impl Plan {
         let big = c.hits(0.05);
         let ops = if big { c.range(150, 300) } else { c.range(60, 500) } as usize;
         let block_bytes = if c.hits(0.2) { 4096 } else { 512 };
-        let volume_blocks = if big { 2048 } else { c.range(16, 160) };
+        let many = 512 * 1024 / u64::from(block_bytes);
+        let small = c.hits(0.4);
+        let volume_blocks = if big {
+            2048
+        } else if small {
+            c.range(16, 160)
+        } else {
+            c.range(many / 4, many)
+        };
         let write_blocks_max = if big { 900 * 512 / u64::from(block_bytes) } else { c.range(1, 24).min(volume_blocks) };
         let all = [
             (Fault::Partition, 0.7),
@@ -177,6 +187,8 @@ impl Plan {
             stream_records: c.pick(&[4, 16, 64, 1024]),
             checkpoint_interval_ns: c.log_range(MS, 400 * MS),
             journal_bytes: longrun_copy::journal::BYTES_MIN,
+            overlay_bytes: if c.hits(0.6) { Some(longrun_copy::journal::BYTES_MIN) } else { None },
+            apply_delay_ns: if c.hits(0.3) { c.log_range(MS, 2000 * MS) } else { 0 },
             pool_bytes: if big { 96 << 20 } else { c.pick(&[24 << 20, 40 << 20]) },
             disk_ns_max: c.log_range(10 * US, 3 * MS),
             meta_ns_max: c.log_range(20 * US, 5 * MS),

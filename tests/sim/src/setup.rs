@@ -30,8 +30,16 @@ impl World {
                 block_bytes: journal_block_bytes,
             };
             self.disks.insert((secondary, journal), Disk::new(geometry));
+            let overlay = self.plan.overlay_bytes.map(|bytes| {
+                let volume = VolumeId(2000 + group as u32);
+                let geometry = Geometry { blocks: bytes / 4096, block_bytes: 4096 };
+                self.disks.insert((secondary, volume), Disk::new(geometry));
+                volume
+            });
             self.groups.push(GroupInfo {
                 name,
+                overlay,
+                bookmarks: BTreeMap::new(),
                 id,
                 journal,
                 history: History::default(),
@@ -234,8 +242,8 @@ impl World {
             name: info.name.clone(),
             journal: info.journal,
             journal_geometry: self.disks[&(self.secondary(), info.journal)].geometry(),
-            overlay: None,
-            apply_delay_ns: 0,
+            overlay: info.overlay.map(|volume| (volume, self.disks[&(self.secondary(), volume)].geometry())),
+            apply_delay_ns: self.plan.apply_delay_ns,
         }
     }
 

@@ -83,6 +83,9 @@ pub struct GroupInfo {
     pub name: String,
     pub id: GroupId,
     pub journal: VolumeId,
+    pub overlay: Option<VolumeId>,
+    /// By name: the times that were given out.
+    pub bookmarks: BTreeMap<String, Vec<Time>>,
     pub history: History,
     /// When each record was stamped, true time.
     pub stamped_at: BTreeMap<Stamp, u64>,
@@ -152,6 +155,8 @@ pub struct World {
     pub next_ticket: u64,
     /// What the engine asked for in an operator's command.
     pub refused_outs: usize,
+    /// Pairs and groups are being deleted and created again.
+    pub are_deleted: bool,
     /// Operators' requests that are not answered: by whom they have to be.
     pub open_tickets: BTreeMap<u64, usize>,
     pub totals: Totals,
@@ -205,6 +210,7 @@ impl World {
             tickets: BTreeMap::new(),
             next_ticket: 1,
             refused_outs: 0,
+            are_deleted: false,
             open_tickets: BTreeMap::new(),
             totals: Totals::default(),
             coverage: Coverage::default(),
@@ -430,7 +436,14 @@ impl World {
         if !self.nodes[node].inbox.is_empty() {
             self.want_turn(node, self.at);
         }
-        if node == self.secondary() { self.check_secondary(now) } else { self.check_primary(node, now) }
+        if node == self.secondary() {
+            self.check_secondary(now);
+            return;
+        }
+        self.check_primary(node, now);
+        if self.totals.events.is_multiple_of(8) {
+            self.check_marks(node);
+        }
     }
 
     /// Does what the engine asked for.
@@ -610,6 +623,7 @@ impl World {
         }
         if node != self.secondary() {
             self.primary_died(node, loss);
+            self.check_marks(node);
         }
     }
 
