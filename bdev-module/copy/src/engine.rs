@@ -11,15 +11,20 @@
 //! its place, because the answers go through that same link; only fragments are handed on at once, since the link
 //! acknowledges what was taken.
 
+mod roles;
+#[cfg(test)]
+mod tests;
+
 use crate::link::{DataFrame, DownReason, Link, LinkConfig, LinkConfigError, LinkSink, LinkStats, Verdict};
 use crate::message::Message;
 use crate::ports::{
     Event, HostError, HostIo, HostToken, LocalIo, LocalToken, Memory, MetaToken, OperatorAnswer, Owner, Ports, Ticket,
 };
 use crate::primary::{Backlog, Beacon, Primary, PrimaryConfig, Uplink};
+use crate::role::Role;
 use crate::secondary::{Downlink, Secondary, SecondaryConfig, StreamStatus};
 use crate::stream::Fragment;
-use crate::types::{Epoch, Generation, LinkId, Mono, Now, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId};
+use crate::types::{Epoch, Generation, GroupId, LinkId, Mono, Now, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -68,6 +73,7 @@ pub struct Engine<M: Memory> {
     links: Links<M::Shared>,
     primary: Primary<M>,
     secondary: Secondary<M::Buf, M::Shared>,
+    roles: roles::Roles,
     seed: [u8; 32],
     /// Kept between turns for its storage.
     heard: Vec<Heard>,
@@ -104,6 +110,7 @@ impl<M: Memory> Engine<M> {
             links: Links { slots: Vec::new(), deferred: Vec::new() },
             primary: Primary::new(config.primary),
             secondary: Secondary::new(config.secondary, secondary_seed),
+            roles: roles::Roles::default(),
             seed: config.seed,
             heard: Vec::new(),
             spare_train: None,
@@ -115,6 +122,9 @@ impl<M: Memory> Engine<M> {
     where
         P: Ports<Buf = M::Buf, Shared = M::Shared>,
     {
+        if self.has_role_news() {
+            self.settle_roles(now, ports);
+        }
         match event {
             Event::Host { pair, io, token } => self.host(now, pair, io, token, ports),
             Event::LocalDone { token, result, buf } => {
@@ -137,6 +147,9 @@ impl<M: Memory> Engine<M> {
                 }
             }
             Event::Turn => self.turn(now, ports),
+        }
+        if self.has_role_news() {
+            self.settle_roles(now, ports);
         }
     }
 
@@ -219,7 +232,11 @@ impl<M: Memory> Engine<M> {
                     if for_secondary(&message) {
                         self.secondary.message(now, id, from, message, &mut world);
                     } else {
+                        let is_role_news = Self::is_role_message(&message);
                         self.primary.message(now, id, message, &mut world);
+                        if is_role_news {
+                            self.roles.note_news();
+                        }
                     }
                 }
                 Heard::Up => {
@@ -458,6 +475,10 @@ impl<P: Ports> Ports for World<'_, P> {
 
     fn stamped(&mut self, epoch: Epoch, record: &Record<P::Shared>) {
         self.ports.stamped(epoch, record);
+    }
+
+    fn role_changed(&mut self, group: GroupId, role: Role, generation: Generation) {
+        self.ports.role_changed(group, role, generation);
     }
 
     fn log(&mut self, line: fmt::Arguments<'_>) {

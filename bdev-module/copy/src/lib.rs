@@ -31,6 +31,7 @@
 //! | [`journal`], [`apply`] | the log of released records; from it to the volumes, and checkpoints | a torn tail is cut, damage before the known end is reported |
 //! | [`spill`] | what memory can't hold at the primary, on a device, until the link has room | whole from the first number that the secondary lacks |
 //! | [`secondary`], [`takeover`] | pairs and groups that receive; taking over in steps that a crash re-enters | older generations are refused |
+//! | [`role`] | from secondary to primary by takeover, and back by failback or swap; moved by [`engine`] | the secondary's record decides; never two primaries by a swap |
 //! | [`blank`], [`digest`] | is a volume empty? are two the same? | |
 //!
 //! **What the design gives up.** Everything of one engine is on one core; a group uses several cores by sequence scope
@@ -49,6 +50,7 @@ pub mod message;
 pub mod overlap;
 pub mod ports;
 pub mod primary;
+pub mod role;
 pub mod scope;
 pub mod secondary;
 #[allow(dead_code, reason = "the primary roles will own one")]

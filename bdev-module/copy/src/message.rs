@@ -144,6 +144,9 @@ pub enum Message {
         generation: Generation,
         /// The last time of that history.
         end: Time,
+        /// Sum of the last numbers of the group's streams. The secondary has none above its stream's last one, so equal
+        /// sums mean that it has all. `None` in scope `system`, where numbers are other groups' too.
+        last_sum: Option<u64>,
     },
     /// Secondary: it is the primary now, durably, with this generation. Else: [`Message::Refused`] about the group.
     HandedOver {

@@ -3,7 +3,8 @@
 //! Every call submits and returns; results come back as [`Event`]s in a later turn, so nothing re-enters the engine and
 //! a port can be a recorder, the simulator or a device.
 
-use crate::types::{Epoch, Extent, LinkId, PairId, Record, VolumeId};
+use crate::role::Role;
+use crate::types::{Epoch, Extent, Generation, GroupId, LinkId, PairId, Record, VolumeId};
 use std::net::SocketAddr;
 
 /// Where payloads live. `Buf` is written by one owner; frozen it becomes `Shared`: immutable, cheap to clone, given back
@@ -138,6 +139,9 @@ pub enum HostError {
     /// A newer generation exists: another site took over.
     #[error("another site took this group over; this volume is fenced")]
     Fenced,
+    /// The volume is being handed over to the other site (a planned swap): the host tries again, here or there.
+    #[error("the volume is being handed over to the other site; the host tries the other path")]
+    Transition,
     /// The request waits in a state that ended.
     #[error("the request was abandoned; the host may retry")]
     Aborted,
@@ -219,6 +223,12 @@ pub trait Ports: Memory {
         let _ = (epoch, record);
     }
 
+    /// This system's part in a group has changed, durably: the group was taken over here, or gave its part up. For the
+    /// embedding's own records of it (claims, paths, saved configuration); the engine's own survive by themselves.
+    fn role_changed(&mut self, group: GroupId, role: Role, generation: Generation) {
+        let _ = (group, role, generation);
+    }
+
     /// A line for the operator's log: rare, never per I/O.
     fn log(&mut self, line: std::fmt::Arguments<'_>);
 }
@@ -240,5 +250,15 @@ pub enum OperatorAnswer {
         /// The secondary has everything up to `at`. Otherwise it could not be reached in time: it stays at an earlier
         /// cut, and what it lacks is marked.
         drained: bool,
+    },
+    /// The old primary is a secondary of the newer generation.
+    Demoted {
+        /// That generation.
+        generation: crate::types::Generation,
+    },
+    /// The two sites have exchanged their parts; every write that a host was told is done is at the new primary.
+    Swapped {
+        /// The generation that the new primary began.
+        generation: crate::types::Generation,
     },
 }

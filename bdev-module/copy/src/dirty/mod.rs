@@ -323,6 +323,11 @@ impl DirtyMap {
         }
     }
 
+    /// The first region at or after `from` that is marked.
+    pub fn next_marked(&self, from: u64) -> Option<u64> {
+        self.marked.iter_from(from).next()
+    }
+
     /// The first region at or after `from` that is due to be copied.
     pub fn next_missing(&self, from: u64) -> Option<u64> {
         self.missing.iter_from(from).next()

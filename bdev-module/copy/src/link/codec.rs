@@ -257,8 +257,9 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
                 out.extent(*extent);
             }
         }
-        Message::HandOver { group, generation, end } => {
+        Message::HandOver { group, generation, end, last_sum } => {
             out.byte(16).u64(group.0).generation(*generation).u64(end.0);
+            out.option(*last_sum);
         }
         Message::HandedOver { group, generation } => {
             out.byte(17).u64(group.0).generation(*generation);
@@ -368,7 +369,12 @@ fn read(from: &mut Reader<'_>) -> Option<Message> {
             pair: PairId(from.u64()?),
             extents: from.list(EXTENTS_MAX, Reader::extent)?,
         },
-        16 => Message::HandOver { group: GroupId(from.u64()?), generation: from.generation()?, end: Time(from.u64()?) },
+        16 => Message::HandOver {
+            group: GroupId(from.u64()?),
+            generation: from.generation()?,
+            end: Time(from.u64()?),
+            last_sum: from.option()?,
+        },
         17 => Message::HandedOver { group: GroupId(from.u64()?), generation: from.generation()? },
         _ => return None,
     })

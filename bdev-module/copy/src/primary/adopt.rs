@@ -40,7 +40,7 @@ impl<M: Memory> Primary<M> {
                 promotion.generation.number
             );
         } else {
-            self.adopt_group(promotion, config, ports)?;
+            self.adopt_group(now, promotion, config, ports)?;
         }
         for pair in promotion.pairs.iter().filter(|pair| !self.has_pair(pair.pair)).collect::<Vec<_>>() {
             self.adopt_pair(now, id, pair, promotion.generation, ports)?;
@@ -50,6 +50,7 @@ impl<M: Memory> Primary<M> {
 
     fn adopt_group(
         &mut self,
+        now: Now,
         promotion: &Promotion,
         config: &GroupConfig,
         ports: &mut impl Up<M>,
@@ -63,13 +64,14 @@ impl<M: Memory> Primary<M> {
                 remote: config.remote,
                 generation,
                 suspension: Some(handover::taken_over(promotion.is_swap)),
+                pairs: promotion.known.clone(),
                 ..GroupRecord::new(promotion.scope, config.remote)
             };
             self.keep(&group_key(id), &record.encode(), Wait::Note, ports);
         }
         let config =
             GroupConfig { name: promotion.name.clone(), scope: scope.unwrap_or(promotion.scope), ..config.clone() };
-        self.create_group(config, ports)?;
+        self.create_group(now, config, ports)?;
         let name = &promotion.name;
         ports.log(format_args!("group {name}: this system is its primary, generation {}", generation.number));
         Ok(())
@@ -90,6 +92,7 @@ impl<M: Memory> Primary<M> {
             geometry,
             region_bytes: dirty::region_bytes(geometry),
             suspended: None,
+            is_copying: false,
         });
         let mut map = match &known {
             Some(_) => marks::load::<M>(id, geometry, record.region_bytes, ports)?,
@@ -121,7 +124,7 @@ impl<M: Memory> Primary<M> {
             geometry,
             remote_volume: String::new(),
             initial: Initial::Identical,
-            volatile: promoted.volatile && known.is_some(),
+            volatile: promoted.volatile,
         };
         self.take_up(now, id, config, record, ports)?;
         self.due = crate::types::Mono(0);

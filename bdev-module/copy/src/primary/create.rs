@@ -109,6 +109,7 @@ impl<M: Memory> Primary<M> {
         }
         self.groups.insert(id, group);
         self.schedule_attempt(now, id, false);
+        self.resume_hand_over(id, ports);
         self.budgets.entry(budget).or_default().limit_bytes += buffer_bytes;
         self.tell_suspended(id, ports);
         if is_new {
@@ -197,7 +198,7 @@ impl<M: Memory> Primary<M> {
     }
 
     /// A pair that was established before.
-    fn take_up(
+    pub(super) fn take_up(
         &mut self,
         now: Now,
         id: PairId,
@@ -209,7 +210,7 @@ impl<M: Memory> Primary<M> {
         let dirty = marks::load::<M>(id, config.geometry, region_bytes, ports)?;
         let group_id = config.group;
         let group = &self.groups[&group_id];
-        let goes_on = suspended.is_none() && group.is_running() && group.fenced.is_none();
+        let goes_on = suspended.is_none() && group.is_running() && group.fenced.is_none() && !self.is_handing_over(group_id);
         let stream = self.stream_id(&group.config, group_id, id);
         let is_lost = suspended.is_none() && config.volatile;
         if suspended.is_none() {

@@ -19,9 +19,9 @@ use super::suspend::FirstMissed;
 use super::{Primary, Stopping, Up, Uplink, Wait};
 use crate::engine::OperatorError;
 use crate::message::{Message, Refusal};
-use crate::ports::{DeviceError, HostError, LocalIo, Memory, OperatorAnswer, Ticket};
+use crate::ports::{DeviceError, HostError, LocalIo, Memory, Ticket};
 use crate::role::{Former, FormerPair};
-use crate::types::{Extent, Generation, GroupId, LinkId, Mono, Now, PairId, PairState, StreamId, Time};
+use crate::types::{Extent, Generation, GroupId, LinkId, Mono, Now, PairState, StreamId, Time};
 
 const VERSION: u8 = 1;
 
@@ -51,7 +51,7 @@ struct Note {
     last_sum: Option<u64>,
 }
 
-fn key_of(group: GroupId) -> String {
+pub(super) fn key_of(group: GroupId) -> String {
     format!("primary/handover/{:016x}", group.0)
 }
 
@@ -69,19 +69,20 @@ pub enum Fenced {
     },
 }
 
+impl HandOver {
+    /// Whether the secondary may have heard of it: only its word brings the group back.
+    pub(super) fn is_told(&self) -> bool {
+        matches!(self.stage, Stage::Told { .. } | Stage::Returning(_) | Stage::Over { .. })
+    }
+}
+
 impl<M: Memory> Primary<M> {
-    /// Begins a planned swap. Answered [`OperatorAnswer::Swapped`] when this system is the secondary.
+    /// Begins a planned swap. Answered [`crate::ports::OperatorAnswer::Swapped`] when this system is the secondary.
     ///
     /// # Errors
     /// [`OperatorError::NotFound`]; [`OperatorError::WrongState`] unless the group copies, whole, with a session. The ticket
     /// is not answered then, and nothing was changed.
-    pub fn group_swap<U>(
-        &mut self,
-        now: Now,
-        id: GroupId,
-        ticket: Ticket,
-        ports: &mut U,
-    ) -> Result<(), OperatorError>
+    pub fn group_swap<U>(&mut self, now: Now, id: GroupId, ticket: Ticket, ports: &mut U) -> Result<(), OperatorError>
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
@@ -119,7 +120,10 @@ impl<M: Memory> Primary<M> {
             return Some("the system is shutting down".to_string());
         }
         if let Some(newer) = group.fenced {
-            return Some(format!("another site took it over already (generation {}); see group_failback", newer.number));
+            return Some(format!(
+                "another site took it over already (generation {}); see group_failback",
+                newer.number
+            ));
         }
         if let Some(suspension) = group.suspension() {
             return Some(format!(
@@ -176,7 +180,11 @@ impl<M: Memory> Primary<M> {
                 let until = *until;
                 let ended = self.groups.get(&id).and_then(|group| group.suspension()).map(|it| it.reason.clone());
                 if let Some(reason) = ended {
-                    self.give_up_hand_over(id, OperatorError::WrongState(format!("suspended meanwhile: {reason}")), ports);
+                    self.give_up_hand_over(
+                        id,
+                        OperatorError::WrongState(format!("suspended meanwhile: {reason}")),
+                        ports,
+                    );
                     return None;
                 }
                 match self.undrained(id) {
@@ -217,7 +225,10 @@ impl<M: Memory> Primary<M> {
     /// The group goes on as before. Only while the secondary has not heard of it.
     fn give_up_hand_over(&mut self, id: GroupId, error: OperatorError, ports: &mut impl Up<M>) {
         let Some(handover) = self.handovers.remove(&id) else { return };
-        assert!(!matches!(handover.stage, Stage::Told { .. } | Stage::Over { .. }), "taken back behind the secondary's back");
+        assert!(
+            !matches!(handover.stage, Stage::Told { .. } | Stage::Over { .. }),
+            "taken back behind the secondary's back"
+        );
         let name = self.groups.get(&id).map_or("?", |group| &group.config.name);
         ports.log(format_args!("group {name}: swap given up, hosts are served here: {error}"));
         if let Some(ticket) = handover.ticket {
@@ -285,7 +296,7 @@ impl<M: Memory> Primary<M> {
     }
 
     /// Says it, once in a session.
-    fn say_hand_over(&mut self, id: GroupId, ports: &mut impl Up<M>) {
+    pub(super) fn say_hand_over(&mut self, id: GroupId, ports: &mut impl Up<M>) {
         let Some(group) = self.groups.get(&id) else { return };
         let Some(HandOver { stage: Stage::Told { note, is_said }, .. }) = self.handovers.get_mut(&id) else { return };
         if *is_said || !ports.session_is_up(group.config.link) {
@@ -430,31 +441,7 @@ impl<M: Memory> Primary<M> {
     pub(crate) fn take_swap_ticket(&mut self, id: GroupId) -> Option<Ticket> {
         self.handovers.get_mut(&id)?.ticket.take()
     }
-
-    /// This system's records of a group that is a secondary's, durably: they are emptied, and nothing of it stays in memory.
-    pub(crate) fn forget_group<U>(&mut self, id: GroupId, pairs: &[PairId], ports: &mut U)
-    where
-        U: Uplink<Buf = M::Buf, Shared = M::Shared>,
-    {
-        self.retiring.remove(&id);
-        self.handovers.remove(&id);
-        self.drop_group(id, ports);
-        let dirty = |pair: &PairId| (0..u32::from(u16::MAX)).map(move |chunk| crate::dirty::chunk_key(*pair, chunk));
-        let chunks = pairs.iter().flat_map(|pair| {
-            // Chunks of a pair lie without a gap in numbers, but clean ones are empty: all of a map's are looked at.
-            dirty(pair).take(CHUNKS_MAX)
-        });
-        let keys = [super::meta::group_key(id), key_of(id)].into_iter();
-        let keys = keys.chain(pairs.iter().map(|pair| super::meta::pair_key(*pair))).chain(chunks);
-        let kept: Vec<String> = keys.filter(|key| ports.recall(key).is_some_and(|value| !value.is_empty())).collect();
-        for key in kept {
-            self.keep(&key, &[], Wait::Note, ports);
-        }
-    }
 }
-
-/// Chunks of a dirty map at most: 2^20 regions.
-const CHUNKS_MAX: usize = 512;
 
 /// Everything that a map marks, runs of regions together.
 fn marked_extents(map: &crate::dirty::DirtyMap) -> Vec<Extent> {
@@ -485,7 +472,8 @@ impl Note {
 
     fn decode(bytes: &[u8]) -> Option<Note> {
         let [VERSION, has_sum @ 0..=1, rest @ ..] = bytes else { return None };
-        let numbers = rest.chunks(8).map(|it| it.try_into().ok().map(u64::from_le_bytes)).collect::<Option<Vec<_>>>()?;
+        let numbers =
+            rest.chunks(8).map(|it| it.try_into().ok().map(u64::from_le_bytes)).collect::<Option<Vec<_>>>()?;
         let [number, id, parent, end, sum] = *numbers else { return None };
         let generation = Generation { number, id, parent };
         Some(Note { generation, end: Time(end), last_sum: (*has_sum == 1).then_some(sum) })
@@ -501,7 +489,7 @@ pub(super) fn taken_over(is_swap: bool) -> Suspension {
              group_failback here brings it up to date"
         }
     };
-    Suspension { state: PairState::TakenOver, reason: reason.to_string(), first_missed: None }
+    Suspension { state: PairState::TakenOver, reason: reason.to_string(), first_missed: None, auto: is_swap }
 }
 
 #[cfg(test)]

@@ -73,6 +73,9 @@ impl<M: Memory> Primary<M> {
         if self.groups[&pair.config.group].fenced.is_some() {
             return Some(HostError::Fenced);
         }
+        if let Some(error) = self.role_refusal(pair.config.group) {
+            return Some(error);
+        }
         let stopping = !matches!(self.shutdown, Stopping::No);
         let full = pair.requests >= self.config.requests_max;
         (stopping || full || pair.leaving.is_some()).then_some(HostError::Aborted)

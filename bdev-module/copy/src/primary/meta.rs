@@ -145,6 +145,23 @@ impl StreamMark {
 }
 
 impl GroupRecord {
+    /// Of a group that begins.
+    pub fn new(scope: Scope, remote: SystemId) -> GroupRecord {
+        GroupRecord {
+            scope,
+            remote,
+            generation: Generation::default(),
+            suspension: None,
+            fenced: None,
+            split_brain: false,
+            units: 0,
+            is_resyncing: false,
+            pairs: Vec::new(),
+            streams: Vec::new(),
+            closed: Vec::new(),
+        }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
         out.byte(match self.scope {

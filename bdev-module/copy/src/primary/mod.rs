@@ -12,14 +12,17 @@
 //! `Aborted`, which hosts retry), the send buffer ([`GroupConfig::buffer_bytes`]; hosts are slowed, then the group
 //! suspends), memory for reading back after a failure (waits, then the group suspends), the check for emptiness (waits).
 
+mod adopt;
 mod budget;
 mod config;
 mod copy;
 mod create;
 mod delete;
 mod group;
+mod handover;
 mod host;
 mod job;
+mod leave;
 mod marks;
 mod meta;
 mod open;
@@ -38,6 +41,7 @@ mod uplink;
 mod verify;
 mod view;
 
+pub(crate) use handover::Fenced;
 pub use config::{GroupConfig, PairConfig, PrimaryConfig};
 pub use status::{CopyProgress, GroupStatus, PairStatus, StreamStanding, VerifyProgress, Waiting};
 pub use uplink::{Backlog, Beacon, Uplink};
@@ -50,6 +54,7 @@ use crate::stamp::Stamper;
 use crate::types::{Epoch, GroupId, LinkId, Mono, Now, PairId, Seq, StreamId, Time};
 use budget::{Budget, BudgetKey};
 use group::Group;
+use handover::HandOver;
 use job::Job;
 use pair::Pair;
 use request::Request;
@@ -100,6 +105,10 @@ pub struct Primary<M: Memory> {
     /// When [`Primary::turn`] has to look at more than the queues.
     due: Mono,
     shutdown: Stopping,
+    /// Groups that go to the other site in a planned swap.
+    handovers: BTreeMap<GroupId, HandOver>,
+    /// Groups that become secondaries here: hosts are told so already.
+    retiring: BTreeSet<GroupId>,
     /// What peers said that cannot be.
     misdeeds: u64,
 }
@@ -133,6 +142,10 @@ enum Wait {
     Job(usize),
     /// A resync of this number is becoming durably begun.
     ResyncBegun(GroupId, u64, u64),
+    /// A volume of a group that is being handed over is being flushed.
+    HandOverFlush(GroupId),
+    /// How far a hand-over is is becoming durable.
+    HandOver(GroupId),
     /// A metadata write that nothing waits for.
     Note,
 }
@@ -200,6 +213,8 @@ impl<M: Memory> Primary<M> {
             serial: 0,
             due: Mono(0),
             shutdown: Stopping::No,
+            handovers: BTreeMap::new(),
+            retiring: BTreeSet::new(),
             misdeeds: 0,
         }
     }
@@ -370,6 +385,7 @@ impl<M: Memory> Primary<M> {
             Some(Wait::Request(request)) => self.request_done(now, request, result, buf, ports),
             Some(Wait::Repair(request)) => self.repair_read(now, request, result, buf, ports),
             Some(Wait::Check(pair, serial)) => self.check_read(now, pair, serial, token, result, buf, ports),
+            Some(Wait::HandOverFlush(group)) => self.hand_over_flushed(group, result, ports),
             Some(Wait::DrainFlush(stream)) => self.drain_flushed(stream, result, ports),
             Some(Wait::Job(job)) => self.job_read(now, job, result, buf, ports),
             Some(Wait::MarkFlush(pair, serial, flush)) => self.mark_flushed(pair, serial, flush, result),
@@ -392,6 +408,7 @@ impl<M: Memory> Primary<M> {
             Some(Wait::ResyncBegun(group, serial, unit)) => self.resync_begun(now, group, serial, unit, ports),
             Some(Wait::Drained) => self.drained_durable(),
             Some(Wait::Marked(pair, serial, round)) => self.marked(pair, serial, round),
+            Some(Wait::HandOver(group)) => self.hand_over_durable(now, group, ports),
             Some(Wait::Note) => {}
             _ => debug_assert!(false, "no metadata write has the token {token:?}"),
         }
@@ -527,4 +544,9 @@ impl<M: Memory> Primary<M> {
 /// As [`Primary::token`], where the rest of the machine is borrowed.
 fn token(waits: &mut Slab<Wait>, wait: Wait) -> LocalToken {
     LocalToken { owner: Owner::Primary, id: waits.insert(wait) as u64 }
+}
+
+/// Where a group's record is kept.
+pub(crate) fn group_key(group: GroupId) -> String {
+    meta::group_key(group)
 }

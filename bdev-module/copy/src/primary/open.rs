@@ -7,6 +7,7 @@ use super::meta::{StreamMark, pair_key, stream_key};
 use super::pair::{Phase, Rejoin};
 use super::stream::Numbers;
 use super::suspend::FirstMissed;
+use super::handover::HandOver;
 use super::{Primary, Stopping, Up, Wait};
 use crate::engine::OperatorError;
 use crate::message::{Content, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject};
@@ -23,6 +24,7 @@ impl<M: Memory> Primary<M> {
         let groups: Vec<GroupId> =
             self.groups.iter().filter(|(_, group)| group.config.link == link).map(|(id, _)| *id).collect();
         for id in groups {
+            self.say_hand_over(id, ports);
             self.tell_suspended(id, ports);
             for closed in &self.groups[&id].closed {
                 let (stream, epoch, end, end_time) = (closed.stream, closed.epoch, closed.end, closed.end_time);
@@ -37,6 +39,7 @@ impl<M: Memory> Primary<M> {
     }
 
     pub(super) fn session_down(&mut self, now: Now, link: LinkId) {
+        self.unsay_hand_overs(link);
         for stream in self.streams.values_mut().filter(|stream| stream.link == link) {
             stream.lose_session();
         }
@@ -91,7 +94,10 @@ impl<M: Memory> Primary<M> {
             return None;
         }
         let mut again: Option<Mono> = None;
-        for (group_id, member) in stream.members.iter_mut().filter(|(_, member)| member.answered.is_none()) {
+        // A group that is handed over says nothing but that.
+        let is_told = |id: &GroupId| self.handovers.get(id).is_some_and(HandOver::is_told);
+        let unanswered = stream.members.iter_mut().filter(|(_, member)| member.answered.is_none());
+        for (group_id, member) in unanswered.filter(|(id, _)| !is_told(id)) {
             let at = member.asked.map(|asked| asked.after_ns(self.config.retry_ns));
             if let Some(at) = at.filter(|at| now.mono < *at) {
                 again = Some(again.map_or(at, |again| again.min(at)));
@@ -129,7 +135,8 @@ impl<M: Memory> Primary<M> {
             | Message::CopyDone { group, .. }
             | Message::Differs { group, .. }
             | Message::DigestAnswer { group, .. }
-            | Message::Verified { group, .. } => *group,
+            | Message::Verified { group, .. }
+            | Message::HandedOver { group, .. } => *group,
             _ => return,
         };
         if self.groups.get(&group).is_none_or(|known| known.config.link != link) {
@@ -148,6 +155,7 @@ impl<M: Memory> Primary<M> {
             Message::Verified { group, stream, seq, differing, .. } => {
                 self.take_verified(now, group, (stream, seq), differing);
             }
+            Message::HandedOver { group, generation } => self.handed_over(now, group, generation, ports),
             _ => {}
         }
     }
@@ -345,7 +353,7 @@ impl<M: Memory> Primary<M> {
                     }
                 }
             }
-            Subject::Group => {}
+            Subject::Group => self.hand_over_refused(group, refusal, text, ports),
             Subject::Pair(id) => {
                 let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.config.group == group) else { return };
                 let content = pair.content;

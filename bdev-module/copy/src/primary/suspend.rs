@@ -293,6 +293,7 @@ impl<M: Memory> Primary<M> {
         self.suspend(now, id, PairState::SuspendedError, reason, FirstMissed::Known, ports);
         let group = self.groups.get_mut(&id).expect("looked up above");
         (group.fenced, group.split_brain) = (Some(newer), group.split_brain || split);
+        self.fence_hand_over(id, newer, ports);
         ports.log(format_args!("group {name} is fenced: all host I/O fails from here on"));
         self.keep_group(id, ports);
         self.fail_all(id, ports);

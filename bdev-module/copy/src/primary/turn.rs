@@ -103,6 +103,9 @@ impl<M: Memory> Primary<M> {
                 due = due.min(at.unwrap_or(due));
             }
         }
+        for id in self.handovers.keys().copied().collect::<Vec<_>>() {
+            due = due.min(self.hand_over_on(now, id, ports).unwrap_or(due));
+        }
         for id in self.groups.keys().copied().collect::<Vec<_>>() {
             self.say_copy_ends(id, ports);
             for at in [self.tend_drain(now, id, ports), self.tend_resync(now, id, ports)].into_iter().flatten() {

@@ -100,6 +100,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if let Some(reason) = refused {
             return Err(OperatorError::WrongState(format!("group \"{name}\" cannot be taken over: {reason}")));
         }
+        if let Some(obstacle) = self.follower_obstacle() {
+            return Err(OperatorError::WrongState(format!("group \"{name}\" cannot be taken over: {obstacle}")));
+        }
         let point = self.point_of(&at)?;
         let whole = self.meta.pairs.iter().any(|pair| pair.is_whole_at(point));
         if !whole && !self.meta.pairs.is_empty() {
@@ -114,6 +117,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         self.takeover = Some(Takeover { random, accept_split, at: at_time, ..begun });
         self.set_barrier();
         Ok(())
+    }
+
+    /// A planned swap's takeover: all is journaled, nobody waits for it here.
+    pub(crate) fn begin_swap(&mut self, random: u64) {
+        self.takeover = Some(Takeover { random, ..Takeover::new(TakeoverStep::Journal, Vec::new()) });
+        self.set_barrier();
     }
 
     /// A restart found the seal: from here on the takeover finishes by itself.
@@ -322,13 +331,19 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 highest_announced: stream.announced.max(durable),
             });
         }
+        let is_swap = self.handed.is_some_and(|handed| handed.generation == generation);
+        assert!(
+            !is_swap || losses.iter().all(|loss| loss.seen_not_applied.is_empty()) && self.meta.discarded.is_empty(),
+            "zero loss in a swap: {losses:?}"
+        );
         let identity = |pair: PairId| VolumeIdentity { pair, uuid: volume_uuid(generation, pair) };
         let (whole, partial): (Vec<_>, Vec<_>) = self.meta.pairs.iter().partition(|pair| pair.is_whole_at(cut));
         self.meta.certificate = Some(LossCertificate {
             recovery_point: cut,
             generation,
             streams: losses,
-            volumes: whole.iter().map(|pair| identity(pair.id)).collect(),
+            // Hosts ride through a swap: the volumes stay what they are to them.
+            volumes: if is_swap { Vec::new() } else { whole.iter().map(|pair| identity(pair.id)).collect() },
             never_consistent: partial.iter().map(|pair| pair.id).collect(),
         });
         let mut discarded = std::mem::take(&mut self.meta.discarded);
@@ -348,7 +363,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// The seal is durable.
     pub(crate) fn sealed<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
-        effects.fence = true;
+        // A swap's old primary hears that it is over when it is.
+        effects.fence = !self.is_handed();
         let next = self.first_step();
         if let Some(takeover) = &mut self.takeover {
             takeover.step = next;

@@ -2,6 +2,7 @@
 
 use super::ask::Ask;
 use super::failover::Takeover;
+use super::handover::Handed;
 use super::intake::Effects;
 use super::io::{Io, Op};
 use super::meta::{Checkpoint, GroupMeta, Life, StreamMeta, key_of};
@@ -98,6 +99,8 @@ pub(crate) enum After {
     Checkpointed(Point),
     Sealed,
     Closed,
+    /// That this system, a primary before, follows one is durable.
+    Follows,
     Deleted(Ticket),
 }
 
@@ -148,6 +151,14 @@ pub(crate) struct Group<S> {
     pub(crate) candidates: BTreeMap<PairId, Candidate>,
     after: HashMap<u64, Vec<After>>,
     pub(crate) takeover: Option<Takeover>,
+    /// Hosts may have written to its volumes here without a mark: it was taken over, and nobody took it up as a primary.
+    pub(crate) has_unmarked: bool,
+    /// The embedding has said how it would be a primary here.
+    pub(crate) is_reversible: bool,
+    /// Which takeover was a swap's.
+    pub(crate) handed: Option<Handed>,
+    /// It was a primary here until now, and that it follows one is not durable yet.
+    pub(crate) is_beginning: bool,
     /// The link on which each stream's owner was heard last.
     pub(crate) links: BTreeMap<SystemId, LinkId>,
     checkpoint_due: Option<Mono>,
@@ -167,6 +178,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             _ => Phase::Start { not_before: now },
         };
         let limit = meta.certificate.as_ref().map_or(meta.checkpoint.limit, |it| it.recovery_point);
+        let has_unmarked = meta.life == Life::TakenOver;
         Group {
             id: GroupId::of_name(&config.name),
             area: Area::new(config.journal, config.journal_geometry),
@@ -193,6 +205,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             candidates: BTreeMap::new(),
             after: HashMap::new(),
             takeover: None,
+            has_unmarked,
+            is_reversible: false,
+            handed: None,
+            is_beginning: false,
             links: BTreeMap::new(),
             checkpoint_due: None,
             checkpoint_interval_ns,
@@ -239,7 +255,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 After::Answer(ticket, answer) => io.ports.answer_operator(ticket, Ok(answer)),
                 After::Checkpointed(point) => self.checkpointed(point),
                 After::Sealed => self.sealed(io, effects),
-                After::Closed => self.closed(io),
+                After::Closed => {
+                    self.closed(io);
+                    effects.role_news = true;
+                }
+                After::Follows => {
+                    self.follows_now(io);
+                    effects.role_news = true;
+                }
                 After::Deleted(ticket) => {
                     effects.is_deleted = true;
                     io.ports.answer_operator(ticket, Ok(OperatorAnswer::Deleted));

@@ -146,6 +146,8 @@ pub(crate) struct Effects {
     pub(crate) is_deleted: bool,
     /// The generation is durable: the streams' owners have to know.
     pub(crate) fence: bool,
+    /// This system's part in the group has changed, durably.
+    pub(crate) role_news: bool,
     /// Something was done.
     pub(crate) is_busy: bool,
 }

@@ -14,14 +14,17 @@
 //! again; journal, apply and replay try again in the next turn.
 
 mod ask;
+mod demote;
 pub(crate) mod codec;
 mod failover;
 mod group;
+mod handover;
 mod intake;
 pub(crate) mod io;
 mod meta;
 mod pairs;
 mod peers;
+mod promote;
 mod receive;
 mod recover;
 mod report;
@@ -170,6 +173,10 @@ pub struct Secondary<B, S> {
     fence_told: BTreeSet<(LinkId, GroupId)>,
     /// Records that continued a run in the call under way.
     ready: Vec<Record<S>>,
+    /// Primaries that want this system to be the primary, and were not answered yet.
+    hand_overs: BTreeMap<GroupId, handover::Asked>,
+    /// A group's part may have changed, or a volume been attached.
+    role_news: bool,
     /// The stamp or beacon that was furthest ahead of this system's idea of the primaries' clocks, and when it came.
     heard: (Time, Mono),
 }
@@ -186,6 +193,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             pairs: BTreeMap::new(),
             fence_told: BTreeSet::new(),
             ready: Vec::new(),
+            hand_overs: BTreeMap::new(),
+            role_news: false,
             heard: (Time(0), Mono(0)),
         }
     }
@@ -241,6 +250,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         for pair in effects.forgotten {
             self.pairs.remove(&pair);
         }
+        self.role_news |= effects.role_news;
         if effects.is_durable_news {
             self.update_durable();
         }
@@ -319,19 +329,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) -> Result<GroupId, OperatorError> {
         let id = GroupId::of_name(&config.name);
-        let (name, geometry) = (&config.name, config.journal_geometry);
+        let name = &config.name;
         if self.groups.contains_key(&id) {
             return Err(OperatorError::Exists(format!("group \"{name}\" exists already")));
         }
-        if !matches!(geometry.block_bytes, 512 | 4096) || geometry.bytes() < crate::journal::BYTES_MIN {
-            return Err(OperatorError::Invalid(format!(
-                "the journal of group \"{name}\" has {} blocks of {} bytes: it needs blocks of 512 or 4096 bytes and {} \
-                 MiB at least",
-                geometry.blocks,
-                geometry.block_bytes,
-                crate::journal::BYTES_MIN >> 20
-            )));
-        }
+        Self::check_journal(&config)?;
         let value = ports.recall(&meta::key_of(id)).filter(|value| !value.is_empty());
         let meta = match value {
             None => GroupMeta::new(name, self.random()),
@@ -341,9 +343,26 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 ))
             })?,
         };
-        let group = Group::new(config, meta, now.mono, self.config.checkpoint_interval_ns);
+        let mut group = Group::new(config, meta, now.mono, self.config.checkpoint_interval_ns);
+        group.handed = handover::Handed::recall(id, ports);
         self.groups.insert(id, group);
+        self.role_news = true;
         Ok(id)
+    }
+
+    /// Whether a journal can be made on the device.
+    fn check_journal(config: &GroupConfig) -> Result<(), OperatorError> {
+        let (name, geometry) = (&config.name, config.journal_geometry);
+        if !matches!(geometry.block_bytes, 512 | 4096) || geometry.bytes() < crate::journal::BYTES_MIN {
+            return Err(OperatorError::Invalid(format!(
+                "the journal of group \"{name}\" has {} blocks of {} bytes: it needs blocks of 512 or 4096 bytes and {} \
+                 MiB at least",
+                geometry.blocks,
+                geometry.block_bytes,
+                crate::journal::BYTES_MIN >> 20
+            )));
+        }
+        Ok(())
     }
 
     /// Forgets a group without pairs; `ticket` is answered when its journal is wiped.
@@ -407,6 +426,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let answer = self.act(now, group, ports, |group, io, _, _| Some(group.create_pair(io, config, ticket)));
         let id = answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))?;
         self.pairs.insert(id, group);
+        self.role_news = true;
         Ok(id)
     }
 
@@ -492,6 +512,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         for group in self.groups.values_mut() {
             group.unit_opens.retain(|(asked, ..)| *asked != link);
         }
+        // It is asked again in the next one.
+        self.hand_overs.retain(|_, asked| asked.link != link);
     }
 
     /// A local I/O with [`crate::ports::Owner::Secondary`] ended.
@@ -551,6 +573,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             HostIo::Unmap { extent } => LocalIo::Unmap { extent },
             HostIo::Flush => LocalIo::Flush,
         };
+        let is_write = !matches!(io, LocalIo::Read { .. } | LocalIo::Flush);
+        if let Some(group) = self.groups.get_mut(&group).filter(|_| is_write) {
+            group.has_unmarked = true;
+        }
         let local = self.tokens.issue(group, Op::Host(token));
         ports.local(volume, io, local);
     }
@@ -566,6 +592,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         }
         self.begin_units(now, ports);
         self.retire_streams(now, ports);
+        self.hand_overs_on(now, ports);
         self.report(ports);
         is_busy
     }
@@ -634,6 +661,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     pub fn stream_durable(&self, stream: StreamId) -> Option<Seq> {
         self.intakes.get(&stream).map(|intake| intake.durable)
     }
+}
+
+/// Where a group's value is kept.
+pub(crate) fn group_key(group: GroupId) -> String {
+    meta::key_of(group)
 }
 
 #[doc(hidden)]

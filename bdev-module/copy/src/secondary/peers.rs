@@ -1,6 +1,7 @@
 //! What primaries ask of this secondary: opening and closing streams, pairs joining and leaving.
 
 use super::group::{After, Group, Inlet, Phase};
+use super::handover::Asked;
 use super::intake::{Account, Intake};
 use super::meta::{Image, Life, PairMeta, Share, StreamMeta};
 use super::{Downlink, Secondary};
@@ -71,6 +72,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             Message::LeavePair { group, pair, .. } => self.leave_pair(now, from, group, pair, ports),
             Message::CloseStream { group, stream, epoch, end, .. } => {
                 self.close_stream(from, group, stream, epoch, end)
+            }
+            Message::HandOver { group, generation, end, last_sum } => {
+                self.asked_to_take(group, Asked { link, from, generation, end, last_sum });
             }
             Message::CopyEnd { group, copy, end } => {
                 if let Some(group) = self.owned(from, group).map(|group| group.id) {
@@ -750,7 +754,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         {
             // A suspended primary opens no stream and sends no frame, so this is where it learns that it is fenced.
             let generation = owned.meta.generation;
-            ports.send_message(link, Message::Fenced { group, generation });
+            if !owned.handed_by(Some(from)) {
+                ports.send_message(link, Message::Fenced { group, generation });
+            }
             return;
         }
         if owned.meta.life != Life::Open {
@@ -790,6 +796,8 @@ fn may_join(pair: &PairMeta, join: &JoinPair, volume: &str) -> Result<(), String
              (group_resync --full)"
         )),
         (Content::Established, _) if pair.stream.is_some() => Ok(()),
+        // This side was its primary.
+        (Content::Established, Content::Established) => Ok(()),
         (Content::Established, _) => Err(format!(
             "the primary has pair \"{name}\" as established, the secondary does not know it: delete it at the primary and \
              create it anew"

@@ -149,7 +149,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 // Only once the seal is durable.
                 group.takeover_step() != Some(TakeoverStep::Seal)
             };
-            if is_over && group.meta.stream(stream).is_some() && self.fence_told.insert((link, *id)) {
+            let owner = group.meta.stream(stream).map(|stream| stream.owner);
+            if is_over && owner.is_some() && !group.handed_by(owner) && self.fence_told.insert((link, *id)) {
                 ports.send_message(link, Message::Fenced { group: *id, generation: group.meta.generation });
             }
         }

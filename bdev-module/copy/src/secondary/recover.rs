@@ -9,7 +9,7 @@ use super::touched::Touched;
 use super::unit::Hold;
 use crate::apply::Applier;
 use crate::engine::OperatorError;
-use crate::journal::open::{self, Found, Identity, Judged, Search};
+use crate::journal::open::{self, Found, Identity, Judged, Search, SuperError};
 use crate::journal::{Journal, Point, Purposes, RETRY_NS};
 use crate::ports::{DeviceError, LocalIo, OperatorAnswer, Ticket};
 use crate::types::{Epoch, PairId, RecordHead, RecordKind, Seq, StreamId, Time};
@@ -92,7 +92,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// Decides by what the journal device holds.
     fn judge_super<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, bytes: &[u8]) {
-        match open::judge(bytes, &self.identity(), self.meta.life == Life::Formatting) {
+        let judged = match open::judge(bytes, &self.identity(), self.meta.life == Life::Formatting) {
+            Err(SuperError::Earlier(_)) if self.may_replace(io, bytes) => Ok(Judged::Blank),
+            judged => judged,
+        };
+        match judged {
             Ok(Judged::Blank) => {
                 self.phase = Phase::Format;
                 self.persist(io, vec![After::Formatting]);

@@ -50,11 +50,9 @@ fn copying() -> impl Strategy<Value = Message> {
         }),
         (ids(), proptest::collection::vec(extents(), 0..=EXTENTS_MAX))
             .prop_map(|((group, pair), extents)| Message::Differs { group, pair, extents }),
-        (ids(), generations(), any::<u64>()).prop_map(|((group, _), generation, end)| Message::HandOver {
-            group,
-            generation,
-            end: Time(end)
-        }),
+        (ids(), generations(), any::<u64>(), any::<Option<u64>>()).prop_map(
+            |((group, _), generation, end, last_sum)| Message::HandOver { group, generation, end: Time(end), last_sum }
+        ),
         (ids(), generations()).prop_map(|((group, _), generation)| Message::HandedOver { group, generation }),
     ]
 }

@@ -1,0 +1,231 @@
+//! A group changes its part between two whole systems, whatever dies on the way.
+
+mod rig;
+
+use super::OperatorError;
+use crate::ports::{HostError, OperatorAnswer};
+use crate::role::Role;
+use crate::types::Scope;
+use rig::{Rig, group};
+
+const SCOPES: [Scope; 3] = [Scope::Group, Scope::Pair, Scope::System];
+
+/// Makes the fenced system a secondary, asking again after each crash.
+fn demote(rig: &mut Rig, me: usize) {
+    rig.until("the old primary is fenced, then a secondary", |rig| {
+        if rig.role(me) == Some(Role::Secondary) {
+            return true;
+        }
+        let config = rig.as_secondary();
+        // The generation that is given up: the one this system is at.
+        let ours = rig.generation(me);
+        let _ = rig
+            .operate(me, |engine, now, world, ticket| engine.group_demote(now, group(), config, ours, ticket, world));
+        false
+    });
+}
+
+/// Brings the other site up to date, asking again after each crash.
+fn fail_back(rig: &mut Rig, me: usize) {
+    rig.until("failed back", |rig| {
+        if rig.state(me).as_deref() == Some("PAIR") && rig.state(1 - me).as_deref() == Some("S-PAIR") {
+            return true;
+        }
+        let _ = rig.operate(me, |engine, now, world, _| engine.group_failback(now, group(), world));
+        false
+    });
+}
+
+/// Hosts rest until both sides must hold the same.
+fn settle(rig: &mut Rig, primary: usize) {
+    rig.until("everything is applied", |rig| {
+        rig.state(primary).as_deref() == Some("PAIR") && rig.lacks(1 - primary) == 0
+    });
+    rig.run(500);
+    rig.assert_equal();
+    rig.assert_told(primary);
+    rig.assert_told(1 - primary);
+}
+
+/// Swaps from `from`, asking again after each refusal or crash.
+fn swap(rig: &mut Rig, from: usize) {
+    rig.until("swapped", |rig| {
+        if rig.role(from) == Some(Role::Secondary) && rig.role(1 - from) == Some(Role::Primary) {
+            return true;
+        }
+        let _ = rig.operate(from, |engine, now, world, ticket| engine.group_swap(now, group(), ticket, world));
+        false
+    });
+}
+
+#[test]
+fn after_a_takeover_and_failback_both_sides_are_equal_and_roles_are_exchanged() {
+    for scope in SCOPES {
+        let mut rig = Rig::new(1, scope);
+        rig.write_some(0, 40);
+        settle(&mut rig, 0);
+        // The link breaks; the old primary's hosts write on, and that is lost by the operator's word only.
+        rig.is_cut = true;
+        rig.write_some(0, 20);
+        rig.take_over(1);
+        rig.forget_told(1);
+        rig.write_some(1, 30);
+        rig.is_cut = false;
+        rig.until("the old primary is fenced", |rig| !rig.serves(0));
+        let refused = rig.write(0, 0, 1, 9);
+        rig.run(10);
+        assert_eq!(rig.outcome(0, refused), Some(Err(HostError::Fenced)));
+        demote(&mut rig, 0);
+        fail_back(&mut rig, 1);
+        rig.write_some(1, 30);
+        settle(&mut rig, 1);
+        assert_eq!((rig.role(0), rig.role(1)), (Some(Role::Secondary), Some(Role::Primary)));
+    }
+}
+
+#[test]
+fn a_swap_loses_nothing_and_there_and_back_again_both_sides_are_equal() {
+    for scope in SCOPES {
+        let mut rig = Rig::new(2, scope);
+        rig.write_some(0, 40);
+        for from in [0, 1, 0] {
+            let ((), ticket) = rig.operate(from, |engine, now, world, ticket| {
+                engine.group_swap(now, group(), ticket, world).expect("a group in PAIR state is swapped");
+            });
+            let waits = rig.write(from, 0, 3, 77);
+            rig.until("swapped", |rig| rig.answer(from, ticket).is_some());
+            assert_eq!(rig.outcome(from, waits), Some(Err(HostError::Transition)), "hosts go to the other path");
+            let answer = rig.answer(from, ticket);
+            assert!(matches!(answer, Some(Ok(OperatorAnswer::Swapped { .. }))), "{answer:?}");
+            assert!(rig.serves(1 - from) && !rig.serves(from), "never two primaries, and one");
+            rig.assert_told(1 - from);
+            // The new primary sends by itself.
+            rig.write_some(1 - from, 30);
+            settle(&mut rig, 1 - from);
+        }
+    }
+}
+
+#[test]
+fn a_refused_swap_lets_hosts_write_where_they_did() {
+    let mut rig = Rig::new(3, Scope::Group);
+    rig.write_some(0, 10);
+    rig.no_way_back(1);
+    let ((), ticket) = rig.operate(0, |engine, now, world, ticket| {
+        engine.group_swap(now, group(), ticket, world).expect("the secondary's reasons are not known yet");
+    });
+    rig.until("refused", |rig| rig.answer(0, ticket).is_some());
+    let answer = rig.answer(0, ticket);
+    assert!(
+        matches!(&answer, Some(Err(OperatorError::WrongState(text))) if text.contains("no link back")),
+        "{answer:?}"
+    );
+    rig.until("hosts are served again", |rig| rig.serves(0));
+    rig.write_some(0, 10);
+    settle(&mut rig, 0);
+}
+
+#[test]
+fn a_swap_whose_secondary_does_not_answer_waits_and_never_makes_two_primaries() {
+    let mut rig = Rig::new(4, Scope::Group);
+    rig.write_some(0, 10);
+    let ((), ticket) = rig.operate(0, |engine, now, world, ticket| {
+        engine.group_swap(now, group(), ticket, world).expect("a group in PAIR state is swapped");
+    });
+    rig.until("the secondary is the primary", |rig| {
+        rig.is_cut = rig.systems[1].world.log.iter().any(|line| line.contains("the primary hands it over"));
+        rig.role(1) == Some(Role::Primary)
+    });
+    // Far beyond every time-out.
+    for _ in 0..40 {
+        rig.at += 1_000_000_000;
+        rig.run(5);
+        assert!(!rig.serves(0), "zero loss: a host writes at the old primary behind the new one's back");
+    }
+    assert_eq!(rig.answer(0, ticket).map(|answer| answer.is_ok()), None);
+    rig.is_cut = false;
+    rig.until("swapped", |rig| rig.answer(0, ticket).is_some());
+    settle(&mut rig, 1);
+}
+
+#[test]
+fn only_a_fenced_primary_is_demoted_and_only_by_naming_what_is_given_up() {
+    let mut rig = Rig::new(5, Scope::Group);
+    rig.write_some(0, 10);
+    let config = rig.as_secondary();
+    let (refused, _) =
+        rig.operate(0, |engine, now, world, ticket| engine.group_demote(now, group(), config, 1, ticket, world));
+    assert!(matches!(refused, Err(OperatorError::WrongState(_))), "{refused:?}");
+    let (refused, _) = rig.operate(0, |engine, now, world, _| engine.group_failback(now, group(), world));
+    assert!(matches!(refused, Err(OperatorError::WrongState(_))), "{refused:?}");
+    rig.is_cut = true;
+    rig.take_over(1);
+    rig.is_cut = false;
+    rig.until("the old primary is fenced", |rig| !rig.serves(0));
+    for wrong in [0, 2, 3] {
+        let config = rig.as_secondary();
+        let (refused, _) = rig
+            .operate(0, |engine, now, world, ticket| engine.group_demote(now, group(), config, wrong, ticket, world));
+        assert!(matches!(&refused, Err(OperatorError::Invalid(text)) if text.contains("generation 1")), "{refused:?}");
+    }
+    rig.run(100);
+    assert_eq!(rig.role(0), Some(Role::Primary), "nothing was changed");
+    let config = rig.as_secondary();
+    let (begun, ticket) =
+        rig.operate(0, |engine, now, world, ticket| engine.group_demote(now, group(), config, 1, ticket, world));
+    assert_eq!(begun, Ok(()));
+    let refused = rig.write(0, 0, 1, 9);
+    rig.until("demoted", |rig| rig.answer(0, ticket).is_some());
+    assert_eq!(rig.outcome(0, refused).map(|outcome| outcome.is_err()), Some(true), "refused from the start of it");
+    // It holds nothing of generation 2 yet.
+    let (refused, _) = rig.operate(0, |engine, now, world, ticket| {
+        let (roles, mut world) = engine.secondary(world);
+        let consent = crate::secondary::TakeoverConsent { old_primary_fenced: true, accept_split: true };
+        roles.group_takeover(now, group(), consent, crate::secondary::TakeoverAt::Newest, ticket, &mut world)
+    });
+    assert!(matches!(refused, Err(OperatorError::WrongState(_))), "{refused:?}");
+}
+
+/// Every event of either system, as far as a short run of them goes, is a system's last one.
+fn crash_everywhere(name: &str, stride: u64, run: impl Fn(&mut Rig)) {
+    let seed = name.len() as u64;
+    for me in 0..2 {
+        let mut whole = Rig::new(seed, Scope::Group);
+        let begun = whole.systems[me].events;
+        run(&mut whole);
+        let ended = whole.systems[me].events;
+        for event in (begun + 1 + seed % stride..ended).step_by(stride as usize) {
+            let mut rig = Rig::new(seed, Scope::Group);
+            rig.doom = Some((me, event));
+            run(&mut rig);
+        }
+    }
+}
+
+#[test]
+fn a_swap_loses_nothing_whichever_system_dies_at_whichever_event() {
+    crash_everywhere("swap", 3, |rig| {
+        rig.write_some(0, 12);
+        swap(rig, 0);
+        rig.assert_told(1);
+        rig.write_some(1, 8);
+        settle(rig, 1);
+    });
+}
+
+#[test]
+fn failback_makes_both_sides_equal_whichever_system_dies_at_whichever_event() {
+    crash_everywhere("failback", 7, |rig| {
+        rig.write_some(0, 12);
+        rig.is_cut = true;
+        rig.write_some(0, 6);
+        rig.take_over(1);
+        rig.forget_told(1);
+        rig.write_some(1, 8);
+        rig.is_cut = false;
+        demote(rig, 0);
+        fail_back(rig, 1);
+        rig.write_some(1, 8);
+        settle(rig, 1);
+    });
+}
