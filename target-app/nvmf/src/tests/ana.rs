@@ -90,6 +90,12 @@ fn a_subsystem_that_does_not_report_says_nothing_and_refuses_all_the_same() {
     let page = execute_admin(&mut world, admin_id, &mut admin, Command::identify(cns::CONTROLLER, 0)).data;
     let page = IdentifyController::read_from_bytes(&page).unwrap();
     assert_eq!((page.cmic & 1 << 3, page.oaes.get() & 1 << 11, page.nanagrpid.get()), (0, 0, 0));
+    // Not even to a host that asks for the event.
+    assert!(
+        execute_admin(&mut world, admin_id, &mut admin, Command::set_feature(0x0b, 1 << 8 | 1 << 11))
+            .status
+            .is_success()
+    );
     world.set_config(held(&config(), AnaState::Inaccessible));
     world.run(&mut [(admin_id, &mut admin)]);
     assert_eq!(admin.poll(), None);

@@ -1,6 +1,6 @@
 use super::*;
 use proptest::prelude::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// A device in memory that remembers every state that it was in.
@@ -10,6 +10,8 @@ struct Memory {
     bytes: Rc<RefCell<Vec<u8>>>,
     /// The device before each write.
     past: Rc<RefCell<Vec<Vec<u8>>>>,
+    /// Writes are carried out and fail all the same.
+    fails: Rc<Cell<bool>>,
 }
 
 impl Memory {
@@ -17,11 +19,12 @@ impl Memory {
         // What was on the device before the file, but for the header.
         let mut content = vec![0xee; bytes];
         content[..block_bytes].fill(0);
-        Memory { block_bytes, bytes: Rc::new(RefCell::new(content)), past: Rc::default() }
+        Memory::holding(block_bytes, content)
     }
 
     fn holding(block_bytes: usize, bytes: Vec<u8>) -> Memory {
-        Memory { block_bytes, bytes: Rc::new(RefCell::new(bytes)), past: Rc::default() }
+        let bytes = Rc::new(RefCell::new(bytes));
+        Memory { block_bytes, bytes, past: Rc::default(), fails: Rc::default() }
     }
 }
 
@@ -46,7 +49,7 @@ impl BlockDevice for Memory {
         self.past.borrow_mut().push(self.bytes.borrow().clone());
         let at = lba as usize * self.block_bytes;
         self.bytes.borrow_mut()[at..at + data.len()].copy_from_slice(data);
-        Ok(())
+        if self.fails.get() { Err(DeviceError::Gone) } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), DeviceError> {
@@ -157,4 +160,39 @@ fn a_header_that_is_damaged_is_no_empty_file() {
         let opened = DeviceFile::open(Memory::holding(512, bytes)).map(|file| file.length());
         assert!(matches!(opened, Err(FileError::Header(_))), "byte {at}: {opened:?}");
     }
+}
+
+#[test]
+fn a_write_of_parts_of_blocks_keeps_the_rest_of_them() {
+    let old: Vec<u8> = (0..3000u32).map(|at| at as u8).collect();
+    for (at, bytes) in [(0, 1), (0, 100), (0, 512), (100, 10), (100, 412), (511, 2), (511, 514), (512, 513), (1, 2998)]
+    {
+        // A file that has just been written, and one that has just been opened.
+        for is_new in [true, false] {
+            let device = Memory::new(512, BYTES);
+            let mut file = DeviceFile::open(device.clone()).unwrap();
+            file.write(0, &old).unwrap();
+            if is_new {
+                file = DeviceFile::open(device).unwrap();
+            }
+            file.write(at, &vec![0xaa; bytes]).unwrap();
+            let mut expected = old.clone();
+            expected[at as usize..at as usize + bytes].fill(0xaa);
+            assert!(file.read(0, BYTES).unwrap() == expected, "{bytes} bytes at {at}");
+        }
+    }
+}
+
+#[test]
+fn after_a_write_that_failed_the_device_is_asked_what_it_holds() {
+    let device = Memory::new(512, BYTES);
+    let mut file = DeviceFile::open(device.clone()).unwrap();
+    file.write(0, &[1; 300]).unwrap();
+    device.fails.set(true);
+    assert_eq!(file.write(100, &[2; 100]), Err(DeviceError::Gone.into()));
+    device.fails.set(false);
+    // The failed one is on the device; the next beside it must not undo it.
+    file.write(250, &[3; 50]).unwrap();
+    let expected = [vec![1; 100], vec![2; 100], vec![1; 50], vec![3; 50]].concat();
+    assert_eq!(file.read(0, BYTES).unwrap(), expected);
 }

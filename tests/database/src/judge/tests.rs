@@ -49,7 +49,7 @@ fn a_database_at_its_recovery_point_is_sound() {
 
 #[test]
 fn a_transaction_that_was_committed_before_the_recovery_point_must_be_there() {
-    assert!(judge(&after(5), &written(), SEED, &moment(65)).is_ok(), "within the clock's error");
+    assert!(judge(&after(5), &written(), SEED, &moment(66)).is_ok(), "within the clock's error");
     assert!(fault(&after(5), 67).contains("transaction 6 was committed before the recovery point"));
     assert!(fault(&Found { integrity: "ok".to_owned(), ..Found::default() }, 30).contains("newest found is none"));
 }
