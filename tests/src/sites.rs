@@ -27,7 +27,6 @@ pub const VOLUMES: [&str; 2] = ["volume0", "volume1"];
 
 const VOLUME_BYTES: u64 = 8 << 20;
 const BLOCK_BYTES: [u64; 2] = [4096, 512];
-const JOURNAL_BYTES: u64 = 256 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the sites are set up.
@@ -43,6 +42,12 @@ pub struct Options {
     pub secondary_write_us: u64,
     /// Added to every write of the journal's medium, microseconds.
     pub journal_write_us: u64,
+    /// The journal's size.
+    pub journal_bytes: u64,
+    /// More parameters of `group_create` at the primary ...
+    pub at_primary: Value,
+    /// ... and at the secondary.
+    pub at_secondary: Value,
 }
 
 impl Default for Options {
@@ -53,6 +58,9 @@ impl Default for Options {
             buffer_bytes: 64 << 20,
             secondary_write_us: 0,
             journal_write_us: 0,
+            journal_bytes: 256 << 20,
+            at_primary: json!({}),
+            at_secondary: json!({}),
         }
     }
 }
@@ -168,9 +176,25 @@ impl Sites {
         Observer::start("primary", self.primary.client(), self.clock).unwrap()
     }
 
+    /// Waits until the primary shows this state, and answers what it shows.
+    pub fn wait_for(&self, state: PairState) -> GroupInfo {
+        eventually(&format!("{state} at the primary"), PATIENCE, || {
+            let group = group(&self.primary);
+            if group.state == state { Ok(group) } else { Err(said(&self.primary, &group)) }
+        })
+    }
+
     /// Takes over; right after a start it is asked again, as the refusal says, until the journal is open.
     pub fn take_over(&self) -> LossCertificate {
-        let params = json!({"name": GROUP, "old_primary": "fenced"});
+        self.take_over_with(json!({"name": GROUP, "old_primary": "fenced"}))
+    }
+
+    /// The same at a time or a bookmark.
+    pub fn take_over_at(&self, at: impl Into<Value>) -> LossCertificate {
+        self.take_over_with(json!({"name": GROUP, "old_primary": "fenced", "at": at.into()}))
+    }
+
+    fn take_over_with(&self, params: Value) -> LossCertificate {
         let certificate =
             eventually("the takeover", PATIENCE, || match self.secondary.try_call("group_takeover", params.clone()) {
                 Ok(certificate) => Ok(certificate),
@@ -221,6 +245,13 @@ fn said(system: &Longrun, group: &GroupInfo) -> String {
     format!("{state} {reason:?}, recovery point {recovery_point_ns:?} at {timeline_now_ns}, link {link}")
 }
 
+/// Parameters with more of them; `null` takes one away.
+fn with(mut params: Value, more: &Value) -> Value {
+    let (Some(params_map), Some(more)) = (params.as_object_mut(), more.as_object()) else { panic!("{params} {more}") };
+    params_map.extend(more.clone());
+    params
+}
+
 fn set_up_secondary(system: &Longrun, options: &Options) {
     let medium = |name: &str, bytes, block_bytes, write_us: u64| {
         if write_us == 0 {
@@ -234,8 +265,9 @@ fn set_up_secondary(system: &Longrun, options: &Options) {
         });
         system.call("bdev_delay_create", delay);
     };
-    medium("journal", JOURNAL_BYTES, 4096, options.journal_write_us);
-    system.call("group_create", json!({"name": GROUP, "role": "secondary", "link": LINK, "journal": "journal"}));
+    medium("journal", options.journal_bytes, 4096, options.journal_write_us);
+    let group = json!({"name": GROUP, "role": "secondary", "link": LINK, "journal": "journal"});
+    system.call("group_create", with(group, &options.at_secondary));
     for (volume, block_bytes) in VOLUMES.into_iter().zip(BLOCK_BYTES) {
         let name = format!("medium-{volume}");
         medium(&name, VOLUME_BYTES, block_bytes, options.secondary_write_us);
@@ -248,7 +280,7 @@ fn set_up_primary(system: &Longrun, options: &Options) {
         "name": GROUP, "role": "primary", "link": LINK, "sequence_scope": options.scope,
         "throttle_ms_max": options.throttle_ms_max, "buffer_bytes": options.buffer_bytes,
     });
-    system.call("group_create", group);
+    system.call("group_create", with(group, &options.at_primary));
     for (volume, block_bytes) in VOLUMES.into_iter().zip(BLOCK_BYTES) {
         let medium = format!("medium-{volume}");
         system.create_volume(&medium, VOLUME_BYTES, block_bytes);

@@ -1,9 +1,12 @@
 //! `save_config`, and what operators are told.
 
+use longrun_nvmf::host::ControllerEvent;
 use longrun_rpc::error::code;
-use longrun_tests::process::{Longrun, free_tcp, free_udp, listen_address};
+use longrun_tests::load::{HOST_NQN, Watcher};
+use longrun_tests::process::{Longrun, PATIENCE, eventually, free_tcp, free_udp, listen_address};
 use longrun_tests::sites::{GROUP, LINK, Options, Sites};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// The configuration of all subsystems, as the process itself says it.
 fn configuration(system: &Longrun) -> Value {
@@ -92,6 +95,7 @@ fn a_wrong_configuration_is_refused_by_the_number_and_name_of_the_call() {
         (config.to_string(), "call 2 (bdev_null_create)"),
         ("{\"subsystems\": [".to_owned(), "config.json"),
         ("{\"subsystem\": []}".to_owned(), "subsystem"),
+        ("{\"version\": 99, \"subsystems\": [], \"clusters\": []}".to_owned(), "start the longrun that wrote it"),
         ("\u{0}\u{1}garbage".to_owned(), "config.json"),
     ];
     for (text, says) in cases {
@@ -106,6 +110,147 @@ fn a_wrong_configuration_is_refused_by_the_number_and_name_of_the_call() {
         assert!(!output.status.success(), "{text} was taken");
         assert!(error.contains(says) && !error.contains("panicked"), "{text}: {error}");
     }
+}
+
+/// What `longrun serve` says when it does not start in this directory.
+fn refusal_to_start(directory: &Path) -> String {
+    let output = std::process::Command::new(longrun_tests::program::path())
+        .arg("serve")
+        .arg("--rpc-socket")
+        .arg(directory.join("rpc.sock"))
+        .arg("--state-dir")
+        .arg(directory.join("state"))
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "it started: {error}");
+    assert!(!error.contains("panicked"), "{error}");
+    error
+}
+
+#[test]
+fn a_metadata_file_that_cannot_be_read_ends_the_start_with_the_way_forward_and_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut system = Longrun::start(directory.path());
+    system.stop();
+    let metadata = directory.path().join("state/metadata.redb");
+    let sound = std::fs::read(&metadata).unwrap();
+    let mut damaged = sound.clone();
+    damaged[4096..].iter_mut().for_each(|byte| *byte = !*byte);
+    for content in [&damaged, &sound[..1000].to_vec(), &b"no store at all".to_vec()] {
+        std::fs::write(&metadata, content).unwrap();
+        let error = refusal_to_start(directory.path());
+        assert!(error.contains("metadata.redb") && error.contains("put back a copy of it"), "{error}");
+    }
+    // The copy that is put back is as good as before.
+    std::fs::write(&metadata, &sound).unwrap();
+    system.start_again();
+    let error = refusal_to_start(directory.path());
+    assert!(error.contains("held by another process"), "{error}");
+}
+
+#[test]
+fn a_pair_that_cannot_be_taken_up_at_the_start_stays_with_its_reason_and_all_else_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let bdev = |name: &str| json!({"method": "bdev_null_create", "params": {"name": name, "num_blocks": 8, "block_size": 512}});
+    let namespace = |bdev: &str, nsid: u32| {
+        json!({"method": "nvmf_subsystem_add_ns",
+               "params": {"nqn": NQN, "namespace": {"bdev_name": bdev, "nsid": nsid}}})
+    };
+    let link = json!({"name": LINK, "local_addr": free_udp(), "remote_addr": "127.0.0.1:9", "security": "none"});
+    let listener = free_tcp();
+    let pair = json!({"method": "pair_create", "params": {"group": GROUP, "name": "p0", "volume": "gone"}});
+    let config = json!({"version": 1, "subsystems": [
+        {"subsystem": "bdev", "config": [bdev("n0")]},
+        {"subsystem": "link", "config": [{"method": "link_create", "params": link}]},
+        {"subsystem": "group", "config": [
+            {"method": "group_create", "params": {"name": GROUP, "role": "primary", "link": LINK}},
+        ]},
+        {"subsystem": "pair", "config": [pair]},
+        {"subsystem": "nvmf", "config": [
+            {"method": "nvmf_create_transport", "params": {"trtype": "TCP"}},
+            {"method": "nvmf_create_subsystem", "params": {"nqn": NQN, "allow_any_host": true}},
+            namespace("n0", 1), namespace("p0", 2),
+            {"method": "nvmf_subsystem_add_listener",
+             "params": {"nqn": NQN, "listen_address": listen_address(listener)}},
+        ]},
+    ]});
+    std::fs::write(directory.path().join("config.json"), config.to_string()).unwrap();
+    let system = Longrun::start(directory.path());
+
+    let shown = system.call("pair_get", json!({"group": GROUP, "name": "p0"}));
+    assert_eq!(shown[0]["state"], "PSUE", "{shown}");
+    assert_eq!(shown[0]["consistent"], false);
+    assert!(shown[0]["reason"].as_str().unwrap().contains("no bdev named gone"), "{shown}");
+    let served = |system: &Longrun| {
+        let subsystem = system.call("nvmf_get_subsystems", json!({"nqn": NQN}));
+        subsystem[0]["namespaces"].as_array().unwrap().iter().map(|n| n["nsid"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(served(&system), [json!(1)]);
+    // A host is served, by a listener that was held until the start was over.
+    let mut watcher = Watcher::connect(listener, HOST_NQN, NQN);
+    let ControllerEvent::Ready(description) = watcher.next_event() else { panic!("not ready") };
+    assert_eq!(description.namespaces.len(), 1);
+
+    // What is saved now is all of it, so that the next start may find the volume.
+    let before = configuration(&system);
+    assert_eq!((calls(&before, "pair"), calls(&before, "nvmf")), (1, 5), "{before:#}");
+    let error = system.refused("pair_create", json!({"group": GROUP, "name": "p0", "volume": "n0"}));
+    assert_eq!(error.code, code::EXISTS);
+    let error = system.refused("group_delete", json!({"name": GROUP}));
+    assert_eq!(error.code, code::BUSY);
+    // Deleted, it is gone with its namespace.
+    system.call("pair_delete", json!({"group": GROUP, "name": "p0"}));
+    let after = configuration(&system);
+    assert_eq!((calls(&after, "pair"), calls(&after, "nvmf")), (0, 4), "{after:#}");
+    system.call("group_delete", json!({"name": GROUP}));
+}
+
+#[test]
+fn a_groups_journal_and_overlay_are_its_own_until_it_is_deleted_and_after_a_restart_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut system = Longrun::start(directory.path());
+    system.create_volume("j0", 16 << 20, 4096);
+    system.create_volume("o0", 16 << 20, 4096);
+    let link = json!({"name": LINK, "local_addr": free_udp(), "remote_addr": "127.0.0.1:9", "security": "none"});
+    system.call("link_create", link);
+    let group = |overlay: &str| json!({"name": GROUP, "role": "secondary", "link": LINK, "journal": "j0", "overlay": overlay, "apply_delay_s": 60});
+    // A refused group holds nothing.
+    assert_eq!(system.refused("group_create", group("gone")).code, code::NO_DEVICE);
+    let holders = |system: &Longrun| {
+        ["j0", "o0"].map(|name| system.call("bdev_get_bdevs", json!({"name": name}))[0]["claimed_by"].clone())
+    };
+    assert_eq!(holders(&system), [Value::Null, Value::Null]);
+    system.call("group_create", group("o0"));
+    let held = [format!("the journal of group {GROUP}").into(), Value::from(format!("the overlay of group {GROUP}"))];
+    for _ in 0..2 {
+        assert_eq!(holders(&system), held);
+        for name in ["j0", "o0"] {
+            let error = system.refused("bdev_uring_delete", json!({"name": name}));
+            assert!(error.code == code::BUSY && error.message.contains("group_delete"), "{error}");
+        }
+        let shown = system.call("group_get", json!({"name": GROUP}));
+        assert_eq!((&shown[0]["overlay"], &shown[0]["apply_delay_s"]), (&json!("o0"), &json!(60)), "{shown}");
+        for (method, more) in [
+            ("group_suspend", json!({})),
+            ("group_resync", json!({})),
+            ("group_bookmark", json!({"bookmark": "b"})),
+            ("group_verify", json!({})),
+        ] {
+            let mut params = json!({"name": GROUP});
+            params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let error = system.refused(method, params);
+            assert!(error.code == code::WRONG_STATE && error.message.contains("that is its primary"), "{error}");
+        }
+        system.save_config();
+        system.kill();
+        system.start_again();
+    }
+    eventually("the deletion", PATIENCE, || {
+        system.try_call("group_delete", json!({"name": GROUP})).map_err(|error| error.to_string())
+    });
+    assert_eq!(holders(&system), [Value::Null, Value::Null]);
+    system.call("bdev_uring_delete", json!({"name": "o0"}));
 }
 
 #[test]
@@ -168,6 +313,10 @@ fn a_wrong_call_gets_the_right_code_and_a_sentence_that_says_what_to_do() {
             vec!["primary", "secondary"],
         ),
         ("group_takeover", json!({"name": "g9", "old_primary": "fenced"}), code::NO_DEVICE, vec!["g9", "group_get"]),
+        ("group_suspend", json!({"name": "g9"}), code::NO_DEVICE, vec!["g9", "group_get"]),
+        ("group_resync", json!({"name": "g9"}), code::NO_DEVICE, vec!["g9", "group_get"]),
+        ("group_verify", json!({"name": GROUP, "pair": "p9"}), code::NO_DEVICE, vec!["p9", "pair_get"]),
+        ("group_bookmark", json!({"name": GROUP, "bookmark": "a/b"}), code::INVALID_PARAMS, vec!["a/b", "slashes"]),
         ("pair_create", json!({"group": GROUP, "name": "p0", "volume": "n0"}), code::BUSY, vec!["n0", NQN]),
         ("pair_get", json!({"group": GROUP, "name": "p0"}), code::NO_DEVICE, vec!["p0", "pair_get"]),
         ("framework_get_config", json!({"name": "vbdev"}), code::INVALID_PARAMS, vec!["vbdev", "bdev"]),

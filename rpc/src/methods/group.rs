@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::pair::PairState;
+use super::pair::{PairState, Waiting};
 use super::progress::{BookmarkInfo, CopyInfo, UnitInfo, VerifyInfo, Window};
 use crate::types::{Name, Nguid, TakeoverPoint};
 
@@ -341,6 +341,9 @@ pub struct GroupInfo {
     /// Why it is in this state, where that is not PAIR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What it waits for, where it does; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// Bytes in marked regions: what a restart now would have to compare or copy; at the primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dirty_bytes: Option<u64>,

@@ -6,7 +6,7 @@ use longrun_rpc::methods::bdev::{BdevInfo, Iostat};
 use longrun_rpc::methods::group::{Generation, GroupInfo, LossCertificate, Role, SeqRange, SequenceScope};
 use longrun_rpc::methods::link::{LinkInfo, LinkState, Security};
 use longrun_rpc::methods::nvmf::SubsystemInfo;
-use longrun_rpc::methods::pair::PairInfo;
+use longrun_rpc::methods::pair::{PairInfo, Waiting};
 
 use super::progress::{copy, verify};
 use super::values::Bytes;
@@ -378,6 +378,7 @@ pub fn group(group: &GroupInfo) -> String {
     if let Some(throttle_ms) = group.throttle_ms {
         list.push(("throttle", format!("{throttle_ms} ms on each host write")));
     }
+    list.extend(group.waiting.as_ref().map(|waiting| ("waiting", waiting_for(waiting))));
     if let (Some(dirty), Some(missing)) = (group.dirty_bytes, group.missing_bytes) {
         list.push(("marked", format!("{}, of which {} need a resync", Bytes(dirty), Bytes(missing))));
     }
@@ -480,14 +481,15 @@ pub fn pairs(pairs: &[PairInfo]) -> String {
     lines(&columns, rows.collect(), "no pairs; longrun pair create makes one")
 }
 
+fn waiting_for(waiting: &Waiting) -> String {
+    let limit = waiting.timeout_ms.map_or_else(|| "until somebody acts".to_owned(), |ms| format!("of {}", span_ms(ms)));
+    format!("for {}: {} (for {} {limit})", waiting.owner, waiting.reason, span_ms(waiting.since_ms))
+}
+
 /// `longrun pair get`.
 pub fn pair(pair: &PairInfo) -> String {
     let counters = pair.counters.as_ref();
-    let waiting = pair.waiting.as_ref().map(|waiting| {
-        let limit =
-            waiting.timeout_ms.map_or_else(|| "until somebody acts".to_owned(), |ms| format!("of {}", span_ms(ms)));
-        format!("for {}: {} (for {} {limit})", waiting.owner, waiting.reason, span_ms(waiting.since_ms))
-    });
+    let waiting = pair.waiting.as_ref().map(waiting_for);
     let mut list = vec![
         ("group", pair.group.clone()),
         ("name", pair.name.clone()),

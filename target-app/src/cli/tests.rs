@@ -671,7 +671,8 @@ fn a_watch_looks_again_until_all_pairs_copy() {
     assert_eq!(calls.len(), 6);
     let (outcome, _) = against(vec![pairs("COPY"), pairs("PAIR")], "longrun pair list g0 --watch --json");
     assert_eq!(serde_json::from_str::<Value>(&outcome.unwrap()).unwrap()[0]["state"], "PAIR");
-    let (outcome, _) = against(vec![group("PSUS"), pairs("PSUS")], "longrun group watch g0");
+    let answers = (0..8).flat_map(|_| [group("PSUS"), pairs("PSUS")]).collect();
+    let (outcome, _) = against(answers, "longrun group watch g0");
     assert!(outcome.unwrap_err().to_string().contains("longrun group resync g0"));
     let (outcome, _) = against(vec![Err(RpcError::not_found("group", "g0", "group_get"))], "longrun group watch g0");
     assert!(outcome.is_err());

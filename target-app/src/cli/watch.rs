@@ -15,6 +15,8 @@ use super::{CliError, progress, table};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How many looks in a row must say that only an operator can act: what was asked for a moment ago may not have begun.
+const STUCK_LOOKS: u32 = 8;
 
 /// What a look says about whether to go on.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,6 +73,9 @@ fn group_frame(group: &GroupInfo, pairs: &[PairInfo]) -> String {
     if let Some(reason) = reason {
         frame.push_str(&format!("{}\n", table::one_line(reason)));
     }
+    if let Some(waiting) = &group.waiting {
+        frame.push_str(&format!("waits for {}: {}\n", waiting.owner, table::one_line(&waiting.reason)));
+    }
     if let Some(ms) = group.next_attempt_ms {
         frame.push_str(&format!("a resync begins by itself in {}\n", table::span_ms(ms)));
     }
@@ -80,7 +85,7 @@ fn group_frame(group: &GroupInfo, pairs: &[PairInfo]) -> String {
 fn of_group(group: &GroupInfo, pairs: &[PairInfo]) -> Verdict {
     match group.state {
         PairState::Pair => of_pairs(pairs),
-        PairState::Psus => Verdict::Stuck(format!(
+        PairState::Psus if group.waiting.is_none() && group.next_attempt_ms.is_none() => Verdict::Stuck(format!(
             "group {} was suspended by its operator; longrun group resync {} goes on, at the primary",
             group.name, group.name
         )),
@@ -95,7 +100,8 @@ fn of_pairs(pairs: &[PairInfo]) -> Verdict {
     if pairs.iter().all(|pair| pair.state == PairState::Pair) {
         return Verdict::Done;
     }
-    match pairs.iter().find(|pair| matches!(pair.state, PairState::Psus | PairState::Ssws)) {
+    let waits = |pair: &PairInfo| pair.waiting.is_some();
+    match pairs.iter().find(|pair| matches!(pair.state, PairState::Psus | PairState::Ssws) && !waits(pair)) {
         Some(pair) => Verdict::Stuck(format!(
             "pair {} of group {} is in state {} ({}), which only an operator ends",
             pair.name,
@@ -115,9 +121,14 @@ fn watch(json: bool, mut look: impl FnMut() -> Result<Look, CliError>) -> Result
     }
     let draws = std::io::stdout().is_terminal() && !json;
     let mut before = String::new();
+    let mut stuck = 0;
     loop {
-        let Look { shown, json: line, verdict } = look()?;
+        let Look { shown, json: line, mut verdict } = look()?;
         let shown = if json { line } else { shown };
+        stuck = if matches!(verdict, Verdict::Stuck(_)) { stuck + 1 } else { 0 };
+        if (1..STUCK_LOOKS).contains(&stuck) {
+            verdict = Verdict::GoOn;
+        }
         match verdict {
             Verdict::Done => {
                 bar.finish_and_clear();
@@ -194,6 +205,9 @@ mod tests {
         for state in ["COPY", "PFUS", "PSUE", "PFUL", "SMPL"] {
             assert_eq!(of_group(&group(state), &[pair("PAIR")]), Verdict::GoOn, "{state}");
         }
+        let mut waits = group("PSUS");
+        waits.next_attempt_ms = Some(5);
+        assert_eq!(of_group(&waits, &[pair("PSUS")]), Verdict::GoOn, "it was asked to go on");
         let Verdict::Stuck(sentence) = of_group(&group("PSUS"), &[pair("PSUS")]) else { panic!() };
         assert!(sentence.contains("longrun group resync g0"), "{sentence}");
         assert!(matches!(of_group(&group("SSWS"), &[pair("SSWS")]), Verdict::Stuck(_)));

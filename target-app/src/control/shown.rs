@@ -94,6 +94,7 @@ pub(super) fn primary_group(state: &State, group: &GroupEntry, now: Now, status:
         journal_used: None,
         throttle_ms: Some(ms_of(status.throttle_ns)),
         reason: status.reason.clone().or_else(|| status.waiting.as_ref().map(|waiting| waiting.reason.clone())),
+        waiting: status.waiting.as_ref().map(|waiting| waiting_info(now, waiting)),
         dirty_bytes: Some(status.dirty_bytes),
         missing_bytes: Some(status.missing_bytes),
         resync: status.unit,
@@ -169,6 +170,7 @@ pub(super) fn secondary_group(
                 format!("takeover: {step:?} (each step is durable before the next; a restart goes on by itself)")
             })
         }),
+        waiting: None,
         dirty_bytes: None,
         missing_bytes: None,
         resync: None,
@@ -203,6 +205,15 @@ fn share(used: u64, all: u64) -> Option<f64> {
 fn suspended_by(pairs: &[types::PairState]) -> PairState {
     let suspended = [types::PairState::SuspendedOperator, types::PairState::SuspendedError];
     pairs.iter().find(|state| suspended.contains(state)).map_or(PairState::Pfus, |state| state_info(*state))
+}
+
+fn waiting_info(now: Now, waiting: &primary::Waiting) -> Waiting {
+    Waiting {
+        owner: waiting.owner.to_owned(),
+        since_ms: now.mono.since_ns(waiting.since) / 1_000_000,
+        timeout_ms: waiting.timeout.map(|timeout| timeout.since_ns(waiting.since) / 1_000_000),
+        reason: waiting.reason.clone(),
+    }
 }
 
 fn copy_info(copy: &primary::CopyProgress) -> CopyInfo {
@@ -249,12 +260,7 @@ pub(super) fn primary_pair(
         .as_ref()
         .and_then(|group| group.streams.iter().find(|stream| stream.stream == status.stream))
         .map(|stream| stream.backlog);
-    let waiting = status.waiting.as_ref().map(|waiting| Waiting {
-        owner: waiting.owner.to_owned(),
-        since_ms: now.mono.since_ns(waiting.since) / 1_000_000,
-        timeout_ms: waiting.timeout.map(|timeout| timeout.since_ns(now.mono) / 1_000_000),
-        reason: waiting.reason.clone(),
-    });
+    let waiting = status.waiting.as_ref().map(|waiting| waiting_info(now, waiting));
     let is_established = is_established(status.state) || group.as_ref().is_some_and(|group| group.unit.is_some());
     PairInfo {
         state: state_info(status.state),
