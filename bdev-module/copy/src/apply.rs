@@ -249,24 +249,32 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         if let Some(disk) = &mut self.disk {
             disk.until = disk.until.min(end);
         }
+        // A round that waits at the gate has changed nothing.
+        if let Some(round) = self.round.take_if(|round| !round.is_let) {
+            self.forget(&round.items);
+        }
+        self.gate = None;
     }
 
     /// Blocks behind this position wait until what they overwrite is safe ([`Applier::gated`]).
-    #[allow(dead_code, reason = "the overlay waits at the gate")]
     pub(crate) fn set_gate(&mut self, gate: Option<u64>) {
         self.gate = gate;
     }
 
+    /// Whether a round waits at the gate.
+    pub(crate) fn is_gated(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| !round.is_let)
+    }
+
     /// What the round that waits at the gate changes.
-    #[allow(dead_code, reason = "the overlay waits at the gate")]
-    pub(crate) fn gated(&self) -> Option<impl Iterator<Item = (PairId, Extent)>> {
-        let round = self.round.as_ref().filter(|round| !round.is_let)?;
-        let changed = round.items.iter().zip(&round.jobs).filter(|(_, job)| job.is_some_and(|job| !job.is_read));
-        Some(changed.map(|(item, _)| (item.record.head.pair, item.record.head.extent)))
+    pub(crate) fn gated(&self) -> impl Iterator<Item = (PairId, Extent)> {
+        let round = self.round.iter().filter(|round| !round.is_let);
+        let records = round.flat_map(|round| round.items.iter().zip(&round.jobs));
+        let changed = records.filter(|(_, job)| job.is_some_and(|job| !job.is_read));
+        changed.map(|(item, _)| (item.record.head.pair, item.record.head.extent))
     }
 
     /// All that the round overwrites is safe.
-    #[allow(dead_code, reason = "the overlay waits at the gate")]
     pub(crate) fn open_gate(&mut self) {
         if let Some(round) = &mut self.round {
             round.is_let = true;
@@ -286,6 +294,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
     /// Whether everything that was pushed or is to be replayed is on the volumes (not necessarily flushed).
     pub(crate) fn is_done(&self) -> bool {
         self.disk.is_none() && self.queue.is_empty() && self.round.is_none() && !self.rewind
+    }
+
+    /// Whether nothing of it is under way on a volume.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.round.is_none() && self.flushing.is_none()
     }
 
     /// What rounds reached.

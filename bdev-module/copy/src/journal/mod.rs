@@ -28,8 +28,9 @@ use zerocopy::IntoBytes;
 pub const BYTES_MIN: u64 = if cfg!(test) { 64 << 10 } else { 8 << 20 };
 
 /// Memory that a journal and the apply behind it take of the arena beside the streams' grants, in bytes: a block that is
-/// being written, two that are being replayed, and a read.
-pub const ARENA_BYTES: u64 = 4 * BLOCK_BYTES_MAX;
+/// being written, two that are being replayed, and a read; as much as two for an overlay's block and what it is made of;
+/// and as much as two for what is read to answer questions and verify records, which waits when there is none.
+pub const ARENA_BYTES: u64 = 8 * BLOCK_BYTES_MAX;
 
 /// Bytes of one write or read.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -138,6 +139,11 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
     /// Position up to which whole commits are durable.
     pub(crate) fn committed_end(&self) -> u64 {
         self.committed
+    }
+
+    /// The point behind the last block; its limit means nothing.
+    pub(crate) fn point(&self) -> Point {
+        Point { position: self.end, previous: self.previous, limit: Time(0) }
     }
 
     /// Whether a block is being written.

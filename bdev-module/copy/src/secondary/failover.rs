@@ -3,7 +3,7 @@
 use super::group::{After, Group, Phase};
 use super::intake::Effects;
 use super::io::Io;
-use super::meta::Life;
+use super::meta::{Life, UnitMeta};
 use super::window::{Discard, Discarding};
 use super::{Downlink, TakeoverConsent};
 use crate::apply::Applied;
@@ -92,6 +92,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             Phase::Ready(_) if !self.unit_opens.is_empty() => {
                 Some("a resync is about to begin: try again in a moment".to_owned())
             }
+            Phase::Ready(_)
+                if self.meta.unit.as_ref().is_some_and(|unit| unit.is_overlaid) && !self.overlay.is_open() =>
+            {
+                Some(
+                    self.overlay_reason()
+                        .unwrap_or_else(|| "the overlay is being opened: try again in a moment".to_owned()),
+                )
+            }
             Phase::Ready(_) => self.meta.pairs.iter().find(|pair| !self.volumes.contains_key(&pair.id)).map(|pair| {
                 format!("the volume of pair \"{}\" is not attached: create the pair again with pair_create", pair.name)
             }),
@@ -138,6 +146,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn take_over_on<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
         if self.takeover_step() == Some(TakeoverStep::Journal) {
             self.list_on(io, effects);
+        }
+        if self.takeover_step() == Some(TakeoverStep::Restore) {
+            self.restore_on(io, effects);
         }
         let is_checkpointing = self.is_checkpointing();
         let (Phase::Ready(ready), Some(takeover)) = (&mut self.phase, &mut self.takeover) else { return };
@@ -300,7 +311,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let unit = self.meta.unit.clone();
         let newest = unit.as_ref().map_or(self.journaled, |unit| unit.base);
         let cut = takeover.at.unwrap_or(newest);
-        let end = unit.as_ref().map_or(ready.journal.committed_end(), |unit| unit.position);
+        // Behind an overlay the image may be on the volumes already, with the unit's records over it.
+        let position = |unit: &UnitMeta| match unit.is_overlaid {
+            true => unit.position.max(self.meta.checkpoint.position),
+            false => unit.position,
+        };
+        let end = unit.as_ref().map_or(ready.journal.committed_end(), position);
         let mut losses = Vec::new();
         for stream in &self.meta.streams {
             let durable = self.inlets.get(&stream.id).map_or(stream.durable, |inlet| inlet.durable);

@@ -6,7 +6,9 @@ use super::handover::Handed;
 use super::intake::Effects;
 use super::io::{Io, Op};
 use super::meta::{Checkpoint, GroupMeta, Life, StreamMeta, key_of};
+use super::overlay::{Overlay, State};
 use super::recover::Scan;
+use super::restore::Restore;
 use super::touched::Touched;
 use super::unit::Hold;
 use super::{Downlink, GroupConfig, PairConfig};
@@ -17,6 +19,7 @@ use crate::journal::{Item, Journal, Point};
 use crate::merge;
 use crate::message::{Message, OpenStream};
 use crate::ports::{DeviceError, LocalIo, LocalToken, OperatorAnswer, Ticket};
+use crate::takeover::TakeoverStep;
 use crate::types::{
     Epoch, Generation, GroupId, LinkId, Mono, PairId, Record, RecordKind, Seq, StreamId, SystemId, Time, VolumeId,
 };
@@ -93,6 +96,12 @@ pub(crate) enum After {
     Admitted,
     /// The unit's end is durable.
     UnitDone,
+    /// What the overlay is is durable.
+    OverlayOpens,
+    /// That the unit uses the overlay is durable.
+    Overlaid,
+    /// That what the overlay saved is back is durable.
+    Restored,
     /// How far the volumes may go is durable.
     Reached(Option<Time>),
     Answer(Ticket, OperatorAnswer),
@@ -139,6 +148,8 @@ pub(crate) struct Group<S> {
     pub(crate) reach: Option<Time>,
     /// A new reach is being made durable.
     pub(crate) reaching: bool,
+    pub(crate) overlay: Overlay<S>,
+    pub(crate) restore: Option<Restore<S>>,
     pub(crate) asks: VecDeque<Ask>,
     pub(crate) asks_made: u64,
     /// Volumes in memory that were attached again and not judged yet.
@@ -196,6 +207,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             closing: BTreeMap::new(),
             reach: None,
             reaching: false,
+            overlay: Overlay::new(),
+            restore: None,
             asks: VecDeque::new(),
             asks_made: 0,
             volatile: BTreeSet::new(),
@@ -230,6 +243,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             }
         }
         self.meta.proven = self.meta.proven.max(self.journaled);
+        if let (State::Open(log), Some(meta)) = (&self.overlay.state, &mut self.meta.overlay) {
+            meta.durable_end = log.committed_end();
+        }
         let token = io.persist(&key_of(self.id), &self.meta.encode());
         self.after.insert(token.id, after);
     }
@@ -251,6 +267,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 After::Opened(stream, link) => effects.opened.push((stream, link)),
                 After::Admitted => self.admitting -= 1,
                 After::UnitDone => self.unit_done(effects),
+                After::OverlayOpens => self.overlay_persisted(),
+                After::Overlaid => self.overlaid(),
+                After::Restored => self.restored(io),
                 After::Reached(reach) => self.reached(reach),
                 After::Answer(ticket, answer) => io.ports.answer_operator(ticket, Ok(answer)),
                 After::Checkpointed(point) => self.checkpointed(point),
@@ -352,6 +371,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             self.copies_on(io, effects);
         }
         self.reach_on(io);
+        self.overlay_on(io, effects);
         self.apply(io, effects);
         self.checkpoint(io);
         self.asks_on(io, effects);
@@ -538,6 +558,27 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 }
             }
             (Op::Apply(job), Phase::Ready(ready)) => ready.applier.written(mono, job, result, data),
+            (Op::OverlayOpen, _) => {
+                if let State::Opening(opening) = &mut self.overlay.state {
+                    opening.done(mono, result, data);
+                }
+            }
+            (Op::OverlayWrite, _) => {
+                if let State::Open(log) = &mut self.overlay.state {
+                    log.written(io, result);
+                }
+            }
+            (Op::OverlayFlush, _) => {
+                if let State::Open(log) = &mut self.overlay.state
+                    && let Some(block) = log.flushed(io, result)
+                {
+                    self.overlay_committed(block);
+                }
+            }
+            (Op::OverlayRead(read), _) => self.overlay_read(io, read, result, data),
+            (Op::RestoreRead, _) => self.restore_read(mono, result, data),
+            (Op::Restore(id), _) => self.restore_written(mono, id, result),
+            (Op::RestoreFlush, _) => self.restore_flushed(io, result),
             (Op::Ask(ask), Phase::Ready(_)) => self.ask_read(ask, result, data),
             (Op::Discard, Phase::Ready(_)) => self.discard_read(mono, result, data),
             (Op::ApplyFlush, Phase::Ready(ready)) => {
@@ -561,7 +602,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             Phase::Start { not_before } => Some(*not_before),
             Phase::Scan(scan) => scan.search.retry_at(),
             Phase::Ready(ready) => {
-                let own = [self.checkpoint_due, self.discard_retry_at()];
+                let restore = self.restore.as_ref().and_then(Restore::retry_at);
+                let own = [self.checkpoint_due, self.discard_retry_at(), self.overlay.retry_at(), restore];
                 let machines = [ready.journal.retry_at(), ready.applier.retry_at()];
                 machines.into_iter().chain(own).flatten().min()
             }
@@ -601,7 +643,13 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             }
             Phase::TakenOver => None,
         };
-        device.or_else(|| match &self.meta.life {
+        let restoring = || match self.takeover_step() {
+            Some(TakeoverStep::Restore) => {
+                self.restore.as_ref().and_then(Restore::reason).or_else(|| self.overlay_reason())
+            }
+            _ => None,
+        };
+        device.or_else(restoring).or_else(|| match &self.meta.life {
             Life::Suspended(state, reason) => Some(format!("suspended by the primary ({state}): {reason}")),
             Life::Frozen(reason) => Some(reason.clone()),
             _ => self.unit_reason().or_else(|| self.window_reason()),

@@ -31,6 +31,20 @@ pub(crate) enum Op {
     ApplyFlush,
     /// A volume is being read for the answer to this question.
     Ask(u64),
+    /// The overlay is being opened.
+    OverlayOpen,
+    /// A piece of an overlay's block is being written.
+    OverlayWrite,
+    /// The overlay is being flushed behind it.
+    OverlayFlush,
+    /// What a granule holds is being read from its volume, before it is overwritten.
+    OverlayRead(u64),
+    /// The overlay is being read for what goes back.
+    RestoreRead,
+    /// A granule goes back to its volume.
+    Restore(u64),
+    /// A volume is being flushed behind that.
+    RestoreFlush,
     /// The journal is being read for what a takeover throws away.
     Discard,
     /// The pair's volume is being read to see whether it is empty.

@@ -22,12 +22,14 @@ mod handover;
 mod intake;
 pub(crate) mod io;
 mod meta;
+mod overlay;
 mod pairs;
 mod peers;
 mod promote;
 mod receive;
 mod recover;
 mod report;
+mod restore;
 mod status;
 mod touched;
 mod unit;
@@ -350,17 +352,20 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         Ok(id)
     }
 
-    /// Whether a journal can be made on the device.
+    /// Whether a journal, and an overlay if there is one, can be made on the devices.
     fn check_journal(config: &GroupConfig) -> Result<(), OperatorError> {
-        let (name, geometry) = (&config.name, config.journal_geometry);
-        if !matches!(geometry.block_bytes, 512 | 4096) || geometry.bytes() < crate::journal::BYTES_MIN {
-            return Err(OperatorError::Invalid(format!(
-                "the journal of group \"{name}\" has {} blocks of {} bytes: it needs blocks of 512 or 4096 bytes and {} \
-                 MiB at least",
-                geometry.blocks,
-                geometry.block_bytes,
-                crate::journal::BYTES_MIN >> 20
-            )));
+        let name = &config.name;
+        let overlay = config.overlay.map(|(_, geometry)| ("overlay", geometry));
+        for (log, geometry) in std::iter::once(("journal", config.journal_geometry)).chain(overlay) {
+            if !matches!(geometry.block_bytes, 512 | 4096) || geometry.bytes() < crate::journal::BYTES_MIN {
+                return Err(OperatorError::Invalid(format!(
+                    "the {log} of group \"{name}\" has {} blocks of {} bytes: it needs blocks of 512 or 4096 bytes and {} \
+                     MiB at least",
+                    geometry.blocks,
+                    geometry.block_bytes,
+                    crate::journal::BYTES_MIN >> 20
+                )));
+            }
         }
         Ok(())
     }

@@ -26,9 +26,6 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     ) -> Result<PairId, OperatorError> {
         let id = PairId::of_name(self.id, &config.name);
         let (name, group) = (&config.name, &self.meta.name);
-        if let Phase::Failed(reason) = &self.phase {
-            return Err(OperatorError::WrongState(format!("group \"{group}\" cannot take pairs: {reason}")));
-        }
         if self.volumes.contains_key(&id) || self.candidates.contains_key(&id) {
             return Err(OperatorError::Exists(format!("group \"{group}\" has a pair \"{name}\" already")));
         }
@@ -54,6 +51,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             }
             io.ports.answer_operator(ticket, Ok(OperatorAnswer::PairCreated(id)));
             return Ok(id);
+        }
+        if let Phase::Failed(reason) = &self.phase {
+            return Err(OperatorError::WrongState(format!("group \"{group}\" cannot take pairs: {reason}")));
         }
         if matches!(self.meta.life, Life::Sealed { .. } | Life::TakenOver | Life::Lost(_)) || self.takeover.is_some() {
             return Err(OperatorError::WrongState(format!(

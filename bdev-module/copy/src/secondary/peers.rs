@@ -223,6 +223,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 Opening::Fenced
             };
         }
+        if let Life::Lost(reason) = &group.meta.life {
+            return refused(Refusal::LostData, reason.clone());
+        }
         match &group.phase {
             Phase::Failed(reason) => return refused(Refusal::Never, format!("group \"{name}\": {reason}")),
             Phase::Ready(_) => {}
@@ -261,7 +264,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         // Only a new epoch can bring a resync: what the group was sent of the old one meanwhile was refused.
         let is_unit = open.unit.is_some() && known.is_none_or(|known| known.epoch < open.epoch);
         match &group.meta.life {
-            Life::Lost(reason) => return refused(Refusal::LostData, reason.clone()),
             Life::Frozen(reason) if !is_unit => return refused(Refusal::UnsentRecords, reason.clone()),
             Life::Suspended(state, reason) if !is_unit => {
                 let text = format!(
@@ -736,6 +738,26 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 }
                 group.persist(io, Vec::new());
             });
+            self.forget_group(now, group, stream, ports);
+        }
+    }
+
+    /// The group has durably left a shared stream: it no longer counts when it is judged what was lost.
+    fn forget_group(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        stream: StreamId,
+        ports: &mut impl Downlink<Buf = B, Shared = S>,
+    ) {
+        let key = stream_key(stream);
+        let Some(value) = ports.recall(&key).filter(|value| !value.is_empty()) else { return };
+        let id = group.0.to_le_bytes();
+        let left: Vec<u8> = value.chunks_exact(8).filter(|known| *known != id).flatten().copied().collect();
+        if left.len() < value.len() {
+            self.act(now, group, ports, |_, io, _, _| {
+                io.persist(&key, &left);
+            });
         }
     }
 
@@ -829,6 +851,6 @@ fn may_join(pair: &PairMeta, join: &JoinPair, volume: &str) -> Result<(), String
     }
 }
 
-fn stream_key(stream: StreamId) -> String {
+pub(super) fn stream_key(stream: StreamId) -> String {
     format!("secondary/stream/{:016x}", stream.0)
 }

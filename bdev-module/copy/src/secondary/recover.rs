@@ -135,7 +135,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let checkpoint = self.meta.checkpoint;
         let tail = Point { position: checkpoint.position, previous: checkpoint.previous, limit: checkpoint.limit };
         let stop = match self.meta.life {
-            Life::Sealed { end } => end,
+            Life::Sealed { end } => end.max(checkpoint.position),
             _ => checkpoint.position + self.area.capacity,
         };
         self.phase = Phase::Scan(Box::new(Scan {
@@ -152,7 +152,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     fn scan_on<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
         let known = match self.meta.life {
-            Life::Sealed { end } => end,
+            Life::Sealed { end } => end.max(self.meta.checkpoint.position),
             _ => self.meta.checkpoint.durable_end,
         };
         let unit_from = self.meta.unit.as_ref().map_or(u64::MAX, |unit| unit.position);
@@ -237,6 +237,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             self.recovery_point,
             end.position - checkpoint.position
         ));
+        self.open_overlay();
         self.set_barrier();
         self.resume_takeover(io);
         self.lose_volatile(io);

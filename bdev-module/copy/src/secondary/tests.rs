@@ -210,6 +210,41 @@ fn resyncing(seed: u64, journal_blocks: u64) -> Rig {
     rig
 }
 
+/// As [`resyncing`], with a journal that no resync fits into, and an overlay.
+fn overlaid(seed: u64) -> Rig {
+    let mut rig = two_primaries(seed);
+    rig.resyncs = true;
+    rig.overlay_blocks = Some(2000);
+    rig.create();
+    rig
+}
+
+#[test]
+fn resyncs_larger_than_the_journal_end_whole_through_crashes_at_any_event() {
+    let (mut completed, mut beyond) = (0, 0);
+    for seed in 0..40 {
+        let mut rig = overlaid(seed);
+        for _ in 0..6 {
+            let steps = rig.below(3000);
+            work(&mut rig, steps);
+            beyond += u32::from(rig.status("g").unit.is_some_and(|unit| unit.is_overlaid));
+            if rig.below(3) == 0 {
+                rig.kill();
+                let steps = rig.below(100);
+                work(&mut rig, steps);
+            }
+            rig.crash();
+            rig.settle();
+            rig.assert_cut();
+        }
+        rig.drain();
+        rig.assert_cut();
+        assert_eq!(rig.status("g").overlay_used_bytes, 0, "seed {seed}: it is free again");
+        completed += rig.senders.iter().map(|sender| sender.done.len()).sum::<usize>();
+    }
+    assert!(completed > 60 && beyond > 40, "{completed} resyncs completed, {beyond} crashes in one beyond the journal");
+}
+
 #[test]
 fn through_resyncs_and_crashes_at_any_event_the_volumes_are_the_primaries_history_to_one_point() {
     let (mut completed, mut in_units, mut stopped) = (0, 0, 0);
@@ -262,11 +297,12 @@ fn the_recovery_point_never_leaves_the_image_while_a_resync_is_under_way_and_nev
 
 #[test]
 fn a_takeover_at_any_event_of_a_resync_leaves_the_image_before_it_or_all_of_it() {
-    let (mut inside, mut killed_in) = (0, BTreeSet::new());
-    for seed in 0..120 {
-        let mut rig = resyncing(seed, 1 << 13);
+    let (mut inside, mut beyond, mut killed_in) = (0, 0, BTreeSet::new());
+    for seed in 0..160 {
+        let mut rig = if seed % 2 == 0 { resyncing(seed, 1 << 13) } else { overlaid(seed) };
         let steps = 500 + rig.below(4000);
         work(&mut rig, steps);
+        beyond += u32::from(rig.status("g").unit.is_some_and(|unit| unit.is_overlaid));
         let status = rig.status("g");
         if status.generation.number == 0 || !rig.secondary.groups[&status.id].unit_opens.is_empty() {
             continue;
@@ -299,7 +335,8 @@ fn a_takeover_at_any_event_of_a_resync_leaves_the_image_before_it_or_all_of_it()
             }
         }
     }
-    assert!(inside > 40 && killed_in.len() > 3, "{inside} takeovers in a resync, {killed_in:?}");
+    assert!(inside > 40 && beyond > 20, "{inside} takeovers in a resync, {beyond} beyond the journal");
+    assert!(killed_in.contains(&Some(TakeoverStep::Restore)) && killed_in.len() > 4, "{killed_in:?}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::group::{After, Group, Inlet, Phase};
 use super::intake::Effects;
 use super::io::Io;
 use super::meta::{Image, Life, Share, UnitMeta, UnitOwner};
+use super::overlay::State;
 use super::status::UnitStatus;
 use crate::message::{CopyId, Message, OpenStream};
 use crate::types::{Extent, LinkId, PairId, SystemId, Time};
@@ -169,7 +170,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if let Some(unit) = &self.meta.unit {
             let ends: Option<Vec<Time>> = unit.owners.iter().map(|part| part.end).collect();
             let end = ends.and_then(|ends| ends.into_iter().max());
-            if end.is_some_and(|end| self.journaled >= end) {
+            if end.is_some_and(|end| self.journaled >= end) && self.overlay_lets_end() {
                 effects.is_busy = true;
                 self.commit_unit(io);
             }
@@ -199,6 +200,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     fn commit_unit<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
         let Some(unit) = self.meta.unit.take() else { return };
         let journaled = self.journaled;
+        if unit.is_overlaid {
+            // Its records went to the volumes whatever the delay.
+            self.meta.reach = self.meta.reach.map(|_| journaled);
+        }
         io.ports.log(format_args!("group \"{}\": resynced from {} to {journaled}", self.meta.name, unit.base));
         for pair in &mut self.meta.pairs {
             if pair.share == Share::Everything && !matches!(pair.image, Image::Whole(_)) {
@@ -224,6 +229,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         assert!(self.meta.unit.is_none(), "one unit's end is durable before the next one begins");
         self.hold = None;
         self.touched.clear();
+        self.overlay_freed();
+        self.reach = self.meta.reach;
         self.set_journaled(self.journaled);
         self.set_barrier();
         effects.is_busy = true;
@@ -241,6 +248,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             return Some("a resync begins when all that came before it is in the journal".to_owned());
         }
         let unit = self.meta.unit.as_ref()?;
+        if let Some(reason) = self.overlay_reason() {
+            return Some(reason);
+        }
         let missing: Vec<String> =
             unit.owners.iter().filter(|part| part.number.is_none()).map(|part| format!("{:x}", part.owner.0)).collect();
         Some(if !missing.is_empty() {
@@ -258,10 +268,19 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// Why the journal takes nothing.
     pub(crate) fn full_reason(&self) -> String {
         match &self.meta.unit {
-            Some(unit) if !unit.is_overlaid => "the journal is full of a resync that may not be applied before it is \
+            Some(unit) if unit.is_overlaid => {
+                self.overlay_reason().unwrap_or_else(|| "the journal is full until the next checkpoint".to_owned())
+            }
+            Some(_) if self.config.overlay.is_some() => match &self.overlay.state {
+                State::Failed(reason) => {
+                    format!("the resync fills the journal, and the overlay cannot be used: {reason}")
+                }
+                _ => "the journal is full until the overlay is open".to_owned(),
+            },
+            Some(_) => "the journal is full of a resync that may not be applied before it is \
                                                 complete: give the group an overlay (group_create), or a larger journal"
                 .to_owned(),
-            _ => "the journal is full until the next checkpoint".to_owned(),
+            None => "the journal is full until the next checkpoint".to_owned(),
         }
     }
 

@@ -97,24 +97,29 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// Tells the apply how far it may go.
     pub(crate) fn set_barrier(&mut self) {
         let position = match (self.hold, &self.meta.unit) {
-            (Some(_), Some(unit)) if unit.is_overlaid => u64::MAX,
+            (Some(_), Some(unit)) if unit.is_overlaid && self.overlay.lets_apply() => u64::MAX,
             (Some(hold), _) => hold.position,
             (None, _) => u64::MAX,
         };
         let all = Time(u64::MAX);
         let reach = self.reach.unwrap_or(all).min(self.meta.reach.unwrap_or(all));
         let at = self.takeover.as_ref().and_then(|takeover| takeover.at).unwrap_or(all);
+        // A unit that goes to the volumes does so whatever the delay; the overlay keeps what a takeover needs.
+        let reach = if position == u64::MAX && self.hold.is_some() { all } else { reach };
         let barrier = Barrier { position, time: reach.min(at) };
+        let gate = self.hold.filter(|_| self.overlay.is_used).map(|hold| hold.position);
         if let Phase::Ready(ready) = &mut self.phase
             && !self.takeover.as_ref().is_some_and(|takeover| takeover.is_sealed())
         {
             ready.applier.set_barrier(barrier);
+            ready.applier.set_gate(gate);
         }
     }
 
     /// Moves the reach on, as the recovery point and the delay demand.
     pub(crate) fn reach_on<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
-        if self.reaching || self.takeover.is_some() {
+        let is_overlaid = self.meta.unit.as_ref().is_some_and(|unit| unit.is_overlaid);
+        if self.reaching || self.takeover.is_some() || is_overlaid {
             return;
         }
         let delay_ns = self.config.apply_delay_ns;
@@ -163,6 +168,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn window(&self) -> Option<ApplyWindow> {
         let Phase::Ready(ready) = &self.phase else { return None };
         let until = self.recovery_point;
+        if self.meta.unit.as_ref().is_some_and(|unit| unit.is_overlaid) {
+            // The overlay brings back the image, nothing before it.
+            return Some(ApplyWindow { from: until, until });
+        }
         Some(ApplyWindow { from: ready.applier.latest().min(until), until })
     }
 

@@ -366,9 +366,18 @@ impl Rig {
         for name in &self.groups {
             let group = &self.secondary.groups[&GroupId::of_name(name)];
             match &group.phase {
-                Phase::Ready(ready) => assert!(ready.applier.is_idle(), "{:?}", group.reason()),
+                Phase::Ready(ready) => assert!(
+                    ready.applier.is_idle() || group.meta.unit.as_ref().is_some_and(|unit| unit.is_overlaid),
+                    "{:?}",
+                    group.reason()
+                ),
                 Phase::TakenOver => {}
                 _ => panic!("group {name} is not open: {:?}", group.reason()),
+            }
+            let status = self.status(name);
+            if status.unit.is_some_and(|unit| unit.is_overlaid) {
+                // The image is in the overlay; a takeover shows it.
+                continue;
             }
             let status = self.status(name);
             for (group, pair) in self.senders.iter().flat_map(|sender| &sender.pairs).filter(|(group, _)| group == name)

@@ -3,6 +3,7 @@
 mod copying;
 mod journal;
 mod opening;
+mod overlay;
 mod pairs;
 mod resync;
 mod streams;

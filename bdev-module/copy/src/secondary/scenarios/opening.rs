@@ -245,3 +245,39 @@ fn an_end_and_the_next_epoch_in_one_train_are_no_restart_with_unsent_records() {
     assert!(matches!(&answers[..], [Message::StreamOpened(opened)] if opened.epoch == Epoch(2)), "{answers:?}");
     assert_eq!(rig.status("g").phase, GroupPhase::Active);
 }
+
+#[test]
+fn the_end_of_a_stream_that_is_announced_while_the_journal_is_searched_is_kept() {
+    let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a")]).stream(2, Scope::Group, &[("g", "b")]);
+    rig.create();
+    rig.settle();
+    rig.drain();
+    rig.write(1);
+    rig.drain();
+    let (stream, end) = (rig.senders[1].stream, rig.senders[1].durable);
+    let close = Message::CloseStream { group: group(), stream, epoch: Epoch(1), end, end_time: Time(rig.clock) };
+    rig.crash();
+    assert_eq!(rig.status("g").phase, GroupPhase::Opening);
+    let now = rig.now();
+    rig.secondary.message(now, LinkId(2), SystemId(2), close, &mut rig.world);
+    rig.settle();
+    assert_eq!(rig.status("g").streams.len(), 1, "it left, and holds nothing back");
+}
+
+#[test]
+fn the_list_of_a_shared_streams_groups_shrinks_when_one_leaves() {
+    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]);
+    rig.create();
+    rig.settle();
+    rig.drain();
+    let (stream, end) = (rig.senders[0].stream, rig.senders[0].durable);
+    let listed = |rig: &Rig| rig.world.meta[&super::super::peers::stream_key(stream)].len() / 8;
+    assert_eq!(listed(&rig), 2);
+    for (left, name) in [(1, "g"), (0, "h")] {
+        let group = GroupId::of_name(name);
+        let close = Message::CloseStream { group, stream, epoch: Epoch(1), end, end_time: Time(rig.clock) };
+        ask(&mut rig, 1, 1, close);
+        rig.settle();
+        assert_eq!(listed(&rig), left);
+    }
+}

@@ -1,0 +1,211 @@
+//! Resyncs that the journal cannot hold.
+
+use super::*;
+use crate::message::CopyId;
+
+/// A group with a small journal and an overlay, five writes in, and a primary that was killed.
+fn begun(overlay_blocks: u64) -> Rig {
+    let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a"), ("g", "b")]);
+    rig.resyncs = true;
+    rig.overlay_blocks = Some(overlay_blocks);
+    rig.create();
+    rig.settle();
+    rig.drain();
+    for _ in 0..5 {
+        rig.write(0);
+        rig.drain();
+    }
+    rig.write(0);
+    rig.resync(0);
+    arrive(&mut rig);
+    rig
+}
+
+fn arrive(rig: &mut Rig) {
+    for _ in 0..8 {
+        rig.hello();
+        for _ in 0..60 {
+            rig.deliver(0);
+        }
+        rig.beacon(0);
+        rig.settle();
+    }
+}
+
+fn is_overlaid(rig: &Rig) -> bool {
+    rig.status("g").unit.is_some_and(|unit| unit.is_overlaid)
+}
+
+/// Hosts write until the unit goes to the overlay.
+fn write_until_overlaid(rig: &mut Rig) {
+    for _ in 0..60 {
+        rig.write(0);
+        arrive(rig);
+        if is_overlaid(rig) {
+            return;
+        }
+    }
+    panic!("{:?}", rig.status("g"));
+}
+
+#[test]
+fn a_unit_goes_to_the_overlay_in_midway_and_a_takeover_still_gives_the_image_before_it() {
+    for writes in [0, 12] {
+        let mut rig = begun(2000);
+        let base = rig.status("g").unit.unwrap().base;
+        let image = (rig.volume("g", "a"), rig.volume("g", "b"));
+        for _ in 0..60 {
+            let status = rig.status("g");
+            if status.unit.unwrap().is_overlaid {
+                break;
+            }
+            let held = status.journal_used_bytes;
+            assert!(held <= status.journal_bytes / 4 * 3, "more than half of the journal: {held} bytes");
+            assert_eq!((rig.volume("g", "a"), rig.volume("g", "b")), image, "nothing is overwritten before the switch");
+            rig.write(0);
+            arrive(&mut rig);
+        }
+        assert!(is_overlaid(&rig));
+        for _ in 0..writes {
+            rig.write(0);
+            arrive(&mut rig);
+        }
+        assert_ne!((rig.volume("g", "a"), rig.volume("g", "b")), image, "the unit is on the volumes");
+        assert!(rig.status("g").overlay_used_bytes > 0);
+        assert_eq!(rig.status("g").recovery_point, base);
+        take_over(&mut rig);
+        assert_eq!(rig.status("g").recovery_point, base);
+        assert_eq!((rig.volume("g", "a"), rig.volume("g", "b")), image);
+        rig.assert_cut();
+        for (head, _) in &rig.senders[0].history {
+            let status = rig.status("g");
+            let is_listed = status.discarded.iter().any(|(pair, extent)| {
+                *pair == head.pair && extent.lba <= head.extent.lba && extent.end() >= head.extent.end()
+            });
+            assert!(is_listed || !head.kind.changes_volume(), "{head:?} is marked for failback");
+        }
+    }
+}
+
+#[test]
+fn a_granule_is_saved_once_in_a_unit_and_the_next_unit_saves_it_anew() {
+    let mut rig = begun(2000);
+    for unit in 1..4 {
+        write_until_overlaid(&mut rig);
+        let granules = 2 * VOLUME_BLOCKS * BLOCK as u64 / crate::secondary::overlay::GRANULE_BYTES;
+        let each = crate::journal::format::entry_bytes(crate::secondary::overlay::GRANULE_BYTES as u32) + 2 * 1024;
+        for _ in 0..30 {
+            rig.write(0);
+            arrive(&mut rig);
+            let used = rig.status("g").overlay_used_bytes;
+            assert!(used <= granules * each, "unit {unit}: {used} bytes for {granules} granules");
+        }
+        rig.crash();
+        rig.settle();
+        rig.drain();
+        assert_eq!(rig.senders[0].done.last(), Some(&CopyId::Unit(unit)));
+        rig.assert_cut();
+        rig.write(0);
+        rig.resync(0);
+        arrive(&mut rig);
+    }
+    write_until_overlaid(&mut rig);
+    take_over(&mut rig);
+    rig.assert_cut();
+}
+
+#[test]
+fn a_full_overlay_makes_the_resync_wait_and_say_why() {
+    let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a"), ("g", "b"), ("g", "c")]);
+    rig.resyncs = true;
+    rig.overlay_blocks = Some(120);
+    rig.create();
+    rig.settle();
+    rig.drain();
+    for lba in (0..VOLUME_BLOCKS).step_by(4) {
+        for pair in 0..3 {
+            rig.write_at(0, pair, RecordKind::Write, Extent { lba, blocks: 4 });
+            rig.drain();
+        }
+    }
+    rig.resync(0);
+    arrive(&mut rig);
+    let base = rig.status("g").unit.unwrap().base;
+    for _ in 0..40 {
+        while rig.senders[0].last().0 < rig.senders[0].durable.0 + 14 {
+            rig.write(0);
+        }
+        arrive(&mut rig);
+    }
+    let status = rig.status("g");
+    assert!(status.reason.as_ref().is_some_and(|reason| reason.contains("overlay is full")), "{status:?}");
+    assert_eq!(status.recovery_point, base);
+    rig.crash();
+    rig.settle();
+    take_over(&mut rig);
+    rig.assert_cut();
+    assert_eq!(rig.status("g").recovery_point, base);
+}
+
+#[test]
+fn devices_that_fail_for_a_while_cost_a_resync_beyond_the_journal_nothing_but_time() {
+    for (volume, flushes_only) in [(2000, false), (2000, true), (0, false), (0, true)] {
+        for takes_over in [false, true] {
+            let mut rig = begun(2000);
+            write_until_overlaid(&mut rig);
+            rig.world.failing = Some((VolumeId(volume), 5));
+            rig.world.failing_flushes_only = flushes_only;
+            for _ in 0..4 {
+                rig.write(0);
+                arrive(&mut rig);
+            }
+            if takes_over {
+                let (ticket, now) = (rig.ticket(), rig.now());
+                let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
+                rig.secondary
+                    .group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut rig.world)
+                    .unwrap();
+            }
+            for _ in 0..20 {
+                rig.mono += 2 * crate::journal::RETRY_NS;
+                rig.settle();
+                if !takes_over {
+                    arrive(&mut rig);
+                }
+            }
+            rig.world.failing = None;
+            if takes_over {
+                rig.mono += 2 * crate::journal::RETRY_NS;
+                rig.settle();
+                assert_eq!(rig.status("g").phase, GroupPhase::TakenOver, "{:?}", rig.status("g"));
+            } else {
+                rig.drain();
+            }
+            rig.assert_cut();
+        }
+    }
+}
+
+#[test]
+fn an_overlay_device_that_is_another_s_is_never_written_to() {
+    let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a")]);
+    rig.resyncs = true;
+    rig.overlay_blocks = Some(2000);
+    rig.world.disks.entry(VolumeId(2000)).or_default().put(0, [7; BLOCK]);
+    rig.create();
+    rig.settle();
+    rig.drain();
+    rig.resync(0);
+    arrive(&mut rig);
+    for _ in 0..60 {
+        while rig.senders[0].last().0 < rig.senders[0].durable.0 + 14 {
+            rig.write(0);
+        }
+        arrive(&mut rig);
+    }
+    let reason = rig.status("g").reason.unwrap();
+    assert!(reason.contains("the overlay cannot be used") && reason.contains("zeroes"), "{reason}");
+    assert_eq!(rig.world.disks[&VolumeId(2000)].read(Extent { lba: 0, blocks: 1 }), [7; BLOCK]);
+    take_over(&mut rig);
+    rig.assert_cut();
+}
