@@ -189,6 +189,9 @@ pub enum IoError {
     /// NVMe: write fault without retry: another site took over.
     #[error("another site took this group over; this volume is fenced")]
     Fenced,
+    /// NVMe: asymmetric access transition, to be tried again, here or on another path.
+    #[error("the volume is being handed over to the other site; try the other path")]
+    Transition,
     /// NVMe: command aborted, may be tried again.
     #[error("the request was abandoned; it may be tried again")]
     Aborted,
@@ -204,6 +207,7 @@ impl IoError {
             IoError::NoBdev => libc::ENODEV,
             IoError::Secondary => libc::EROFS,
             IoError::Fenced => libc::ESTALE,
+            IoError::Transition => libc::EAGAIN,
             IoError::Aborted => libc::ECANCELED,
         }
     }

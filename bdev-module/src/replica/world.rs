@@ -168,6 +168,7 @@ fn io_error(error: HostError) -> IoError {
         HostError::Device => IoError::Device { errno: libc::EIO },
         HostError::Secondary => IoError::Secondary,
         HostError::Fenced => IoError::Fenced,
+        HostError::Transition => IoError::Transition,
         // An error that is new to us: the host may try again, which is what an abandoned request allows.
         _ => IoError::Aborted,
     }

@@ -738,6 +738,7 @@ fn status_of(result: Result<(), IoError>, is_read: bool) -> BlockStatus {
         Err(IoError::Device { .. }) => BlockStatus::WriteError,
         Err(IoError::Secondary) => BlockStatus::NotReady,
         Err(IoError::Fenced) => BlockStatus::WriteProtected,
+        Err(IoError::Transition) => BlockStatus::Transition,
         Err(IoError::Aborted | IoError::NoMemory) => BlockStatus::Aborted,
         Err(_) => BlockStatus::Internal,
     }

@@ -108,7 +108,12 @@ impl<M: Memory> Engine<M> {
                 ours.number, newer.number, ours.number
             )));
         }
-        self.begin_demotion(group, Demotion { config, generation: newer, equal_at: None, ticket: Some(ticket) }, ports);
+        self.begin_demotion(
+            now,
+            group,
+            Demotion { config, generation: newer, equal_at: None, ticket: Some(ticket) },
+            ports,
+        );
         self.settle_roles(now, ports);
         Ok(())
     }
@@ -175,12 +180,12 @@ impl<M: Memory> Engine<M> {
         }
     }
 
-    fn begin_demotion<P>(&mut self, group: GroupId, demotion: Demotion, ports: &mut P)
+    fn begin_demotion<P>(&mut self, now: Now, group: GroupId, demotion: Demotion, ports: &mut P)
     where
         P: Ports<Buf = M::Buf, Shared = M::Shared>,
     {
         let mut world = World { links: &mut self.links, ports };
-        self.primary.retire(group, &mut world);
+        self.primary.retire(now, group, &mut world);
         self.roles.demotions.insert(group, demotion);
         self.roles.is_due = true;
     }
@@ -218,7 +223,7 @@ impl<M: Memory> Engine<M> {
             // Without a journal hosts wait: the embedding will give it.
             let Some(config) = self.roles.secondaries.get(&id).cloned() else { continue };
             let ticket = self.primary.take_swap_ticket(id);
-            self.begin_demotion(id, Demotion { config, generation, equal_at: Some(end), ticket }, ports);
+            self.begin_demotion(now, id, Demotion { config, generation, equal_at: Some(end), ticket }, ports);
         }
         for id in self.roles.demotions.keys().copied().collect::<Vec<_>>() {
             self.demote(now, id, ports);

@@ -267,6 +267,7 @@ impl<M: Memory> Primary<M> {
         ticket: Ticket,
         ports: &mut impl Up<M>,
     ) -> Result<(), OperatorError> {
+        self.part_obstacle(config.group)?;
         let group_id = config.group;
         let group = &self.groups[&group_id];
         if let Some(obstacle) = group.obstacle() {

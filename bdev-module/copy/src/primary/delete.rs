@@ -50,7 +50,9 @@ impl<M: Memory> Primary<M> {
         let Some(pair) = self.pairs.get_mut(&id) else {
             return Err(OperatorError::NotFound("there is no such pair here".to_string()));
         };
-        let name = pair.config.name.clone();
+        let (name, group) = (pair.config.name.clone(), pair.config.group);
+        self.part_obstacle(group)?;
+        let pair = self.pairs.get_mut(&id).expect("looked up above");
         if pair.leaving.is_some() {
             return Err(OperatorError::WrongState(format!("pair {name} is being deleted already; wait for that")));
         }

@@ -147,8 +147,11 @@ impl<M: Memory> Primary<M> {
             if pair.leaving.is_some() {
                 return Some(format!("pair {name} is being deleted"));
             }
-            if pair.dirty.missing_bytes() > 0 {
+            if pair.dirty.missing_bytes() > 0 || pair.is_copying {
                 return Some(format!("pair {name} still has regions to copy; wait for that"));
+            }
+            if pair.verify.as_ref().is_some_and(|verify| !verify.is_over) {
+                return Some(format!("pair {name} is being verified; wait for that"));
             }
         }
         let streams = self.streams_of(id).map(|(stream, _)| &self.streams[&stream]);
@@ -157,6 +160,19 @@ impl<M: Memory> Primary<M> {
             return Some("the link to the secondary is down; wait for it".to_string());
         }
         None
+    }
+
+    /// Why nothing else can be asked of the group: it changes its part.
+    pub(super) fn part_obstacle(&self, id: GroupId) -> Result<(), OperatorError> {
+        let Some(group) = self.groups.get(&id) else { return Ok(()) };
+        let what = if self.retiring.contains(&id) {
+            "is becoming a secondary here"
+        } else if self.is_handing_over(id) {
+            "is being handed over to the other site (group_swap)"
+        } else {
+            return Ok(());
+        };
+        Err(OperatorError::WrongState(format!("group {} {what}; wait for that", group.config.name)))
     }
 
     /// Whether hosts have to wait, or to go to the other site.
@@ -214,8 +230,9 @@ impl<M: Memory> Primary<M> {
             if pair.requests > 0 {
                 return Some(format!("{} host requests of pair {} are not finished", pair.requests, pair.config.name));
             }
-            let durable = self.streams.get(&pair.stream).map(|stream| stream.durable);
-            if pair.last_stamp.is_some_and(|last| durable.is_none_or(|durable| last.seq > durable)) {
+            // What an earlier epoch brought is there: a resync began this one, or it was drained.
+            let stream = self.streams.get(&pair.stream).filter(|stream| stream.epoch == pair.last_epoch);
+            if pair.last_stamp.zip(stream).is_some_and(|(last, stream)| last.seq > stream.durable) {
                 return Some(format!("the secondary does not have all records of pair {} yet", pair.config.name));
             }
         }
@@ -401,13 +418,14 @@ impl<M: Memory> Primary<M> {
     }
 
     /// From here on hosts are told that this is a secondary. The engine goes on when nothing is at the devices any more.
-    pub(crate) fn retire<U>(&mut self, id: GroupId, ports: &mut U)
+    pub(crate) fn retire<U>(&mut self, now: Now, id: GroupId, ports: &mut U)
     where
         U: Uplink<Buf = M::Buf, Shared = M::Shared>,
     {
         let Some(group) = self.groups.get(&id) else { return };
         let members = group.pairs.clone();
         self.retiring.insert(id);
+        self.kill_jobs(now, |_, group| group == id);
         for pair in members {
             self.fail_waiting(pair, HostError::Secondary, ports);
         }

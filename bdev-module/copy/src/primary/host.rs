@@ -5,6 +5,7 @@
 //! (so that whatever the host does next is stamped later, on any core or system), then for the throttle.
 
 use super::group::Life;
+use super::handover::HandOver;
 use super::pair::Phase;
 use super::request::{Change, Repair, Request, Stage};
 use super::{Primary, Stopping, Up, Wait, Work};
@@ -268,6 +269,10 @@ impl<M: Memory> Primary<M> {
         let group = self.groups.get_mut(&pair.config.group).expect("a pair's group exists");
         group.last_write = now.mono;
         self.budgets.get_mut(&group.budget).expect("a group's budget exists").add(record.head.charge_bytes());
+        assert!(
+            !self.handovers.get(&pair.config.group).is_some_and(HandOver::is_told),
+            "zero loss in a swap: stamped after the secondary was told that all is stamped"
+        );
         let stream = self.streams.get_mut(&route.stream).expect("a route leads to a stream");
         assert!(stream.is_marked && stream.epoch_is_durable, "stamped before metadata says that the epoch stamps");
         stream.last_sent = now.mono;

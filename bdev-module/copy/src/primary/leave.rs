@@ -98,6 +98,8 @@ impl<M: Memory> Primary<M> {
         let mut streams = std::collections::BTreeSet::new();
         for pair_id in members {
             self.fail_waiting(pair_id, HostError::Secondary, ports);
+            self.orphan_jobs(pair_id);
+            self.copying.remove(&pair_id);
             let Some(pair) = self.pairs.remove(&pair_id) else { continue };
             assert!(pair.requests == 0, "a host's request is at the device of a pair that becomes a secondary");
             streams.insert(pair.stream);

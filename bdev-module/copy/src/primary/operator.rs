@@ -15,7 +15,7 @@ impl<M: Memory> Primary<M> {
             return Err(OperatorError::NotFound("there is no such group here".to_string()));
         }
         match self.shutdown {
-            Stopping::No => Ok(()),
+            Stopping::No => self.part_obstacle(id),
             _ => Err(OperatorError::WrongState("the system is shutting down; try again after its start".to_string())),
         }
     }

@@ -92,6 +92,7 @@ impl<M: Memory> Primary<M> {
         if !matches!(self.shutdown, Stopping::No) {
             return Err(OperatorError::WrongState("the system is shutting down; try again after its start".into()));
         }
+        self.part_obstacle(id)?;
         if group.is_running() && group.fenced.is_none() {
             return Ok(());
         }

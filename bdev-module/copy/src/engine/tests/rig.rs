@@ -95,13 +95,15 @@ impl Disk {
     }
 
     /// The power goes: of what was not flushed, any part stays.
-    fn crash(&mut self, chance: &mut ChaCha8Rng) {
-        for lba in std::mem::take(&mut self.volatile) {
+    fn crash(&mut self, chance: &mut ChaCha8Rng) -> BTreeSet<u64> {
+        let volatile = std::mem::take(&mut self.volatile);
+        for lba in &volatile {
             if chance.next_u32().is_multiple_of(2) {
-                self.durable.insert(lba, self.current[&lba]);
+                self.durable.insert(*lba, self.current[lba]);
             }
         }
         self.current = self.durable.clone();
+        volatile
     }
 
     pub fn block(&self, lba: u64) -> Block {
@@ -393,8 +395,15 @@ impl Rig {
                 _ => {}
             }
         }
-        for disk in system.disks.values_mut() {
-            disk.crash(&mut self.chance);
+        for (volume, disk) in &mut system.disks {
+            let lost = disk.crash(&mut self.chance);
+            // Told that it is written, not that it is durable: now it is what the disk holds, or what the other side has.
+            for lba in lost.iter().filter(|_| volume.0 <= 2) {
+                if let Some(told) = self.told.get_mut(&(volume.0 as usize - 1, *lba)) {
+                    told.1.push(told.0);
+                    told.0 = disk.block(*lba)[0];
+                }
+            }
         }
         (system.world.sent.clear(), system.arrived.clear());
         system.world.hosts.clear();
@@ -555,7 +564,8 @@ impl Rig {
         self.in_flight.insert(token.0, (me, pair, lba, value));
         let id = PairId::of_name(group(), &self.pairs[pair]);
         let data: Rc<[u8]> = content(value).as_slice().into();
-        let io = HostIo::Write { extent: Extent { lba, blocks: 1 }, data, fua: false };
+        let fua = self.below(2) == 0;
+        let io = HostIo::Write { extent: Extent { lba, blocks: 1 }, data, fua };
         self.event(me, Event::Host { pair: id, io, token });
         token
     }
