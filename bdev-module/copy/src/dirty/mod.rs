@@ -11,8 +11,8 @@
 //!   the sites differ for ever*). A write that meets a clear in flight marks again, and waits for that.
 //! - **After a restart every mark counts**: what it stands for is due to be copied.
 //!
-//! Memory: three bits per region, and an entry per region that was written lately. A region is a 2^20th of the volume,
-//! between 64 KiB and 16 MiB: 384 KiB of bits for volumes up to 16 TiB. What that gives up: one written block is copied
+//! Memory: four bits per region, and an entry per region that was written lately. A region is a 2^20th of the volume,
+//! between 64 KiB and 16 MiB: 512 KiB of bits for volumes up to 16 TiB. What that gives up: one written block is copied
 //! as its whole region.
 
 mod bits;
@@ -78,10 +78,12 @@ pub struct DirtyMap {
     missing: Bits,
     /// Of these: whether the other side has it is not known (the process that wrote is gone), so it is worth to ask.
     doubtful: Bits,
+    /// Of these: the mark is durable.
+    settled: Bits,
     hot: BTreeMap<u64, Hot>,
     /// Regions whose mark is not durable yet, and the round that brings it.
     pending: BTreeMap<u64, Round>,
-    /// All regions were marked at once: with this round they are durably so.
+    /// All regions were marked at once: the others that are not settled are with this round.
     pending_all: Option<Round>,
     /// Chunks that changed since they were last asked for.
     changed: BTreeSet<u32>,
@@ -114,6 +116,7 @@ impl DirtyMap {
             marked: Bits::new(regions),
             missing: Bits::new(regions),
             doubtful: Bits::new(regions),
+            settled: Bits::new(regions),
             hot: BTreeMap::new(),
             pending: BTreeMap::new(),
             pending_all: None,
@@ -146,6 +149,7 @@ impl DirtyMap {
                 self.marked.set(region);
                 self.missing.set(region);
                 self.doubtful.set(region);
+                self.settled.set(region);
             }
         }
         true
@@ -219,12 +223,16 @@ impl DirtyMap {
 
     /// Marks the whole volume as due to be copied. `doubtful`: it is worth to ask what the other side has.
     pub fn miss_everything(&mut self, doubtful: bool) {
-        self.marked.set_all();
+        if self.pending_all.is_some() {
+            // What came with that round stays with it: writes may wait for it.
+            (0..self.regions).for_each(|region| self.mark(region));
+        } else if self.marked.count() < self.regions {
+            self.pending_all = Some(self.round);
+            self.changed.extend(0..self.chunks());
+            self.marked.set_all();
+        }
         self.missing.set_all();
         self.doubtful = if doubtful { self.marked.clone() } else { Bits::new(self.regions) };
-        self.pending.clear();
-        self.pending_all = Some(self.round);
-        self.changed.extend(0..self.chunks());
         self.hot.retain(|_, hot| hot.in_flight > 0);
     }
 
@@ -261,8 +269,20 @@ impl DirtyMap {
 
     /// A round is durable, hence all before it.
     pub fn durable(&mut self, round: Round) {
-        self.pending.retain(|_, at| *at > round);
-        self.pending_all = self.pending_all.filter(|at| *at > round);
+        if self.pending_all.is_some_and(|at| at <= round) {
+            self.pending_all = None;
+            self.settled = self.marked.clone();
+            for region in self.pending.keys() {
+                self.settled.unset(*region);
+            }
+        }
+        let settled = &mut self.settled;
+        self.pending.retain(|region, at| {
+            if *at <= round {
+                settled.set(*region);
+            }
+            *at > round
+        });
     }
 
     /// A local flush begins.
@@ -379,7 +399,10 @@ impl DirtyMap {
 
     /// When a region's mark is durable, if it is not.
     fn awaited(&self, region: u64) -> Option<Round> {
-        self.pending.get(&region).copied().max(self.pending_all)
+        if self.settled.get(region) {
+            return None;
+        }
+        self.pending.get(&region).copied().or(self.pending_all)
     }
 
     fn mark(&mut self, region: u64) {
@@ -394,6 +417,7 @@ impl DirtyMap {
         self.changed.insert(chunk_of(region));
         self.hot.remove(&region);
         self.pending.remove(&region);
+        self.settled.unset(region);
     }
 
     fn value(&self, chunk: u32) -> Vec<u8> {

@@ -110,6 +110,11 @@ impl Budget {
         (u128::from(throttle_ns_max) * share * share / 1_000_000_000_000) as u64
     }
 
+    #[cfg(test)]
+    pub fn is_free(&self) -> bool {
+        (self.used_bytes, self.copies_bytes, self.reserved_bytes) == (0, 0, 0)
+    }
+
     fn reaches(&self, percent: u64) -> bool {
         u128::from(self.used_bytes) * 100 >= u128::from(self.limit_bytes) * u128::from(percent)
     }

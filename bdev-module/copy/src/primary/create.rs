@@ -210,7 +210,8 @@ impl<M: Memory> Primary<M> {
         let dirty = marks::load::<M>(id, config.geometry, region_bytes, ports)?;
         let group_id = config.group;
         let group = &self.groups[&group_id];
-        let goes_on = suspended.is_none() && group.is_running() && group.fenced.is_none() && !self.is_handing_over(group_id);
+        let goes_on =
+            suspended.is_none() && group.is_running() && group.fenced.is_none() && !self.is_handing_over(group_id);
         let stream = self.stream_id(&group.config, group_id, id);
         let is_lost = suspended.is_none() && config.volatile;
         if suspended.is_none() {

@@ -41,8 +41,8 @@ mod uplink;
 mod verify;
 mod view;
 
-pub(crate) use handover::Fenced;
 pub use config::{GroupConfig, PairConfig, PrimaryConfig};
+pub(crate) use handover::Fenced;
 pub use status::{CopyProgress, GroupStatus, PairStatus, StreamStanding, VerifyProgress, Waiting};
 pub use uplink::{Backlog, Beacon, Uplink};
 

@@ -3,11 +3,11 @@
 //! Every request may be repeated; the secondary answers each alike. They are repeated until they are answered.
 
 use super::group::Life;
+use super::handover::HandOver;
 use super::meta::{StreamMark, pair_key, stream_key};
 use super::pair::{Phase, Rejoin};
 use super::stream::Numbers;
 use super::suspend::FirstMissed;
-use super::handover::HandOver;
 use super::{Primary, Stopping, Up, Wait};
 use crate::engine::OperatorError;
 use crate::message::{Content, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject};

@@ -93,7 +93,7 @@ impl<M: Memory> Primary<M> {
         }
         let mut streams = self.streams.values().filter(|stream| stream.members.contains_key(&id)).peekable();
         let is_drained = streams.peek().is_some() && streams.all(|stream| stream.is_drained(&self.stamper));
-        if is_drained {
+        if is_drained && until > Mono(0) {
             self.end_drain(id, true, ports);
             return None;
         }

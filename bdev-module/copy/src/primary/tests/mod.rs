@@ -1,8 +1,11 @@
 //! A scripted world for the primary: devices, metadata and links that do nothing before they are told to, and remember
 //! everything.
 
+mod copying;
+mod crashing;
 mod marking;
 mod opening;
+mod operating;
 mod properties;
 mod restarting;
 mod resyncing;
