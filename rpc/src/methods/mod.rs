@@ -17,6 +17,7 @@ pub mod nvmf;
 pub mod pair;
 mod parse;
 pub mod progress;
+pub mod role;
 
 #[cfg(test)]
 mod tests;
@@ -160,6 +161,8 @@ methods! {
     group::GroupBookmark = "group_bookmark" -> progress::BookmarkInfo;
     group::GroupVerify = "group_verify" -> bool;
     group::GroupTakeover = "group_takeover" -> group::LossCertificate, check check;
+    role::GroupFailback = "group_failback" -> role::RoleInfo, check check;
+    role::GroupSwap = "group_swap" -> role::RoleInfo;
     pair::PairCreate = "pair_create" -> String, check check;
     pair::PairDelete = "pair_delete" -> bool;
     pair::PairGet = "pair_get" -> Vec<pair::PairInfo>;

@@ -5,6 +5,7 @@ use longrun_rpc::methods::group::{
     GroupBookmark, GroupCreate, GroupDelete, GroupGet, GroupResync, GroupSuspend, GroupTakeover, GroupVerify,
     OldPrimary,
 };
+use longrun_rpc::methods::role::{GroupFailback, GroupSwap};
 use longrun_rpc::types::{Name, TakeoverPoint};
 
 use super::args::{GroupCreateArgs, OldPrimaryFlag};
@@ -102,4 +103,31 @@ pub(super) fn takeover(
         at,
     })?;
     Ok(answer(&certificate, json, table::certificate))
+}
+
+pub(super) fn failback(
+    client: &mut Client,
+    name: &str,
+    discard_generation: Option<u64>,
+    journal: Option<&str>,
+    json: bool,
+) -> Result<String, CliError> {
+    let is_old_primary = discard_generation.is_some();
+    let call = GroupFailback { name: name.to_owned(), journal: journal.map(str::to_owned), discard_generation };
+    let changed = client.invoke(&call)?;
+    Ok(answer(&changed, json, |changed| match is_old_primary {
+        true => format!(
+            "group {name} is secondary here, of generation {}; longrun group failback {name} at the new primary brings it \
+             up to date\n",
+            changed.generation
+        ),
+        false => format!("group {name} is on its way back; longrun group watch {name} shows how far it is\n"),
+    }))
+}
+
+pub(super) fn swap(client: &mut Client, name: &str, journal: Option<&str>, json: bool) -> Result<String, CliError> {
+    let swapped = client.invoke(&GroupSwap { name: name.to_owned(), journal: journal.map(str::to_owned) })?;
+    Ok(answer(&swapped, json, |swapped| {
+        format!("group {name} is secondary here; the other site is its primary, generation {}\n", swapped.generation)
+    }))
 }

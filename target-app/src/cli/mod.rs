@@ -100,6 +100,10 @@ pub(crate) fn execute(command: &RemoteCommand) -> Result<String, CliError> {
                 GroupVerb::Takeover { name, old_primary, accept_split, at } => {
                     group::takeover(&mut client, name, *old_primary, *accept_split, at.clone(), json)
                 }
+                GroupVerb::Failback { name, discard_generation, journal } => {
+                    group::failback(&mut client, name, *discard_generation, journal.as_deref(), json)
+                }
+                GroupVerb::Swap { name, journal } => group::swap(&mut client, name, journal.as_deref(), json),
             }
         }
         RemoteCommand::Pair(args) => {

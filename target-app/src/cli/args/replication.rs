@@ -149,6 +149,40 @@ It needs neither the old primary nor the network. The volumes come up under new 
         #[arg(long, value_name = "TIME|BOOKMARK", value_parser = crate::cli::values::takeover_point)]
         at: Option<TakeoverPoint>,
     },
+    /// Bring a group back after a takeover: first at the old primary, then at the new one
+    #[command(after_help = "\
+Examples:
+  longrun --socket old.sock group failback g0 --discard-generation 1 --journal j0
+  longrun --socket new.sock group failback g0
+  longrun --socket new.sock group watch g0
+
+At the old primary, which is fenced, name the generation that ends there (longrun group get shows it): it becomes the
+secondary, and writes that only it has are given up. At the new primary give neither: what differs is copied, hosts go on.")]
+    Failback {
+        /// Its name
+        name: String,
+        /// At the old primary: the generation whose writes are given up there
+        #[arg(long, value_name = "NUMBER")]
+        discard_generation: Option<u64>,
+        /// At the old primary: the bdev for its journal; default the one from group create
+        #[arg(long, value_name = "BDEV", requires = "discard_generation")]
+        journal: Option<String>,
+    },
+    /// Exchange the two sites with nothing lost; hosts follow by their other path
+    #[command(after_help = "\
+Examples:
+  longrun group swap g0
+  longrun group swap g0 --journal j0
+
+At the primary, with the group in PAIR state. Hosts wait while the last writes travel; if the secondary refuses, they are
+served here as before.")]
+    Swap {
+        /// Its name
+        name: String,
+        /// The bdev for this side's journal; default the one from group create
+        #[arg(long, value_name = "BDEV")]
+        journal: Option<String>,
+    },
 }
 
 /// The operator's word about the old primary.

@@ -1,0 +1,54 @@
+//! Groups that change sides: failback after a takeover, and planned swap.
+
+use serde::{Deserialize, Serialize};
+
+use super::group::Role;
+
+/// `group_failback`, after a takeover, at both systems and in this order.
+///
+/// At the old primary, which is fenced, with `journal` and `discard_generation`: it becomes the secondary of the newer
+/// generation, and writes that only it has are given up. At the new primary, with neither: what differs is copied to the
+/// other side, whose last image stays until all of it is there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupFailback {
+    /// The group.
+    pub name: String,
+    /// At the old primary: the device for its journal, which the group claims; default the one that `group_create` named.
+    pub journal: Option<String>,
+    /// At the old primary: the number of the generation that ends there, as its `group_get` shows it.
+    pub discard_generation: Option<u64>,
+}
+
+impl GroupFailback {
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.journal.is_some() && self.discard_generation.is_none() {
+            return Err(
+                "`discard_generation` is missing: at the old primary, name the generation whose writes are given up \
+                        there (group_get shows it); at the new primary leave out `journal` too"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// `group_swap`, at the primary: the two systems exchange their sides with nothing lost. Hosts wait, then find their
+/// volumes by their other path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSwap {
+    /// The group.
+    pub name: String,
+    /// The device for this side's journal, which the group claims; default the one that it has.
+    pub journal: Option<String>,
+}
+
+/// Which side a system is on, since when a call has changed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleInfo {
+    /// Its side now.
+    pub role: Role,
+    /// The number of the generation that it follows, or began.
+    pub generation: u64,
+}
