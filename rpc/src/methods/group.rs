@@ -57,22 +57,22 @@ pub struct GroupCreate {
     pub links: Option<Vec<String>>,
     /// Primary only; default `group`. Fixed for the group's life.
     pub sequence_scope: Option<SequenceScope>,
-    /// Secondary only: the device that holds the journal, which the group claims.
+    /// The device that holds the secondary's journal, which the group claims. At the primary it is for after a swap.
     pub journal: Option<String>,
-    /// Primary only: the most that a host's write is delayed while the link is behind, milliseconds, before the group
+    /// While primary: the most that a host's write is delayed while the link is behind, milliseconds, before the group
     /// suspends; default 200.
     pub throttle_ms_max: Option<u64>,
     /// Memory for records in transit, bytes; default 64 MiB.
     pub buffer_bytes: Option<u64>,
-    /// Primary only: what happens when that memory is full; default `throttle`.
+    /// While primary: what happens when that memory is full; default `throttle`.
     pub overflow: Option<Overflow>,
-    /// Primary only: how fast copies and resyncs read the volumes at most, MiB per second; default as fast as hosts, link
+    /// While primary: how fast copies and resyncs read the volumes at most, MiB per second; default as fast as hosts, link
     /// and secondary leave room.
     pub copy_mib_per_s: Option<NonZeroU64>,
-    /// Secondary only: the device for old blocks while a resync is larger than the journal, which the group claims. Without
+    /// While secondary: the device for old blocks while a resync is larger than the journal, which the group claims. Without
     /// one such a resync waits.
     pub overlay: Option<String>,
-    /// Secondary only: how far the volumes stay behind the recovery point, seconds, so that a takeover may choose a point
+    /// While secondary: how far the volumes stay behind the recovery point, seconds, so that a takeover may choose a point
     /// in between; default 0.
     pub apply_delay_s: Option<u64>,
 }
@@ -128,29 +128,22 @@ impl GroupCreate {
             return Err(format!("link {:?} is given twice", crate::error::shorten(twice.1)));
         }
         match self.role {
-            Role::Primary if self.journal.is_some() => {
-                return Err("`journal` belongs to the secondary; leave it out at the primary".to_owned());
-            }
-            Role::Primary if self.overlay.is_some() || self.apply_delay_s.is_some() => {
+            Role::Primary if self.journal.is_none() && (self.overlay.is_some() || self.apply_delay_s.is_some()) => {
                 return Err(
-                    "`overlay` and `apply_delay_s` belong to the secondary; leave them out at the primary".to_owned()
+                    "`overlay` and `apply_delay_s` are for this side as a secondary, after a swap, which needs a \
+                     `journal` too; give one, or leave them out"
+                        .to_owned(),
                 );
             }
             Role::Secondary if self.journal.is_none() => {
                 return Err("`journal` is missing; give the name of a bdev for the secondary's journal".to_owned());
             }
-            Role::Secondary if self.sequence_scope.is_some() || self.throttle_ms_max.is_some() => {
+            Role::Secondary if self.sequence_scope.is_some() => {
                 return Err(
-                    "`sequence_scope` and `throttle_ms_max` belong to the primary, which tells the secondary; \
-                            leave them out here"
-                        .to_owned(),
+                    "`sequence_scope` belongs to the primary, which tells the secondary; leave it out here".to_owned()
                 );
             }
-            Role::Secondary if self.overflow.is_some() || self.copy_mib_per_s.is_some() => {
-                return Err("`overflow` and `copy_mib_per_s` belong to the primary, which copies; leave them out here"
-                    .to_owned());
-            }
-            Role::Secondary if self.overlay.is_some() && self.overlay == self.journal => {
+            _ if self.overlay.is_some() && self.overlay == self.journal => {
                 return Err("`overlay` and `journal` are the same; each needs a bdev of its own".to_owned());
             }
             _ => {}

@@ -1,7 +1,7 @@
 //! Which paths hosts are to use: the ANA states of listeners.
 
-use super::nvmf::subsystem_of;
 use super::Control;
+use super::nvmf::subsystem_of;
 use longrun_nvmf::target::{AnaGroup, AnaState as Wire, Subsystem};
 use longrun_rpc::RpcError;
 use longrun_rpc::methods::nvmf::{AnaState, NvmfSubsystemListenerSetAnaState};

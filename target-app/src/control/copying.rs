@@ -94,7 +94,7 @@ impl Control {
 /// Core and identifier of a group that is primary here.
 fn primary_of(state: &State, name: &str, method: &str) -> Result<(usize, GroupId), RpcError> {
     let group: &GroupEntry = present_group(state, name)?;
-    if group.call.role == Role::Secondary {
+    if group.role == Role::Secondary {
         return Err(RpcError::wrong_state(format!(
             "group {name} is secondary here; call {method} at the system that is its primary"
         )));

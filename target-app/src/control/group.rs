@@ -2,21 +2,29 @@
 
 use super::link::link_of;
 use super::shown::{certificate_info, primary_group, secondary_group};
-use super::{Control, State, catalog_error, operator_error, with_trouble};
+use super::{Caller, Control, State, catalog_error, operator_error, with_trouble};
+use crate::reactor::{Engine, Reactor};
 use longrun_bdev::BdevId;
 use longrun_bdev::catalog::{Entry, Holder};
+use longrun_bdev::replica::World;
+use longrun_copy::engine::OperatorError;
 use longrun_copy::ports::OperatorAnswer;
 use longrun_copy::primary::{self, GroupConfig as PrimaryGroup};
+use longrun_copy::role;
 use longrun_copy::secondary::{self, GroupConfig as SecondaryGroup, GroupPhase, TakeoverAt, TakeoverConsent};
 use longrun_copy::takeover;
-use longrun_copy::types::{self, GroupId, Now, Scope, Time, VolumeId};
+use longrun_copy::types::{self, GroupId, LinkId, Now, Scope, SystemId, Time, VolumeId};
 use longrun_rpc::RpcError;
 use longrun_rpc::methods::group::{
     GroupCreate, GroupDelete, GroupGet, GroupInfo, GroupTakeover, LossCertificate, OldPrimary, Overflow, Role,
     SequenceScope,
 };
+use longrun_rpc::methods::role::{GroupFailback, GroupSwap, RoleInfo};
 use longrun_rpc::types::TakeoverPoint;
 use uuid::Uuid;
+
+/// Bdevs that a group holds.
+type Claims = Vec<(BdevId, Holder)>;
 
 /// A group as the control plane knows it.
 pub struct GroupEntry {
@@ -26,8 +34,10 @@ pub struct GroupEntry {
     pub core: usize,
     /// Its identifier.
     pub id: GroupId,
-    /// What a secondary claims: its journal, and its overlay if it has one.
-    pub claims: Vec<(BdevId, Holder)>,
+    /// This system's part in it now.
+    pub role: Role,
+    /// What it claims for its part as a secondary: the journal, and the overlay if it has one.
+    pub claims: Claims,
     /// Taken over: the volumes serve hosts here.
     pub taken_over: bool,
     /// Its deletion waits for the journal to be wiped.
@@ -49,7 +59,7 @@ enum Status {
 }
 
 impl Control {
-    pub(super) async fn group_create(&self, call: &GroupCreate) -> Result<String, RpcError> {
+    pub(super) async fn group_create(&self, call: &GroupCreate, caller: Caller) -> Result<String, RpcError> {
         let mut state = self.state().await;
         let name = call.name.as_str().to_owned();
         if state.groups.contains_key(&name) {
@@ -64,79 +74,93 @@ impl Control {
         };
         let link = link_of(&state, link_name)?;
         let (core, link_id, remote) = (link.core, link.id, link.remote);
-        let claims = match call.role {
-            Role::Primary => {
-                let config = PrimaryGroup {
-                    name: name.clone(),
-                    scope: scope_of(call.sequence_scope()),
-                    link: link_id,
-                    remote,
-                    throttle_ms_max: call.throttle_ms_max().min(u64::from(u32::MAX)) as u32,
-                    buffer_bytes: call.buffer_bytes(),
-                    overflow: match call.overflow.unwrap_or_default() {
-                        Overflow::Throttle => types::Overflow::Throttle,
-                        Overflow::Suspend => types::Overflow::Suspend,
-                    },
-                    copy_bytes_per_s: call.copy_mib_per_s.map(|mib| mib.get().saturating_mul(1 << 20)),
-                };
-                self.reactor(core)
-                    .call(move |reactor| {
-                        reactor.engine(|engine, now, world| {
-                            let (primary, mut world) = engine.primary(world);
-                            primary.group_create(now, config, &mut world)
-                        })
-                    })
-                    .await
-                    .map_err(operator_error)?;
-                Vec::new()
+        let id = GroupId::of_name(&name);
+        // The configuration may be older than a takeover, a failback or a swap: metadata decides.
+        let recorded = match caller {
+            Caller::Operator => None,
+            Caller::Configuration => {
+                let ask = move |reactor: &mut Reactor| reactor.engine(|_, _, world| role::recorded(id, world));
+                self.reactor(core).call(ask).await
             }
-            Role::Secondary => {
-                let journal = self.bring_home(&mut state, call.journal.as_deref().unwrap_or_default(), core).await?;
-                let overlay = match &call.overlay {
-                    Some(overlay) => Some(self.bring_home(&mut state, overlay, core).await?),
-                    None => None,
-                };
-                let config = SecondaryGroup {
-                    name: name.clone(),
-                    journal: VolumeId(journal.id.0),
-                    journal_geometry: journal.geometry,
-                    overlay: overlay.as_ref().map(|overlay| (VolumeId(overlay.id.0), overlay.geometry)),
-                    apply_delay_ns: call.apply_delay_s.unwrap_or(0).saturating_mul(1_000_000_000),
-                };
-                let mut claims = vec![(journal, Holder::Journal { group: name.clone() })];
-                claims.extend(overlay.map(|overlay| (overlay, Holder::Overlay { group: name.clone() })));
-                for (entry, holder) in &claims {
-                    if let Err(error) = state.catalog.claim(&entry.name, holder.clone()) {
-                        state.release_all(&ids_of(&claims));
-                        return Err(catalog_error(error));
+        };
+        let part = recorded.map_or(call.role, role_info);
+        let as_primary = primary_config(call, link_id, remote);
+        let (as_secondary, claims) = match &call.journal {
+            None => (None, Vec::new()),
+            Some(journal) => {
+                let (config, claims) =
+                    self.claim_for_secondary(&mut state, call, journal, call.overlay.as_deref(), core).await?;
+                (Some(config), claims)
+            }
+        };
+        let created = self
+            .reactor(core)
+            .call(move |reactor| {
+                reactor.engine(|engine, now, world| match (part, as_secondary) {
+                    (Role::Primary, as_secondary) => {
+                        let (primary, mut world) = engine.primary(world);
+                        primary.group_create(now, as_primary, &mut world)?;
+                        if let Some(config) = as_secondary {
+                            engine.offer_secondary(id, config);
+                        }
+                        Ok(())
                     }
-                }
-                let created = self
-                    .reactor(core)
-                    .call(move |reactor| {
-                        reactor.engine(|engine, now, world| {
-                            let (secondary, mut world) = engine.secondary(world);
-                            secondary.group_create(now, config, &mut world)
-                        })
-                    })
-                    .await;
-                if let Err(error) = created {
-                    state.release_all(&ids_of(&claims));
-                    return Err(operator_error(error));
-                }
-                ids_of(&claims)
-            }
-        };
-        let entry = GroupEntry {
-            call: call.clone(),
-            core,
-            id: GroupId::of_name(&name),
-            claims,
-            taken_over: false,
-            is_leaving: false,
-        };
+                    (Role::Secondary, Some(config)) => {
+                        let (secondary, mut world) = engine.secondary(world);
+                        secondary.group_create(now, config, &mut world)?;
+                        engine.offer_primary(id, as_primary);
+                        Ok(())
+                    }
+                    (Role::Secondary, None) => Err(OperatorError::Invalid(
+                        "this side became the group's secondary, and `journal` is missing; give the bdev that it had"
+                            .into(),
+                    )),
+                })
+            })
+            .await;
+        if let Err(error) = created {
+            state.release_all(&claims);
+            return Err(operator_error(error));
+        }
+        let entry =
+            GroupEntry { call: call.clone(), core, id, role: part, claims, taken_over: false, is_leaving: false };
         state.groups.insert(name.clone(), entry);
         Ok(name)
+    }
+
+    /// Claims what a group needs as a secondary, and brings it to the group's core.
+    async fn claim_for_secondary(
+        &self,
+        state: &mut State,
+        call: &GroupCreate,
+        journal: &str,
+        overlay: Option<&str>,
+        core: usize,
+    ) -> Result<(SecondaryGroup, Claims), RpcError> {
+        let name = call.name.as_str().to_owned();
+        let journal = self.bring_home(state, journal, core).await?;
+        let overlay = match overlay {
+            Some(overlay) => Some(self.bring_home(state, overlay, core).await?),
+            None => None,
+        };
+        let config = SecondaryGroup {
+            name: name.clone(),
+            journal: VolumeId(journal.id.0),
+            journal_geometry: journal.geometry,
+            overlay: overlay.as_ref().map(|overlay| (VolumeId(overlay.id.0), overlay.geometry)),
+            apply_delay_ns: call.apply_delay_s.unwrap_or(0).saturating_mul(1_000_000_000),
+        };
+        let mut wanted = vec![(journal, Holder::Journal { group: name.clone() })];
+        wanted.extend(overlay.map(|overlay| (overlay, Holder::Overlay { group: name })));
+        let mut claims = Claims::new();
+        for (entry, holder) in wanted {
+            if let Err(error) = state.catalog.claim(&entry.name, holder.clone()) {
+                state.release_all(&claims);
+                return Err(catalog_error(error));
+            }
+            claims.push((entry.id, holder));
+        }
+        Ok((config, claims))
     }
 
     /// The bdev of this name, which nobody holds, moved to a group's core.
@@ -153,41 +177,46 @@ impl Control {
             return Err(RpcError::busy("group", &call.name, &format!("pair {pair}; pair_delete it")));
         }
         let (core, id) = (group.core, group.id);
-        match group.call.role {
-            Role::Primary => self
-                .reactor(core)
-                .call(move |reactor| {
-                    reactor.engine(|engine, now, world| {
+        // A group that was taken over here has both parts: the secondary's record says so, the primary copies.
+        let begun = self
+            .reactor(core)
+            .call(move |reactor| {
+                if !reactor.engine(|engine, now, world| engine.secondary(world).0.group_status(now, id).is_some()) {
+                    return None;
+                }
+                Some(reactor.operate(|engine, now, world, ticket| {
+                    engine.withdraw_primary(id);
+                    let (secondary, mut world) = engine.secondary(world);
+                    secondary.group_delete(now, id, ticket, &mut world)
+                }))
+            })
+            .await;
+        if let Some(begun) = begun {
+            let ended = begun.map_err(operator_error)?;
+            if let Some(group) = state.groups.get_mut(&call.name) {
+                group.is_leaving = true;
+            }
+            // Wiping a journal takes its medium's time; others are served meanwhile.
+            drop(state);
+            let wiped = ended.wait().await.map_err(operator_error);
+            state = self.state().await;
+            if let (Err(_), Some(group)) = (&wiped, state.groups.get_mut(&call.name)) {
+                group.is_leaving = false;
+            }
+            wiped?;
+        }
+        self.reactor(core)
+            .call(move |reactor| {
+                reactor.engine(|engine, now, world| match engine.role(id) {
+                    Some(role::Role::Primary) => {
                         let (primary, mut world) = engine.primary(world);
                         primary.group_delete(now, id, &mut world)
-                    })
+                    }
+                    _ => Ok(()),
                 })
-                .await
-                .map_err(operator_error)?,
-            Role::Secondary => {
-                let ended = self
-                    .reactor(core)
-                    .call(move |reactor| {
-                        reactor.operate(|engine, now, world, ticket| {
-                            let (secondary, mut world) = engine.secondary(world);
-                            secondary.group_delete(now, id, ticket, &mut world)
-                        })
-                    })
-                    .await
-                    .map_err(operator_error)?;
-                if let Some(group) = state.groups.get_mut(&call.name) {
-                    group.is_leaving = true;
-                }
-                // Wiping a journal takes its medium's time; others are served meanwhile.
-                drop(state);
-                let wiped = ended.wait().await.map_err(operator_error);
-                state = self.state().await;
-                if let (Err(_), Some(group)) = (&wiped, state.groups.get_mut(&call.name)) {
-                    group.is_leaving = false;
-                }
-                wiped?;
-            }
-        }
+            })
+            .await
+            .map_err(operator_error)?;
         if let Some(group) = state.groups.remove(&call.name) {
             state.release_all(&group.claims);
         }
@@ -208,15 +237,17 @@ impl Control {
         let mut infos = Vec::new();
         for name in names {
             let Some(group) = state.groups.get(&name) else { continue };
-            let (id, role) = (group.id, group.call.role);
-            let (now, status) = self
+            let id = group.id;
+            let (now, status, taken) = self
                 .reactor(group.core)
                 .call(move |reactor| {
-                    reactor.engine(|engine, now, world| (now, status_of(engine, now, world, id, role)))
+                    reactor.engine(|engine, now, world| {
+                        (now, status_of(engine, now, world, id), takeover_of(engine, now, world, id))
+                    })
                 })
                 .await;
             let Some(status) = status else { continue };
-            self.note_takeover(&mut state, &name, &status).await;
+            self.note_part(&mut state, &name, &status, taken).await;
             let Some(group) = state.groups.get(&name) else { continue };
             infos.push(match status {
                 Status::Primary(status) => primary_group(&state, group, now, &status),
@@ -243,13 +274,16 @@ impl Control {
         };
         let state = self.state().await;
         let group = present_group(&state, &call.name)?;
-        if group.call.role == Role::Primary {
+        let (id, core) = (group.id, group.core);
+        let has_secondary = move |reactor: &mut Reactor| {
+            reactor.engine(|engine, now, world| engine.secondary(world).0.group_status(now, id).is_some())
+        };
+        if !self.reactor(core).call(has_secondary).await {
             return Err(RpcError::wrong_state(format!(
                 "group {} is primary here; call group_takeover at the system that is its secondary",
                 call.name
             )));
         }
-        let (id, core) = (group.id, group.core);
         let ended = self
             .reactor(core)
             .call(move |reactor| {
@@ -267,27 +301,42 @@ impl Control {
             return Err(RpcError::internal("the takeover ended with another request's answer"));
         };
         // Asked again, the answer is the takeover's, not this call's.
-        let status = self
+        let taken = self
             .reactor(core)
-            .call(move |reactor| {
-                reactor.engine(|engine, now, world| status_of(engine, now, world, id, Role::Secondary))
-            })
+            .call(move |reactor| reactor.engine(|engine, now, world| takeover_of(engine, now, world, id)))
             .await;
-        let split_accepted = matches!(&status, Some(Status::Secondary(status, _)) if status.split_accepted);
+        let split_accepted = taken.is_some_and(|taken| taken.split_accepted);
         let mut state = self.state().await;
         self.adopt_identities(&mut state, &call.name, &certificate).await;
         let clock_error_ns = self.reactor(0).call(|reactor| reactor.now().error_bound_ns).await;
         Ok(certificate_info(&state, &call.name, &certificate, clock_error_ns, split_accepted))
     }
 
-    /// A takeover that a restart finished by itself shows in the group's status only.
-    async fn note_takeover(&self, state: &mut State, name: &str, status: &Status) {
-        if let Status::Secondary(status, _) = status
-            && status.phase == GroupPhase::TakenOver
-            && let Some(certificate) = &status.certificate
-            && !state.has_identities(name, certificate)
-        {
-            self.adopt_identities(state, name, certificate).await;
+    /// Follows the group's part as the engine says it: a takeover that a restart finished by itself, and a primary that
+    /// gave its part up, show in the group's status only.
+    async fn note_part(&self, state: &mut State, name: &str, status: &Status, taken: Option<Taken>) {
+        let Some(group) = state.groups.get_mut(name) else { return };
+        let role = match status {
+            Status::Primary(_) => Role::Primary,
+            Status::Secondary(..) => Role::Secondary,
+        };
+        let follows = role == Role::Secondary && taken.is_none();
+        if (group.role, group.taken_over && follows) != (role, false) {
+            group.role = role;
+            group.taken_over &= !follows;
+            let replicas: Vec<BdevId> = state
+                .pairs
+                .iter()
+                .filter(|((group, _), _)| group == name)
+                .filter_map(|(_, pair)| pair.replica)
+                .collect();
+            for replica in replicas {
+                state.refresh_namespaces(replica);
+            }
+            self.publish(state).await;
+        }
+        if let Some(taken) = taken.filter(|taken| !state.has_identities(name, &taken.certificate)) {
+            self.adopt_identities(state, name, &taken.certificate).await;
         }
     }
 
@@ -310,22 +359,149 @@ impl Control {
         self.publish(state).await;
     }
 
+    pub(super) async fn group_swap(&self, call: &GroupSwap) -> Result<RoleInfo, RpcError> {
+        let mut state = self.state().await;
+        let group = present_group(&state, &call.name)?;
+        if group.role == Role::Secondary {
+            return Err(RpcError::wrong_state(format!(
+                "group {} is secondary here; call group_swap at the system that is its primary",
+                call.name
+            )));
+        }
+        let (core, id) = (group.core, group.id);
+        // A journal that is given once is the group's from here on.
+        let given = match &call.journal {
+            Some(journal) if group.call.journal.as_ref() != Some(journal) => {
+                Some(self.take_journal(&mut state, &call.name, journal).await?)
+            }
+            _ => None,
+        };
+        let begun = self
+            .reactor(core)
+            .call(move |reactor| {
+                reactor.operate(|engine, now, world, ticket| {
+                    if let Some(config) = given {
+                        engine.offer_secondary(id, config);
+                    }
+                    engine.group_swap(now, id, ticket, world)
+                })
+            })
+            .await;
+        let ended = begun.map_err(operator_error)?;
+        drop(state);
+        let answer = ended.wait().await.map_err(operator_error)?;
+        // Namespaces follow at once.
+        self.notice_takeovers().await;
+        match answer {
+            OperatorAnswer::Swapped { generation } => {
+                Ok(RoleInfo { role: Role::Secondary, generation: generation.number })
+            }
+            _ => Err(RpcError::internal("the swap ended with another request's answer")),
+        }
+    }
+
+    pub(super) async fn group_failback(&self, call: &GroupFailback) -> Result<RoleInfo, RpcError> {
+        match call.discard_generation {
+            Some(discarded) => self.follow_newer(call, discarded).await,
+            None => self.bring_back(&call.name).await,
+        }
+    }
+
+    /// At the new primary: copies to the other site what that lacks.
+    async fn bring_back(&self, name: &str) -> Result<RoleInfo, RpcError> {
+        let state = self.state().await;
+        let group = present_group(&state, name)?;
+        let id = group.id;
+        let generation = self
+            .reactor(group.core)
+            .call(move |reactor| {
+                reactor.engine(|engine, now, world| {
+                    engine.group_failback(now, id, world)?;
+                    let (primary, world) = engine.primary(world);
+                    Ok(primary.group_status(now, id, &world).map_or(0, |status| status.generation.number))
+                })
+            })
+            .await
+            .map_err(|error: OperatorError| match error {
+                OperatorError::NotFound(_) => RpcError::wrong_state(format!(
+                    "group {name} is secondary here; failback is called at the system that took it over, or with \
+                     discard_generation at the old primary"
+                )),
+                error => operator_error(error),
+            })?;
+        Ok(RoleInfo { role: Role::Primary, generation })
+    }
+
+    /// At the old primary: becomes the secondary of the newer generation.
+    async fn follow_newer(&self, call: &GroupFailback, discarded: u64) -> Result<RoleInfo, RpcError> {
+        let mut state = self.state().await;
+        let group = present_group(&state, &call.name)?;
+        let (core, id, had) = (group.core, group.id, group.call.journal.clone());
+        let journal = call.journal.clone().or(had).ok_or_else(|| {
+            RpcError::invalid_params("as a secondary the group needs a journal; give the name of a bdev for it")
+        })?;
+        let config = self.take_journal(&mut state, &call.name, &journal).await?;
+        let begun = self
+            .reactor(core)
+            .call(move |reactor| {
+                reactor.operate(|engine, now, world, ticket| {
+                    engine.group_demote(now, id, config, discarded, ticket, world)
+                })
+            })
+            .await;
+        let ended = begun.map_err(operator_error)?;
+        drop(state);
+        let answer = ended.wait().await.map_err(operator_error)?;
+        self.notice_takeovers().await;
+        match answer {
+            OperatorAnswer::Demoted { generation } => {
+                Ok(RoleInfo { role: Role::Secondary, generation: generation.number })
+            }
+            _ => Err(RpcError::internal("the failback ended with another request's answer")),
+        }
+    }
+
+    /// Makes a bdev the journal of this group, in place of the one it has, and answers what the group is as a secondary. It
+    /// stays the group's, also if what it is wanted for is refused: it was named for that.
+    async fn take_journal(&self, state: &mut State, name: &str, journal: &str) -> Result<SecondaryGroup, RpcError> {
+        let group = group_of(state, name)?;
+        let (core, mut call, held) = (group.core, group.call.clone(), group.claims.clone());
+        state.release_all(&held);
+        let claimed = self.claim_for_secondary(state, &call, journal, call.overlay.as_deref(), core).await;
+        let (config, claims) = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                for (bdev, holder) in held {
+                    let name = state.catalog.get(bdev).map(|entry| entry.name.clone()).unwrap_or_default();
+                    // It was this group's a moment ago, under the same lock.
+                    drop(state.catalog.claim(&name, holder).map(drop));
+                }
+                return Err(error);
+            }
+        };
+        call.journal = Some(journal.to_owned());
+        if let Some(group) = state.groups.get_mut(name) {
+            (group.claims, group.call) = (claims, call);
+        }
+        Ok(config)
+    }
+
     /// The names of secondary groups that do not know yet whether they were taken over: their journals are being read, or
     /// a takeover that a crash interrupted is being finished.
     pub async fn undecided_groups(&self) -> Vec<String> {
         let state = self.state().await;
         let mut names = Vec::new();
-        for (name, group) in state.groups.iter().filter(|(_, group)| group.call.role == Role::Secondary) {
+        for (name, group) in &state.groups {
             let id = group.id;
-            let status = self
+            let phase = self
                 .reactor(group.core)
                 .call(move |reactor| {
-                    reactor.engine(|engine, now, world| status_of(engine, now, world, id, Role::Secondary))
+                    reactor.engine(|engine, now, world| {
+                        engine.secondary(world).0.group_status(now, id).map(|status| status.phase)
+                    })
                 })
                 .await;
-            if let Some(Status::Secondary(status, _)) = status
-                && matches!(status.phase, GroupPhase::Opening | GroupPhase::TakingOver)
-            {
+            if matches!(phase, Some(GroupPhase::Opening | GroupPhase::TakingOver)) {
                 names.push(name.clone());
             }
         }
@@ -362,7 +538,7 @@ impl State {
     pub(super) fn is_untaken_secondary(&self, bdev: BdevId) -> bool {
         self.pairs.iter().any(|((group, _), pair)| {
             pair.replica == Some(bdev)
-                && self.groups.get(group).is_some_and(|group| group.call.role == Role::Secondary && !group.taken_over)
+                && self.groups.get(group).is_some_and(|group| group.role == Role::Secondary && !group.taken_over)
         })
     }
 }
@@ -380,29 +556,56 @@ pub(super) fn present_group<'a>(state: &'a State, name: &str) -> Result<&'a Grou
     Ok(group)
 }
 
-fn ids_of(claims: &[(Entry, Holder)]) -> Vec<(BdevId, Holder)> {
-    claims.iter().map(|(entry, holder)| (entry.id, holder.clone())).collect()
-}
-
-fn status_of(
-    engine: &mut crate::reactor::Engine,
-    now: Now,
-    world: &mut longrun_bdev::replica::World<'_>,
-    id: GroupId,
-    role: Role,
-) -> Option<Status> {
-    match role {
-        Role::Primary => {
+/// What the engine says of a group in the part that it has now.
+fn status_of(engine: &mut Engine, now: Now, world: &mut World<'_>, id: GroupId) -> Option<Status> {
+    match engine.role(id)? {
+        role::Role::Primary => {
             let (primary, world) = engine.primary(world);
             primary.group_status(now, id, &world).map(|status| Status::Primary(Box::new(status)))
         }
-        Role::Secondary => {
+        role::Role::Secondary => {
             let (secondary, _) = engine.secondary(world);
             let status = secondary.group_status(now, id)?;
             let pairs = status.pairs.iter().filter_map(|pair| secondary.pair_status(now, *pair));
             let states = pairs.map(|pair| pair.state).collect();
             Some(Status::Secondary(Box::new(status), states))
         }
+    }
+}
+
+/// A takeover that is complete.
+struct Taken {
+    certificate: takeover::LossCertificate,
+    split_accepted: bool,
+}
+
+fn takeover_of(engine: &mut Engine, now: Now, world: &mut World<'_>, id: GroupId) -> Option<Taken> {
+    let status = engine.secondary(world).0.group_status(now, id)?;
+    let certificate = status.certificate.filter(|_| status.phase == GroupPhase::TakenOver)?;
+    Some(Taken { certificate, split_accepted: status.split_accepted })
+}
+
+/// What a group is while it is primary here.
+fn primary_config(call: &GroupCreate, link: LinkId, remote: SystemId) -> PrimaryGroup {
+    PrimaryGroup {
+        name: call.name.as_str().to_owned(),
+        scope: scope_of(call.sequence_scope()),
+        link,
+        remote,
+        throttle_ms_max: call.throttle_ms_max().min(u64::from(u32::MAX)) as u32,
+        buffer_bytes: call.buffer_bytes(),
+        overflow: match call.overflow.unwrap_or_default() {
+            Overflow::Throttle => types::Overflow::Throttle,
+            Overflow::Suspend => types::Overflow::Suspend,
+        },
+        copy_bytes_per_s: call.copy_mib_per_s.map(|mib| mib.get().saturating_mul(1 << 20)),
+    }
+}
+
+fn role_info(role: role::Role) -> Role {
+    match role {
+        role::Role::Primary => Role::Primary,
+        role::Role::Secondary => Role::Secondary,
     }
 }
 

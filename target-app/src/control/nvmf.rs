@@ -1,13 +1,13 @@
 //! The NVMe-oF target: transport, subsystems, namespaces, listeners, hosts, and what is connected.
 
-use super::bdev::TICK_RATE_HZ;
 use super::ana::{ana_group, reports_ana, shown, wire};
+use super::bdev::TICK_RATE_HZ;
 use super::{Caller, Control, State, catalog_error};
 use longrun_bdev::catalog::{Entry, Holder, Kind};
 use longrun_bdev::{BdevId, IoType};
 use longrun_nvmf::target::{
-    AnaGroup, BlockSize, ConnectionInfo, IN_CAPSULE_BYTES_IO, ModelNumber, Namespace, NamespaceState, Nsid, SerialNumber,
-    Subsystem, TRANSFER_BYTES_MAX, TransportLimits,
+    AnaGroup, BlockSize, ConnectionInfo, IN_CAPSULE_BYTES_IO, ModelNumber, Namespace, NamespaceState, Nsid,
+    SerialNumber, Subsystem, TRANSFER_BYTES_MAX, TransportLimits,
 };
 use longrun_nvmf::{DISCOVERY_NQN, Nqn};
 use longrun_rpc::RpcError;
@@ -15,8 +15,7 @@ use longrun_rpc::methods::nvmf::{
     AnaGroupState, AnaState, ControllerInfo, HostInfo, ListenAddress, ListenerInfo, NamespaceInfo, NvmfCreateSubsystem,
     NvmfCreateTransport, NvmfDeleteSubsystem, NvmfGetStats, NvmfGetSubsystems, NvmfGetTransports, NvmfStats,
     NvmfSubsystemAddHost, NvmfSubsystemAddListener, NvmfSubsystemAddNs, NvmfSubsystemAllowAnyHost,
-    NvmfSubsystemGetControllers, NvmfSubsystemGetListeners, NvmfSubsystemGetQpairs,
-    NvmfSubsystemRemoveHost,
+    NvmfSubsystemGetControllers, NvmfSubsystemGetListeners, NvmfSubsystemGetQpairs, NvmfSubsystemRemoveHost,
     NvmfSubsystemRemoveListener, NvmfSubsystemRemoveNs, PollGroupStats, QpairInfo, SubsystemInfo, Subtype, TrType,
     TransportInfo,
 };

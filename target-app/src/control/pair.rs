@@ -9,6 +9,7 @@ use longrun_bdev::catalog::{Created, Entry, Kind, Spec};
 use longrun_bdev::device::Device;
 use longrun_copy::engine::OperatorError;
 use longrun_copy::primary::PairConfig as PrimaryPair;
+use longrun_copy::role;
 use longrun_copy::secondary::PairConfig as SecondaryPair;
 use longrun_copy::types::{self, GroupId, PairId, VolumeId};
 use longrun_rpc::RpcError;
@@ -99,7 +100,7 @@ impl Control {
                 group.call.link_names().join(", ")
             )));
         }
-        let (core, role) = (group.core, group.call.role);
+        let (core, role) = (group.core, group.role);
         let id = PairId::of_name(GroupId::of_name(&call.group), &key.1);
         let refused = |replica, error: RpcError| match caller {
             Caller::Operator => Err(error),
@@ -266,19 +267,34 @@ impl Control {
             if let Some(entry) = pair.replica.and_then(|replica| state.catalog.get(replica)) {
                 state.catalog.check_delete(&entry.name, Some(Kind::Replica)).map_err(catalog_error)?;
             }
-            let (id, role) = (pair.id, group.call.role);
+            let (id, group_id) = (pair.id, group.id);
             self.reactor(group.core)
                 .call(move |reactor| {
-                    reactor.operate(|engine, now, world, ticket| match role {
-                        Role::Primary => {
+                    // Of a group that was taken over here both parts know the pair: the secondary's record goes first,
+                    // or it would be taken up again.
+                    let taken = reactor.operate(|engine, now, world, ticket| {
+                        let is_promoted = engine.role(group_id) == Some(role::Role::Primary);
+                        let (secondary, mut world) = engine.secondary(world);
+                        if !is_promoted || secondary.pair_status(now, id).is_none() {
+                            return Err(OperatorError::NotFound(String::new()));
+                        }
+                        secondary.pair_delete(now, id, ticket, &mut world)
+                    });
+                    let ended = reactor.operate(|engine, now, world, ticket| match engine.role(group_id) {
+                        Some(role::Role::Primary) => {
                             let (primary, mut world) = engine.primary(world);
                             primary.pair_delete(now, id, ticket, &mut world)
                         }
-                        Role::Secondary => {
+                        _ => {
                             let (secondary, mut world) = engine.secondary(world);
                             secondary.pair_delete(now, id, ticket, &mut world)
                         }
-                    })
+                    });
+                    // Not known to the primary any more: the secondary's end is the end.
+                    match (taken, ended) {
+                        (Ok(taken), Err(OperatorError::NotFound(_))) => Ok(taken),
+                        (_, ended) => ended,
+                    }
                 })
                 .await
         };
@@ -310,7 +326,7 @@ impl Control {
                 continue;
             }
             let group = group_of(&state, group_name)?;
-            let (id, role, group_id, base) = (pair.id, group.call.role, group.id, state.base_of(pair));
+            let (id, role, group_id, base) = (pair.id, group.role, group.id, state.base_of(pair));
             let link = group.call.link_names().first().map(|link| (*link).to_owned()).unwrap_or_default();
             let base_of_info = PairInfo {
                 group: group_name.clone(),
@@ -342,13 +358,13 @@ impl Control {
             let info = self
                 .reactor(group.core)
                 .call(move |reactor| {
-                    reactor.engine(|engine, now, world| match role {
-                        Role::Primary => {
+                    reactor.engine(|engine, now, world| match engine.role(group_id)? {
+                        role::Role::Primary => {
                             let (primary, world) = engine.primary(world);
                             let group = primary.group_status(now, group_id, &world);
                             primary.pair_status(now, id).map(|status| primary_pair(base_of_info, now, &status, group))
                         }
-                        Role::Secondary => {
+                        role::Role::Secondary => {
                             let (secondary, _) = engine.secondary(world);
                             secondary.pair_status(now, id).map(|status| secondary_pair(base_of_info, &status))
                         }
