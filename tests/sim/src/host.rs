@@ -254,11 +254,12 @@ impl World {
     /// A record was stamped: it is part of history, and must be where its host may expect it.
     pub fn record_stamped(&mut self, node: usize, epoch: Epoch, head: RecordHead, payload: Option<Bytes>) {
         let pair = self.pairs.iter().position(|pair| pair.id == head.pair).expect("a record of a known pair");
-        self.stamp_of_fresh(pair, &head, payload.as_ref());
+        let is_hosts = self.stamp_of_fresh(pair, &head, payload.as_ref());
         let group = self.pairs[pair].group;
         self.totals.stamped += 1;
         let stamp = head.stamp;
         let op = match head.kind {
+            _ if !is_hosts => None,
             RecordKind::Bookmark => {
                 let name = payload.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
                 let given = self.groups[group].bookmarks.entry(name.expect("a bookmark has a name")).or_default();

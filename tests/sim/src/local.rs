@@ -64,9 +64,15 @@ impl World {
     }
 
     /// A record was stamped: its write was submitted in the same call.
-    pub fn stamp_of_fresh(&mut self, pair: usize, head: &RecordHead, payload: Option<&Bytes>) {
-        if !matches!(head.kind, RecordKind::Write | RecordKind::WriteZeroes | RecordKind::Unmap) {
-            return;
+    /// Returns false for a copy: that carries what the volume holds.
+    pub fn stamp_of_fresh(&mut self, pair: usize, head: &RecordHead, payload: Option<&Bytes>) -> bool {
+        match head.kind {
+            RecordKind::Write | RecordKind::WriteZeroes | RecordKind::Unmap => {}
+            RecordKind::Copy => {
+                self.check_copy(pair, head, payload);
+                return false;
+            }
+            _ => return true,
         }
         let at = self.fresh.iter().position(|fresh| {
             let is_same = match (&fresh.data, payload) {
@@ -77,12 +83,38 @@ impl World {
             fresh.pair == pair && fresh.extent == head.extent && is_same
         });
         match at {
-            Some(at) => drop(self.fresh.remove(at)),
+            Some(at) => {
+                self.fresh.remove(at);
+                true
+            }
             // A copy of zeroes travels as such.
-            None => assert!(
-                head.kind == RecordKind::WriteZeroes,
-                "{head:?} was stamped, but its local write was not submitted with it"
-            ),
+            None => {
+                assert!(
+                    head.kind == RecordKind::WriteZeroes,
+                    "{head:?} was stamped, but its local write was not submitted with it"
+                );
+                self.check_copy(pair, head, None);
+                false
+            }
+        }
+    }
+
+    /// A copy carries what the volume holds at its stamp, and no write that may change that is in flight.
+    fn check_copy(&mut self, pair: usize, head: &RecordHead, payload: Option<&Bytes>) {
+        self.totals.copies += 1;
+        let info = &self.pairs[pair];
+        let disk = &self.disks[&(info.primary, info.primary_volume)];
+        for (index, sector) in disk.sectors_of(head.extent).enumerate() {
+            assert!(
+                disk.seen(sector).is_same(&Blob::of(payload, index)),
+                "{head:?} is a copy, but not of what sector {sector} of pair {} holds",
+                info.name
+            );
+        }
+        let overlapping =
+            self.flights.values().find(|flight| flight.pair == pair && flight.extent.overlaps(head.extent));
+        if let Some(flight) = overlapping {
+            panic!("{head:?} is a copy, but a write to {:?} is in flight", flight.extent);
         }
     }
 

@@ -1,14 +1,17 @@
 //! What operators command while a world runs: what makes sense and what does not. A refusal is a sentence and changes
 //! nothing: neither what is shown, nor what is durable, nor what is sent.
 
-use crate::coverage::Hit;
+use crate::coverage::{Hit, State};
 use crate::node::Out;
 use crate::world::World;
 use longrun_copy::engine::OperatorError;
-use longrun_copy::ports::Ticket;
+use longrun_copy::ports::{OperatorAnswer, Ticket};
 use longrun_copy::primary;
 use longrun_copy::secondary::{self, TakeoverAt, TakeoverConsent};
 use longrun_copy::types::{Geometry, GroupId, Initial, Now, Overflow, PairId, Scope, Time, VolumeId};
+
+/// Stands for the group of a suspension in the middle of a resync.
+const IN_RESYNC: usize = usize::MAX;
 
 /// What a command may end in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,10 +96,50 @@ impl World {
     }
 
     /// A ticket that nobody waits for; forgotten if the request was refused.
-    fn loose_ticket(&mut self) -> Ticket {
+    fn loose_ticket(&mut self, group: usize) -> Ticket {
         self.next_ticket += 1;
-        self.loose.insert(self.next_ticket - 1);
+        self.loose.insert(self.next_ticket - 1, group);
         Ticket(self.next_ticket - 1)
+    }
+
+    /// Such a request was answered.
+    pub fn loose_answer(&mut self, node: usize, group: usize, answer: &Result<OperatorAnswer, OperatorError>) {
+        let Ok(OperatorAnswer::Suspended { at, drained }) = answer else { return };
+        if group == IN_RESYNC {
+            return;
+        }
+        self.totals.operator_suspensions += 1;
+        let info = &self.groups[group];
+        if !drained || info.has_rotten || info.had_unit || self.plan.primaries > 1 {
+            return;
+        }
+        self.totals.drained_suspensions += 1;
+        let last = info.history.up_to(*at).next().map(|(_, head)| head.stamp.time);
+        assert!(
+            last.is_none_or(|last| last <= info.reported),
+            "primary {node} suspended group {} at {at} and says that all of it, up to {last:?}, is at the secondary, which \
+             has it up to {}",
+            info.name,
+            info.reported
+        );
+    }
+
+    /// The operator ends the suspensions that operators asked for.
+    pub fn resync_suspended(&mut self) {
+        for node in 0..self.plan.primaries {
+            for group in 0..self.groups.len() {
+                let Some((state, _)) = self.groups[group].suspended.get(&node) else { continue };
+                if state != "PSUS" || self.nodes[node].engine.is_none() {
+                    continue;
+                }
+                let (id, full) = (self.groups[group].id, self.chance.hits(0.2));
+                let answer = self.operate(node, |engine, ports, now| {
+                    let (roles, mut world) = engine.primary(ports);
+                    roles.group_resync(now, id, full, &mut world)
+                });
+                self.say(node, format_args!("operator: group_resync at the end: {answer:?}"));
+            }
+        }
     }
 
     fn command_primary(
@@ -112,7 +155,7 @@ impl World {
         let pair = pair.expect("each primary has a pair of each group");
         let pair_config = self.primary_pair_config(pair);
         let nobody = GroupId(id.0 ^ 1);
-        let ticket = self.loose_ticket();
+        let ticket = self.loose_ticket(if self.states[node][group] == Some(State::Copy) { IN_RESYNC } else { group });
         let (name, number) = (self.pairs[pair].id, self.chance.draw());
         let full = self.chance.hits(0.2);
         self.command(node, |engine, ports, now| {
@@ -175,7 +218,7 @@ impl World {
         let pair_config = self.secondary_pair_config(pair);
         let name = self.pairs[pair].id;
         let nobody = GroupId(id.0 ^ 1);
-        let ticket = self.loose_ticket();
+        let ticket = self.loose_ticket(group);
         // A takeover that has begun is answered, whoever asks again.
         let again = if self.groups[group].takeover_begun { Expect::Either } else { Refusal };
         let fenced = TakeoverConsent { old_primary_fenced: true, accept_split: false };

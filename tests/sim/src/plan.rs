@@ -2,7 +2,7 @@
 
 use crate::chance::Chance;
 use longrun_copy::stream::CHARGE_BYTES_MAX;
-use longrun_copy::types::Scope;
+use longrun_copy::types::{Initial, Overflow, Scope};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -68,7 +68,12 @@ pub struct Plan {
     pub block_bytes: u32,
     pub volume_blocks: u64,
     pub write_blocks_max: u64,
-    pub identical: bool,
+    pub initial: Initial,
+    pub overflow: Overflow,
+    pub copy_bytes_per_s: Option<u64>,
+    pub clear_after_ns: u64,
+    pub resync_pause_ns: u64,
+    pub digest_wait_ns: u64,
     pub ops: usize,
     pub clients: usize,
     pub think_ns_max: u64,
@@ -161,7 +166,19 @@ impl Plan {
             block_bytes,
             volume_blocks,
             write_blocks_max: write_blocks_max.min(volume_blocks),
-            identical: c.hits(0.4),
+            initial: c.pick(&[
+                Initial::Empty,
+                Initial::Empty,
+                Initial::Identical,
+                Initial::Identical,
+                Initial::Copy,
+                Initial::CopyDifferences,
+            ]),
+            overflow: c.pick(&[Overflow::Throttle, Overflow::Suspend]),
+            copy_bytes_per_s: if c.hits(0.3) { Some(c.log_range(1 << 20, 64 << 20)) } else { None },
+            clear_after_ns: c.log_range(MS, 2000 * MS),
+            resync_pause_ns: c.log_range(MS, 500 * MS),
+            digest_wait_ns: c.log_range(MS, 1000 * MS),
             ops,
             clients: c.range(1, 8) as usize,
             think_ns_max,

@@ -11,7 +11,7 @@ use longrun_copy::link::{LinkConfig, Security, public_of};
 use longrun_copy::ports::Ticket;
 use longrun_copy::primary::{self, PrimaryConfig};
 use longrun_copy::secondary::{self, SecondaryConfig};
-use longrun_copy::types::{Extent, Geometry, GroupId, Initial, LinkId, Overflow, PairId, SystemId, Time, VolumeId};
+use longrun_copy::types::{Extent, Geometry, GroupId, Initial, LinkId, PairId, SystemId, Time, VolumeId};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -53,8 +53,10 @@ impl World {
                 suspended: BTreeMap::new(),
                 fenced: vec![false; primaries],
                 charged: vec![0; primaries],
-                is_frozen: false,
-                is_suspended_there: false,
+                was_suspended: Vec::new(),
+                is_caught_up: false,
+                had_unit: false,
+                journaled: BTreeMap::new(),
                 has_rotten: false,
                 has_failed: false,
             });
@@ -93,14 +95,34 @@ impl World {
             primary_volume: VolumeId(number),
             secondary_volume: VolumeId(500 + number),
             geometry,
+            is_copied: matches!(self.plan.initial, Initial::Empty | Initial::Identical),
         };
         let (mut here, mut there) = (Disk::new(geometry), Disk::new(geometry));
-        if self.plan.identical {
-            let all = Extent { lba: 0, blocks: geometry.blocks as u32 };
-            let initial = content(INITIAL + u64::from(number), number as usize, all, geometry.block_bytes);
-            let bytes: Bytes = Rc::new(initial);
-            here.preset(all, &bytes);
-            there.preset(all, &bytes);
+        let of = |salt: u64, extent: Extent| -> Bytes {
+            Rc::new(content(INITIAL + salt, number as usize, extent, geometry.block_bytes))
+        };
+        let all = Extent { lba: 0, blocks: geometry.blocks as u32 };
+        match self.plan.initial {
+            Initial::Empty => {}
+            Initial::Identical => {
+                let bytes = of(u64::from(number), all);
+                here.preset(all, &bytes);
+                there.preset(all, &bytes);
+            }
+            // What the secondary volume holds is given up.
+            Initial::Copy | Initial::CopyDifferences => {
+                let blocks = self.chance.range(1, geometry.blocks) as u32;
+                let part = Extent { lba: self.chance.range(0, geometry.blocks - u64::from(blocks)), blocks };
+                let bytes = of(u64::from(number), part);
+                here.preset(part, &bytes);
+                if self.chance.hits(0.5) {
+                    there.preset(part, &bytes);
+                }
+                for salt in 0..self.chance.range(0, 4) {
+                    let extent = Extent { lba: self.chance.range(0, geometry.blocks - 1), blocks: 1 };
+                    there.preset(extent, &of(1000 + salt, extent));
+                }
+            }
         }
         self.groups[group].history.pair(pair.id, geometry, here.image());
         self.disks.insert((primary, pair.primary_volume), here);
@@ -134,6 +156,10 @@ impl World {
     pub fn engine_config(&mut self, node: usize) -> EngineConfig {
         let mut primary = PrimaryConfig::new(SystemId::of_key(&public_of(&self.keys[node])));
         primary.retry_ns = 20_000_000;
+        primary.clear_after_ns = self.plan.clear_after_ns;
+        primary.resync_pause_ns = self.plan.resync_pause_ns;
+        primary.resync_pause_ns_max = 2_000_000_000;
+        primary.digest_wait_ns = self.plan.digest_wait_ns;
         primary.shutdown_wait_ns = 2_000_000_000;
         let secondary = SecondaryConfig {
             receive_bytes: self.plan.receive_bytes,
@@ -269,8 +295,8 @@ impl World {
             link: LinkId(0),
             remote: SystemId::of_key(&public_of(&self.keys[self.secondary()])),
             throttle_ms_max: self.plan.throttle_ms_max,
-            overflow: Overflow::Throttle,
-            copy_bytes_per_s: None,
+            overflow: self.plan.overflow,
+            copy_bytes_per_s: self.plan.copy_bytes_per_s,
             buffer_bytes: self.plan.buffer_bytes,
         }
     }
@@ -290,7 +316,7 @@ impl World {
     }
 
     fn initial(&self) -> Initial {
-        if self.plan.identical { Initial::Identical } else { Initial::Empty }
+        self.plan.initial
     }
 
     /// Lets the hosts and the faults loose.

@@ -12,7 +12,7 @@ use crate::report::Totals;
 use longrun_copy::engine::OperatorError;
 use longrun_copy::ports::{Event, LocalIo, LocalToken, OperatorAnswer};
 use longrun_copy::takeover::LossCertificate;
-use longrun_copy::types::{Geometry, GroupId, LinkId, Now, PairId, Stamp, Time, VolumeId};
+use longrun_copy::types::{Epoch, Geometry, GroupId, LinkId, Now, PairId, Seq, Stamp, StreamId, Time, VolumeId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
@@ -76,6 +76,8 @@ pub struct PairInfo {
     pub primary_volume: VolumeId,
     pub secondary_volume: VolumeId,
     pub geometry: Geometry,
+    /// Its primary was told that its first copy is complete, or it needed none.
+    pub is_copied: bool,
 }
 
 /// A group as the outside knows it.
@@ -105,8 +107,13 @@ pub struct GroupInfo {
     pub fenced: Vec<bool>,
     /// Bytes that were ever charged to the send buffer of each primary.
     pub charged: Vec<u64>,
-    pub is_frozen: bool,
-    pub is_suspended_there: bool,
+    /// All suspensions that were ever seen: by primary, state and reason.
+    pub was_suspended: Vec<(usize, String, String)>,
+    /// At its secondary: no resync, no suspension.
+    pub is_caught_up: bool,
+    pub had_unit: bool,
+    /// What the secondary was seen to have in its journal, applied or not.
+    pub journaled: BTreeMap<(StreamId, Epoch), Seq>,
     /// A bit of its journal turned over.
     pub has_rotten: bool,
     /// Its journal cannot be used any more, and it says so.
@@ -149,8 +156,8 @@ pub struct World {
     pub ops_left: usize,
     pub ops_answered: usize,
     pub faults_on: bool,
-    /// Tickets of commands that nobody waits for.
-    pub loose: std::collections::BTreeSet<u64>,
+    /// Tickets of commands that nobody waits for, and the group that they are about.
+    pub loose: BTreeMap<u64, usize>,
     pub tickets: BTreeMap<u64, Result<OperatorAnswer, OperatorError>>,
     pub next_ticket: u64,
     /// What the engine asked for in an operator's command.
@@ -441,7 +448,7 @@ impl World {
             return;
         }
         self.check_primary(node, now);
-        if self.totals.events.is_multiple_of(8) {
+        if self.totals.events.is_multiple_of(64) {
             self.check_marks(node);
         }
     }
@@ -471,7 +478,8 @@ impl World {
                     self.say(node, format_args!("operator's request {}: {answer:?}", ticket.0));
                     self.open_tickets.remove(&ticket.0);
                     // Loose requests may end in any way; nobody waits for them.
-                    if self.loose.remove(&ticket.0) {
+                    if let Some(group) = self.loose.remove(&ticket.0) {
+                        self.loose_answer(node, group, &answer);
                         continue;
                     }
                     self.tickets.insert(ticket.0, answer);
