@@ -3,7 +3,8 @@
 //! Each round starts two `longrun serve` processes with a bad network between them and two pairs in one consistency group.
 //! SQLite, Debian's own `sqlite3`, writes to the primary's volumes: its database is on one of them and its log on the
 //! other, so whatever it believes about its disk depends on the order that the group keeps *between* the two. The primary
-//! is killed at a random moment, now and then the secondary as well; the secondary takes over and SQLite opens the copy.
+//! is killed at a random moment, now and then the secondary as well, and now and then the primary comes back before, so
+//! that a resync is under way; the secondary takes over and SQLite opens the copy.
 //! Then SQLite's integrity check has to be content, every transaction that had been committed before the certificate's
 //! recovery point has to be there, none begun after it, and what is there has to be exactly what that many transactions
 //! leave behind ([`judge`]).
@@ -108,7 +109,7 @@ fn main() -> ExitCode {
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-const HEADING: &str = "round log      scope   delay ms  cut ms  2nd kill  committed  promised  found   lost  age ms  \
+const HEADING: &str = "round log      scope   delay ms  cut ms  back ms  2nd kill  committed  promised  found   lost  age ms  \
                        takeover ms  seconds  verdict";
 
 fn line(report: &Report) -> String {
@@ -116,12 +117,13 @@ fn line(report: &Report) -> String {
     let count = |value: Option<u64>| or_dash(value.map(|value| value.to_string()));
     let ms = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.1}")));
     format!(
-        "{:>5} {:<8} {:<7} {:>8.1} {:>7} {:>9} {:>10} {:>9} {:>6} {:>6} {:>7} {:>12.0} {:>8.1}  {}",
+        "{:>5} {:<8} {:<7} {:>8.1} {:>7} {:>8} {:>9} {:>10} {:>9} {:>6} {:>6} {:>7} {:>12.0} {:>8.1}  {}",
         report.round,
         report.log,
         report.scope,
         report.delay_ms,
         ms(report.cut_before_ms),
+        ms(report.back_for_ms),
         if report.secondary_killed { "yes" } else { "-" },
         report.committed,
         count(report.promised),

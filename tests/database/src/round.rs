@@ -35,6 +35,8 @@ pub struct Plan {
     pub cut_before: Option<Duration>,
     /// Which link ends early: with two groups the log's, which leaves the database ahead of it.
     pub cut_link: usize,
+    /// The primary is started again, and killed for good so much later: in the middle of a resync, or after it.
+    pub returns_for: Option<Duration>,
     /// The secondary is killed too, and started again, before the takeover.
     pub kills_secondary: bool,
 }
@@ -59,6 +61,8 @@ impl Plan {
         } else {
             (works_for, is_cut.then_some(cut_early))
         };
+        let returns = rng.random_bool(0.4);
+        let returns_for = returns.then(|| Duration::from_millis(rng.random_range(0..4_000)));
         // A database that is ahead of its log always shows it: either it is broken, or it holds what came too late. The other
         // way round it takes luck.
         let cut_link = usize::from(two_groups);
@@ -72,6 +76,7 @@ impl Plan {
             cut_before: cut_before.filter(|before| *before < works_for),
             cut_link,
             kills_secondary: rng.random_bool(0.3),
+            returns_for: returns_for.filter(|_| !two_groups),
         }
     }
 }
@@ -89,6 +94,8 @@ pub struct Report {
     pub delay_ms: f64,
     /// How long before the kill a link was cut.
     pub cut_before_ms: Option<f64>,
+    /// How long the primary was back before it was killed for good.
+    pub back_for_ms: Option<f64>,
     /// Whether the secondary was killed too.
     pub secondary_killed: bool,
     /// Transactions of which the writer was told that they are committed.
@@ -139,6 +146,14 @@ pub fn run(number: u64, plan: &Plan, directory: &Path, age_max: Duration) -> Rep
     drop(mount);
     let seen = observer.finish();
 
+    if let Some(back_for) = plan.returns_for {
+        // What was written and not sent is now brought over as one unit. A takeover before its end goes back to what was
+        // there before it; after it nothing is lost. Times after the restart are later than all that was written.
+        systems.primary.start_again();
+        std::thread::sleep(back_for);
+        systems.primary.assert_running();
+        systems.primary.kill();
+    }
     if plan.kills_secondary {
         systems.secondary.kill();
         systems.secondary.start_again();
@@ -170,6 +185,7 @@ pub fn run(number: u64, plan: &Plan, directory: &Path, age_max: Duration) -> Rep
         scope: plan.systems.scope,
         delay_ms: plan.systems.impairment.delay.as_secs_f64() * 1e3,
         cut_before_ms: plan.cut_before.map(|before| before.as_secs_f64() * 1e3),
+        back_for_ms: plan.returns_for.map(|back| back.as_secs_f64() * 1e3),
         secondary_killed: plan.kills_secondary,
         committed: committed.unwrap_or(0),
         newest: sound.and_then(|Sound { newest, .. }| newest),
