@@ -146,10 +146,11 @@ fn cut(whole: Extent, block_bytes: u32, piece_bytes: u64) -> impl Iterator<Item 
 impl<M: Memory> Primary<M> {
     /// Starts what there is room for. In every turn; cheap when nothing is to be copied.
     pub(super) fn pump(&mut self, now: Now, ports: &mut impl Up<M>) {
+        // What has to be looked at again says so below.
+        self.pump_at = None;
         if self.copying.is_empty() && self.jobs.is_empty() && self.verifying.is_empty() {
             return;
         }
-        self.pump_at = None;
         self.retry_jobs(now, ports);
         if !self.jobs_out_of_lease.is_empty() {
             self.wake_pump(now.mono.after_ns(RETRY_NS));

@@ -219,8 +219,8 @@ impl<M: Memory> Primary<M> {
             group.known.insert(id, config.name.clone());
         }
         let fault = match goes_on && !is_lost {
-            // Something may lack there, or here.
-            true if !dirty.is_clean() => Some(StreamFault::Unclean(None)),
+            // Something may lack there, or here. (A first copy goes on where it was: what it lacks is marked.)
+            true if !dirty.is_clean() && !is_copying => Some(StreamFault::Unclean(None)),
             true => self.join_stream(now, stream, group_id, true, ports).err(),
             false => None,
         };

@@ -5,12 +5,30 @@
 //!
 //! - a write's life, design section 3: `host`; after a local failure: `repair`
 //! - how pairs and streams come to be, and what restarts find: `create`, `open`; how they end: `delete`
-//! - why a group stops copying, and how that becomes durable before a host runs on: `suspend`
+//! - what the secondary may lack, durably, before a write is stamped: `marks` (the map itself: [`crate::dirty`])
+//! - why a group stops copying, and how that becomes durable before a host runs on: `suspend`, `operator`
+//! - how it comes back, as one unit: `resync`; what is copied, and the pieces that are read for it: `copy`, `job`
+//! - names for points of the history, and online verify: `verify`
 //! - time: `turn`; the send buffer and the ramp: `budget`; what is kept across restarts: `meta`
+//!
+//! | a group is | shown as | hosts' writes | ends by |
+//! | --- | --- | --- | --- |
+//! | running | PAIR, PFUL, COPY (a pair's first copy) | marked, stamped, sent | overflow, error, operator |
+//! | suspending | PFUS, PSUS, PSUE | wait | the suspension is durable |
+//! | suspended | the same, SSWS | marked, local only | a resync: by itself after an overflow or what passes, else by its operator |
+//! | resyncing, not durable | COPY | marked, local only | the new epochs are durable |
+//! | resyncing | COPY | marked, stamped, sent, slowed | `CopyDone`: running; overflow, error, operator: suspended |
+//! | fenced | as before | fail | never here |
+//!
+//! What makes promise 3 (no silent loss) hold: a write that a host was told is done is here, and in a stream's queue or
+//! under a mark that is durable, until the secondary has it and the volume here was flushed. At a suspension and after an
+//! unclean start everything marked counts as missing there. A region's copy is read under its overlap lock and stamped
+//! before the lock is let go, so that what any later write brings is later there too.
 //!
 //! Bounds, each with its next step: host requests per pair ([`PrimaryConfig::requests_max`]; the next is answered
 //! `Aborted`, which hosts retry), the send buffer ([`GroupConfig::buffer_bytes`]; hosts are slowed, then the group
-//! suspends), memory for reading back after a failure (waits, then the group suspends), the check for emptiness (waits).
+//! suspends), memory for reading back after a failure (waits, then the group suspends), the check for emptiness (waits), pieces
+//! that are read for copies and verifies (4 MiB at a time and a quarter of the send buffer; the next one waits).
 
 mod adopt;
 mod budget;

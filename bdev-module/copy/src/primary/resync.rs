@@ -19,7 +19,7 @@ use super::stream::{Membership, Numbers, Stream};
 use super::{Primary, Stopping, Up, Wait};
 use crate::message::{CopyId, Message};
 use crate::ports::Memory;
-use crate::types::{Epoch, Extent, GroupId, Mono, Now, PairId, PairState, Seq, StreamId};
+use crate::types::{Epoch, Extent, GroupId, Mono, Now, PairId, Seq, StreamId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 impl<M: Memory> Primary<M> {
@@ -368,10 +368,9 @@ impl<M: Memory> Primary<M> {
         Some(if first.budget == BudgetKey::Shared(id) { BudgetKey::Shared(id) } else { first.budget })
     }
 
-    /// The state that a suspension leaves for good when its resync begins, for those who ask why.
+    /// Why the group is being resynced.
     pub(super) fn resync_reason(&self, id: GroupId) -> Option<String> {
         let was = &self.groups.get(&id)?.resync()?.was;
-        let state = if was.state == PairState::TakenOver { "SSWS" } else { was.state.code() };
-        Some(format!("resync after {state}: {}", was.reason))
+        Some(format!("resync after {}: {}", was.state.code(), was.reason))
     }
 }

@@ -108,6 +108,38 @@ fn a_first_copy_that_is_interrupted_goes_on_in_the_next_unit_and_ends_after_it()
 }
 
 #[test]
+fn a_first_copy_goes_on_after_a_clean_stop_without_stopping_its_group() {
+    let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
+    let pair = copied(&mut rig, group, 5, Initial::Copy);
+    while !rig.world.operators.contains_key(&70) {
+        rig.turn();
+        assert!(rig.keep() | site.answer(&mut rig));
+    }
+    rig.turn();
+    rig.locals();
+    let stream = rig.show_pair(pair).stream;
+    site.take(&mut rig, stream, 2);
+    rig.pass(MS);
+    rig.primary.shutdown(rig.now, &mut rig.world);
+    while rig.primary.shutdown_state() == Shutdown::Draining {
+        rig.turn();
+        assert!(rig.keep() | rig.local() | !rig.world.records.is_empty());
+        site.take_all(&mut rig);
+    }
+    assert_eq!(rig.primary.shutdown_state(), Shutdown::Done { undrained: vec![] });
+    assert!(rig.show_pair(pair).missing_bytes > 0);
+    let mut rig = rig.crash();
+    site.meets(&rig);
+    rig.large_group(config(), 1);
+    copied(&mut rig, group, 5, Initial::Copy);
+    site.run(&mut rig);
+    assert_eq!((rig.state(pairs[0]), rig.state(pair)), (PairState::Pair, PairState::Pair));
+    assert!(site.opens.iter().all(|open| open.unit.is_none()));
+    assert_eq!(site.ends.last().unwrap().0, CopyId::Pair(pair));
+    site.assert_equal(&rig);
+}
+
+#[test]
 fn a_pair_that_is_deleted_while_it_is_copied_leaves_nothing_behind() {
     let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
     let pair = copied(&mut rig, group, 5, Initial::Copy);

@@ -57,6 +57,22 @@ fn a_suspended_group_is_resynced_by_itself_from_its_marks_only() {
 }
 
 #[test]
+fn a_group_that_is_done_does_not_wake_its_core_for_what_is_over() {
+    let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
+    write(&mut rig, pairs[0], 0, 1);
+    rig.stop_group(group);
+    site.pass(&mut rig, 3 * SECOND);
+    rig.primary.group_verify(rig.now, group, None, false, &mut rig.world).unwrap();
+    for _ in 0..20 {
+        site.pass(&mut rig, SECOND);
+    }
+    assert!(rig.show(group).verify.unwrap().is_over && rig.show(group).dirty_bytes == 0);
+    rig.turn();
+    let next = rig.primary.next_timeout(rig.now).unwrap();
+    assert!(next.since_ns(rig.now.mono) >= 40 * MS, "only the next beacon: {}", next.since_ns(rig.now.mono));
+}
+
+#[test]
 fn a_new_epoch_is_durably_marked_before_its_first_stamp_and_before_the_secondary_hears_of_it() {
     let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
     write(&mut rig, pairs[0], 0, 1);
