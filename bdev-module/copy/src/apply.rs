@@ -11,19 +11,22 @@
 //! What the design gives up: a slow write at a round's end holds the next round back; and what comes while older blocks
 //! are still being read back is read back too.
 
+mod flush;
 mod plan;
+mod replay;
 mod verify;
 
 #[cfg(test)]
 mod tests;
 
 use crate::journal::format::{Area, Expect};
-use crate::journal::walk::{Next, Walk};
+use crate::journal::walk::Walk;
 use crate::journal::{Committed, Item, Point, RETRY_NS};
 use crate::ports::{DeviceError, LocalIo};
 use crate::secondary::Downlink;
 use crate::secondary::io::{Io, Op};
-use crate::types::{Epoch, Extent, Mono, PairId, Record, RecordKind, StreamId, Time, VolumeId};
+use crate::types::{Epoch, Extent, Mono, PairId, RecordKind, StreamId, Time, VolumeId};
+use flush::Flushing;
 use plan::{Job, Plan, plan};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 pub(crate) use verify::Verdict;
@@ -80,12 +83,6 @@ struct Round<S> {
     end: Point,
     /// What it overwrites is safe (see [`Applier::gated`]).
     is_let: bool,
-}
-
-struct Flushing {
-    at: Point,
-    left: usize,
-    volumes: BTreeSet<VolumeId>,
 }
 
 /// What an [`Applier`] tells its group.
@@ -396,71 +393,6 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         self.finish_round()
     }
 
-    fn read_back<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
-        while let Some(Disk { walk, until }) = &mut self.disk {
-            if walk.expect().position >= *until {
-                if !walk.is_reading() {
-                    self.disk = None;
-                }
-                return;
-            }
-            if self.queue.len() >= REPLAYED_BLOCKS_MAX || walk.expect().position >= self.barrier.position {
-                return;
-            }
-            let info = match walk.next(io) {
-                Next::Wait => return,
-                Next::Block(info) => info,
-                Next::End => {
-                    self.damaged = Some(walk.expect().position);
-                    return;
-                }
-            };
-            let mut items = Vec::new();
-            let mut short = false;
-            let whole = walk.entries(&info, |entry, payload| {
-                let copied = match (entry.head.kind.has_payload(), short) {
-                    (_, true) => return,
-                    (false, _) => None,
-                    (true, _) => match io.ports.alloc(payload.len()) {
-                        Some(mut buf) => {
-                            buf.as_mut()[..payload.len()].copy_from_slice(payload);
-                            Some(io.ports.freeze(buf, payload.len()))
-                        }
-                        None => {
-                            short = true;
-                            return;
-                        }
-                    },
-                };
-                items.push(Item {
-                    record: Record { head: entry.head, payload: copied },
-                    epoch: entry.epoch,
-                    generation: entry.generation,
-                    charged: false,
-                });
-            });
-            if !whole {
-                self.damaged = Some(walk.expect().position);
-                return;
-            }
-            // Without memory: again in a later turn.
-            if short {
-                return;
-            }
-            walk.advance(&info);
-            let after = walk.expect();
-            let block = Committed {
-                continues: info.continues,
-                items,
-                end: after.position,
-                checksum: after.previous,
-                limit: info.limit,
-            };
-            self.queued = block.point();
-            self.queue.push_back(block);
-        }
-    }
-
     fn start_round(&mut self, target: &impl Fn(PairId) -> Target) {
         self.blocked = None;
         let mut bytes = 0;
@@ -602,51 +534,6 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         let done = self.round.take_if(|round| round.left == 0)?;
         self.applied = done.end;
         Some(Applied::Round(done.items, done.verdicts))
-    }
-
-    /// Flushes what rounds wrote, for a checkpoint at what rounds reached. Returns it at once if there is nothing to
-    /// flush. The caller saw that none is under way.
-    pub(crate) fn flush<P: Downlink<Shared = S>>(
-        &mut self,
-        io: &mut Io<'_, P>,
-        also: impl IntoIterator<Item = VolumeId>,
-    ) -> Option<Applied<S>> {
-        assert!(self.flushing.is_none(), "one checkpoint at a time");
-        let mut volumes = std::mem::take(&mut self.dirty);
-        // A round in flight keeps its volumes dirty: what it writes after this flush began is not in it.
-        if let Some(round) = &self.round {
-            self.dirty.extend(round.jobs.iter().flatten().filter(|job| !job.is_read).map(|job| job.volume));
-        }
-        volumes.extend(also);
-        if volumes.is_empty() {
-            return Some(Applied::Flushed(self.applied));
-        }
-        for volume in &volumes {
-            io.submit(Op::ApplyFlush, *volume, LocalIo::Flush);
-        }
-        self.flushing = Some(Flushing { at: self.applied, left: volumes.len(), volumes });
-        None
-    }
-
-    /// A volume's flush ended.
-    pub(crate) fn volume_flushed(&mut self, now: Mono, result: Result<(), DeviceError>) -> Option<Applied<S>> {
-        let flushing = self.flushing.as_mut()?;
-        flushing.left -= 1;
-        if let Err(error) = result {
-            // The device may have forgotten what it could not make durable: all behind the checkpoint goes there again.
-            self.error = Some(error);
-            self.retry_at = Some(now.after_ns(RETRY_NS));
-            self.rewind = true;
-        }
-        if flushing.left > 0 {
-            return None;
-        }
-        let flushing = self.flushing.take()?;
-        if self.rewind {
-            self.dirty.extend(flushing.volumes);
-            return None;
-        }
-        Some(Applied::Flushed(flushing.at))
     }
 
     /// A checkpoint is durable.

@@ -12,14 +12,13 @@ use super::restore::Restore;
 use super::touched::Touched;
 use super::unit::Hold;
 use super::{Downlink, GroupConfig, PairConfig};
-use crate::apply::{Applied, Applier, Stuck, Target};
+use crate::apply::{Applied, Applier, Target};
 use crate::blank::BlankCheck;
 use crate::journal::format::Area;
 use crate::journal::{Item, Journal, Point};
 use crate::merge;
 use crate::message::{Message, OpenStream};
 use crate::ports::{DeviceError, LocalIo, LocalToken, OperatorAnswer, Ticket};
-use crate::takeover::TakeoverStep;
 use crate::types::{
     Epoch, Generation, GroupId, LinkId, Mono, PairId, Record, RecordKind, Seq, StreamId, SystemId, Time, VolumeId,
 };
@@ -172,7 +171,7 @@ pub(crate) struct Group<S> {
     pub(crate) is_beginning: bool,
     /// The link on which each stream's owner was heard last.
     pub(crate) links: BTreeMap<SystemId, LinkId>,
-    checkpoint_due: Option<Mono>,
+    pub(crate) checkpoint_due: Option<Mono>,
     checkpoint_interval_ns: u64,
     checkpointing: bool,
     window: Vec<Item<S>>,
@@ -594,66 +593,6 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             }
             _ => {}
         }
-    }
-
-    /// The next time something has to be tried or done.
-    pub(crate) fn next_timeout(&self) -> Option<Mono> {
-        match &self.phase {
-            Phase::Start { not_before } => Some(*not_before),
-            Phase::Scan(scan) => scan.search.retry_at(),
-            Phase::Ready(ready) => {
-                let restore = self.restore.as_ref().and_then(Restore::retry_at);
-                let own = [self.checkpoint_due, self.discard_retry_at(), self.overlay.retry_at(), restore];
-                let machines = [ready.journal.retry_at(), ready.applier.retry_at()];
-                machines.into_iter().chain(own).flatten().min()
-            }
-            _ => None,
-        }
-    }
-
-    /// Why the group does not move, if it does not.
-    pub(crate) fn reason(&self) -> Option<String> {
-        let stuck = |stuck: Stuck| match stuck {
-            Stuck::Missing(pair) => {
-                let name = self.meta.pair(pair).map_or("?", |pair| &pair.name);
-                format!("records of pair \"{name}\" wait for its volume: create the pair again with pair_create")
-            }
-            Stuck::Volume(error) => format!("a secondary volume reports {error}; tried again every second"),
-            Stuck::Journal(error) => format!("the journal cannot be read ({error}); tried again every second"),
-        };
-        let device = match &self.phase {
-            Phase::Failed(reason) => return Some(reason.clone()),
-            Phase::Start { .. } | Phase::Super | Phase::Format | Phase::Raise | Phase::Wiping(_) => {
-                Some("the journal is being opened".to_owned())
-            }
-            Phase::Scan(scan) => Some(match scan.search.error() {
-                Some(error) => format!("the journal cannot be read ({error}); tried again every second"),
-                None => "the journal is being read".to_owned(),
-            }),
-            Phase::Ready(ready) => {
-                let writing = ready
-                    .journal
-                    .error()
-                    .map(|error| format!("the journal cannot be written ({error}); tried again every second"));
-                let full = || {
-                    let waits = !self.released.is_empty() && !ready.journal.is_busy();
-                    waits.then(|| self.full_reason())
-                };
-                writing.or_else(|| ready.applier.stuck().map(stuck)).or_else(full)
-            }
-            Phase::TakenOver => None,
-        };
-        let restoring = || match self.takeover_step() {
-            Some(TakeoverStep::Restore) => {
-                self.restore.as_ref().and_then(Restore::reason).or_else(|| self.overlay_reason())
-            }
-            _ => None,
-        };
-        device.or_else(restoring).or_else(|| match &self.meta.life {
-            Life::Suspended(state, reason) => Some(format!("suspended by the primary ({state}): {reason}")),
-            Life::Frozen(reason) => Some(reason.clone()),
-            _ => self.unit_reason().or_else(|| self.window_reason()),
-        })
     }
 
     /// A first history for a group that has none.

@@ -14,14 +14,15 @@
 //! again; journal, apply and replay try again in the next turn.
 
 mod ask;
-mod demote;
 pub(crate) mod codec;
+mod demote;
 mod failover;
 mod group;
 mod handover;
 mod intake;
 pub(crate) mod io;
 mod meta;
+mod opening;
 mod overlay;
 mod pairs;
 mod peers;
@@ -32,6 +33,7 @@ mod report;
 mod restore;
 mod status;
 mod touched;
+mod turn;
 mod unit;
 mod window;
 
@@ -49,19 +51,15 @@ use crate::engine::OperatorError;
 use crate::message::Message;
 use crate::ports::{DeviceError, HostError, HostIo, HostToken, LocalIo, LocalToken, MetaToken, Ports, Ticket};
 
-use crate::stream::CHARGE_BYTES_MAX;
 use crate::types::{
-    Epoch, Geometry, GroupId, Initial, LinkId, Mono, Now, PairId, Record, RecordHead, Seq, StreamId, SystemId, Time,
-    VolumeId,
+    Epoch, Geometry, GroupId, Initial, LinkId, Mono, Now, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId,
 };
-use failover::Remains;
-use group::{Group, Phase, Tips};
-use intake::{Account, Effects, Intake, share_bytes, share_out};
-use io::{Io, Op, Tokens};
+use group::{Group, Phase};
+use intake::Intake;
+use io::{Op, Tokens};
 use meta::GroupMeta;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a secondary tells a stream's sender; one such replaces the one before.
@@ -222,99 +220,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     /// The latest time that a stamp may have now.
     fn ceiling(&self, now: Now) -> Time {
         now.time.after_ns(now.error_bound_ns).after_ns(self.config.stamp_ahead_ns_max)
-    }
-
-    /// Lets a group do something, then does what follows from it outside the group.
-    fn act<P: Downlink<Buf = B, Shared = S>, R: Default>(
-        &mut self,
-        now: Now,
-        id: GroupId,
-        ports: &mut P,
-        what: impl FnOnce(&mut Group<S>, &mut Io<'_, P>, &mut Effects, Tips<'_>) -> R,
-    ) -> R {
-        let Some(group) = self.groups.get_mut(&id) else { return R::default() };
-        let mut effects = Effects::default();
-        let intakes = &self.intakes;
-        let tips = |stream: StreamId| intakes.get(&stream).map(|intake| (intake.rx.epoch(), intake.rx.tip()));
-        let mut io = Io { now, ports, tokens: &mut self.tokens, group: id };
-        let answer = what(group, &mut io, &mut effects, &tips);
-        self.settle(now, id, effects, ports);
-        answer
-    }
-
-    fn settle(&mut self, now: Now, id: GroupId, effects: Effects, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        for (stream, epoch, charge_bytes) in effects.freed {
-            let intake = self.intakes.get_mut(&stream);
-            if let Some(intake) = intake.filter(|intake| epoch >= intake.accounts_from) {
-                intake.account.free(charge_bytes);
-            }
-        }
-        for pair in effects.forgotten {
-            self.pairs.remove(&pair);
-        }
-        self.role_news |= effects.role_news;
-        if effects.is_durable_news {
-            self.update_durable();
-        }
-        for (stream, link) in effects.opened {
-            self.stream_opened(id, stream, link, ports);
-        }
-        if effects.detach {
-            let remains = self.detach(id);
-            let is_sealing =
-                self.groups.get(&id).is_some_and(|group| group.takeover_step() == Some(TakeoverStep::Seal));
-            if is_sealing {
-                self.act(now, id, ports, |group, io, effects, _| group.seal(io, remains, effects));
-            }
-        }
-        if effects.fence
-            && let Some(group) = self.groups.get(&id)
-        {
-            for link in group.links.values() {
-                self.fence_told.insert((*link, id));
-                ports.send_message(*link, Message::Fenced { group: id, generation: group.meta.generation });
-            }
-        }
-        if effects.is_deleted {
-            self.groups.remove(&id);
-        }
-    }
-
-    fn update_durable(&mut self) {
-        for (id, intake) in &mut self.intakes {
-            let epoch = intake.rx.epoch();
-            let waiting = intake.groups.iter().filter_map(|group| self.groups.get(group)?.durable_of(*id, epoch)).min();
-            // *Record 5 came after its group's limit and was refused, the run was 5 already: the next report said that 5
-            // was durable, the primary freed it and took itself for drained.*
-            let taken = intake.broken.map_or(intake.rx.run(), Seq::previous);
-            intake.set_durable(waiting.unwrap_or(taken).min(taken));
-        }
-    }
-
-    /// The group takes nothing more of any stream: what its streams leave behind.
-    fn detach(&mut self, id: GroupId) -> Vec<Remains> {
-        let pairs = &self.pairs;
-        let mut remains = Vec::new();
-        self.intakes.retain(|stream, intake| {
-            if !intake.groups.contains(&id) {
-                return true;
-            }
-            let is_mine = |head: &RecordHead| pairs.get(&head.pair) == Some(&id);
-            let heads = || intake.rx.heads_above_run().filter(|head| is_mine(head));
-            remains.push(Remains {
-                stream: *stream,
-                seen: intake.rx.whole_above_run(is_mine),
-                announced: intake.rx.announced(),
-                greatest_time: intake.rx.seen(),
-                extents: heads()
-                    .filter(|head| head.kind.changes_volume())
-                    .map(|head| (head.pair, head.extent))
-                    .collect(),
-            });
-            intake.groups.retain(|group| *group != id);
-            !intake.groups.is_empty()
-        });
-        remains
     }
 
     /// Creates a group, or opens it again after a restart. Returns at once; the journal is opened (or formatted, if this
@@ -584,55 +489,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         }
         let local = self.tokens.issue(group, Op::Host(token));
         ports.local(volume, io, local);
-    }
-
-    /// The end of a turn: merges, journals, applies, reports. Returns whether anything was done.
-    pub fn turn(&mut self, now: Now, ports: &mut impl Downlink<Buf = B, Shared = S>) -> bool {
-        let mut is_busy = false;
-        for id in self.groups.keys().copied().collect::<Vec<_>>() {
-            is_busy |= self.act(now, id, ports, |group, io, effects, tips| {
-                group.turn(io, tips, effects);
-                effects.is_busy
-            });
-        }
-        self.begin_units(now, ports);
-        self.retire_streams(now, ports);
-        self.hand_overs_on(now, ports);
-        self.report(ports);
-        is_busy
-    }
-
-    /// Shares out memory that came free, and tells senders where they stand.
-    fn report(&mut self, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        let (total_bytes, streams_max) = (self.config.receive_bytes, self.config.streams_max);
-        let share = share_bytes(total_bytes, streams_max, self.intakes.len());
-        {
-            let accounts = self.intakes.values_mut().map(|intake| &mut intake.account);
-            share_out(&mut accounts.collect::<SmallVec<[&mut Account; 16]>>(), total_bytes, streams_max);
-        }
-        for (id, intake) in &mut self.intakes {
-            if !intake.is_open {
-                continue;
-            }
-            let grant_bytes = intake.account.grant();
-            let told = (intake.durable, grant_bytes);
-            // With nothing else new, more room is told in pieces worth a frame.
-            let is_more = told.0 == intake.told.0 && grant_bytes >= intake.told.1 + share / 16;
-            let was_short = intake.told.1 < CHARGE_BYTES_MAX && grant_bytes > intake.told.1;
-            if intake.is_news || is_more || was_short {
-                intake.is_news = false;
-                intake.told = told;
-                let status = StreamStatus {
-                    stream: *id,
-                    epoch: intake.rx.epoch(),
-                    run: intake.rx.run(),
-                    durable: intake.durable,
-                    grant_records: intake.rx.window() as u32,
-                    grant_bytes,
-                };
-                ports.send_status(intake.link, status);
-            }
-        }
     }
 
     /// When [`Secondary::turn`] has to be called even if nothing happens.

@@ -4,10 +4,13 @@ use super::Secondary;
 use super::group::{Group, Inlet, Phase};
 use super::intake::Intake;
 use super::meta::{Image, Life, PairMeta};
+use super::restore::Restore;
 use super::status::{GroupPhase, GroupStatus, PairStatus, StreamView};
+use crate::apply::Stuck;
 use crate::message::Content;
 use crate::stream::Drops;
-use crate::types::{GroupId, Now, PairId, PairState, Time};
+use crate::takeover::TakeoverStep;
+use crate::types::{GroupId, Mono, Now, PairId, PairState, Time};
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> Secondary<B, S> {
     /// What `group_get` shows.
@@ -159,6 +162,68 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let volume = certificate.and_then(|it| it.volumes.iter().find(|volume| volume.pair == id));
         status.uuid = volume.map(|volume| volume.uuid);
         Some(status)
+    }
+}
+
+impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
+    /// The next time something has to be tried or done.
+    pub(crate) fn next_timeout(&self) -> Option<Mono> {
+        match &self.phase {
+            Phase::Start { not_before } => Some(*not_before),
+            Phase::Scan(scan) => scan.search.retry_at(),
+            Phase::Ready(ready) => {
+                let restore = self.restore.as_ref().and_then(Restore::retry_at);
+                let own = [self.checkpoint_due, self.discard_retry_at(), self.overlay.retry_at(), restore];
+                let machines = [ready.journal.retry_at(), ready.applier.retry_at()];
+                machines.into_iter().chain(own).flatten().min()
+            }
+            _ => None,
+        }
+    }
+
+    /// Why the group does not move, if it does not.
+    pub(crate) fn reason(&self) -> Option<String> {
+        let stuck = |stuck: Stuck| match stuck {
+            Stuck::Missing(pair) => {
+                let name = self.meta.pair(pair).map_or("?", |pair| &pair.name);
+                format!("records of pair \"{name}\" wait for its volume: create the pair again with pair_create")
+            }
+            Stuck::Volume(error) => format!("a secondary volume reports {error}; tried again every second"),
+            Stuck::Journal(error) => format!("the journal cannot be read ({error}); tried again every second"),
+        };
+        let device = match &self.phase {
+            Phase::Failed(reason) => return Some(reason.clone()),
+            Phase::Start { .. } | Phase::Super | Phase::Format | Phase::Raise | Phase::Wiping(_) => {
+                Some("the journal is being opened".to_owned())
+            }
+            Phase::Scan(scan) => Some(match scan.search.error() {
+                Some(error) => format!("the journal cannot be read ({error}); tried again every second"),
+                None => "the journal is being read".to_owned(),
+            }),
+            Phase::Ready(ready) => {
+                let writing = ready
+                    .journal
+                    .error()
+                    .map(|error| format!("the journal cannot be written ({error}); tried again every second"));
+                let full = || {
+                    let waits = !self.released.is_empty() && !ready.journal.is_busy();
+                    waits.then(|| self.full_reason())
+                };
+                writing.or_else(|| ready.applier.stuck().map(stuck)).or_else(full)
+            }
+            Phase::TakenOver => None,
+        };
+        let restoring = || match self.takeover_step() {
+            Some(TakeoverStep::Restore) => {
+                self.restore.as_ref().and_then(Restore::reason).or_else(|| self.overlay_reason())
+            }
+            _ => None,
+        };
+        device.or_else(restoring).or_else(|| match &self.meta.life {
+            Life::Suspended(state, reason) => Some(format!("suspended by the primary ({state}): {reason}")),
+            Life::Frozen(reason) => Some(reason.clone()),
+            _ => self.unit_reason().or_else(|| self.window_reason()),
+        })
     }
 }
 

@@ -6,7 +6,8 @@ mod world;
 
 use super::group::Phase;
 use super::*;
-use crate::types::{Extent, Initial, Scope};
+use crate::stream::CHARGE_BYTES_MAX;
+use crate::types::{Extent, Initial, RecordHead, Scope};
 pub use sender::Sender;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;

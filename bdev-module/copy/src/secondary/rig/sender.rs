@@ -6,7 +6,7 @@ use crate::link::FRAGMENT_UNIT_BYTES;
 use crate::message::{Content, CopyId, JoinPair, OpenStream, Refusal, StreamOpened, Subject};
 use crate::primary::Beacon;
 use crate::stream::Fragment;
-use crate::types::{Extent, Generation, RecordKind, Scope, Stamp};
+use crate::types::{Extent, Generation, RecordHead, RecordKind, Scope, Stamp};
 
 /// A primary's stream as the network and the secondary see it.
 pub struct Sender {

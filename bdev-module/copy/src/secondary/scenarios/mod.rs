@@ -14,8 +14,8 @@ use super::rig::{BLOCK, Rig, VOLUME_BLOCKS, geometry};
 use super::*;
 use crate::message::{Content, JoinPair, OpenStream, Refusal, Subject};
 use crate::ports::OperatorAnswer;
-use crate::stream::Fragment;
-use crate::types::{Extent, Generation, Initial, RecordKind, Scope, Stamp};
+use crate::stream::{CHARGE_BYTES_MAX, Fragment};
+use crate::types::{Extent, Generation, Initial, RecordHead, RecordKind, Scope, Stamp};
 
 pub(super) fn group() -> GroupId {
     GroupId::of_name("g")

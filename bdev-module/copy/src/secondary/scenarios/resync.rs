@@ -398,3 +398,56 @@ fn a_resync_that_was_ended_begins_anew_only_with_a_new_epoch() {
     let same = OpenStream { epoch, unit: Some(2), ..open(&rig) };
     assert_eq!(refusal(&ask(&mut rig, 1, 1, Message::OpenStream(same))), Refusal::UnsentRecords);
 }
+
+#[test]
+fn nothing_of_a_unit_is_applied_before_its_end_is_durable() {
+    let mut rig = with_large_journal(5);
+    rig.write(0);
+    rig.resync(0);
+    arrive(&mut rig);
+    for _ in 0..8 {
+        rig.write(0);
+    }
+    copy_all(&mut rig);
+    let base = rig.status("g").unit.unwrap().base;
+    let image = (rig.volume("g", "a"), rig.volume("g", "b"));
+    rig.world.holds_meta = true;
+    rig.copy_end(0);
+    for _ in 0..200 {
+        rig.complete();
+        rig.turn();
+    }
+    let status = rig.status("g");
+    assert_eq!((status.unit, status.recovery_point), (None, base), "its end is on its way to the metadata");
+    assert_eq!((rig.volume("g", "a"), rig.volume("g", "b")), image);
+    assert!(rig.senders[0].done.is_empty(), "and nobody was told");
+    rig.world.meta_pending.clear();
+    rig.world.holds_meta = false;
+    rig.crash();
+    rig.settle();
+    assert_eq!(rig.status("g").unit.unwrap().base, base);
+    take_over(&mut rig);
+    assert_eq!((rig.volume("g", "a"), rig.volume("g", "b")), image);
+}
+
+#[test]
+fn what_a_stopped_stream_left_behind_is_not_counted_as_the_next_ones_memory() {
+    let mut rig = with_large_journal(2);
+    rig.world.failing = Some((VolumeId(0), u32::MAX));
+    for _ in 0..4 {
+        rig.write_at(0, 0, RecordKind::Write, Extent { lba: 3, blocks: 2 });
+    }
+    arrive(&mut rig);
+    rig.suspend(0);
+    rig.settle();
+    rig.resync(0);
+    arrive(&mut rig);
+    let stream = rig.senders[0].stream;
+    rig.world.failing = None;
+    rig.mono += 2 * crate::journal::RETRY_NS;
+    rig.settle();
+    let account = rig.secondary.intakes[&stream].account;
+    assert_eq!((account.held(), account.outstanding()), (0, account.grant()), "what was promised is what may come");
+    rig.drain();
+    rig.assert_cut();
+}

@@ -125,6 +125,28 @@ fn after_a_crash_no_point_is_offered_that_the_volumes_may_have_passed() {
 }
 
 #[test]
+fn nothing_later_than_the_durable_reach_is_applied() {
+    let mut rig = delayed(1 << 12);
+    work(&mut rig, 60);
+    rig.world.holds_meta = true;
+    for _ in 0..60 {
+        rig.clock += 20;
+        rig.write(0);
+        for _ in 0..20 {
+            rig.deliver(0);
+            rig.beacon(0);
+            rig.complete();
+            rig.turn();
+        }
+    }
+    let durable = GroupMeta::decode(&rig.world.meta[&meta::key_of(group())]).unwrap().reach.unwrap();
+    let status = rig.status("g");
+    assert!(status.recovery_point.since_ns(durable) > 2 * DELAY_NS, "the recovery point went on");
+    let reached = status.window.unwrap().from;
+    assert!(reached <= durable, "a crash now would offer {durable}, and {reached} is on the volumes");
+}
+
+#[test]
 fn a_delay_that_is_taken_back_or_given_later_is_honoured_after_a_restart() {
     let mut rig = delayed(1 << 12);
     work(&mut rig, 30);
@@ -265,6 +287,14 @@ fn a_verify_record_that_a_restart_replays_over_newer_data_is_not_answered() {
     rig.drain();
     assert_eq!(found(&mut rig), [(seq, Some(0))]);
     rig.kill();
+    // The first write of the replay fails, so that its primary is back before it goes on.
+    rig.world.failing = Some((VolumeId(0), 1));
+    rig.settle();
+    rig.hello();
+    rig.settle();
+    assert_eq!(rig.world.failing, Some((VolumeId(0), 0)));
+    assert!(!rig.secondary.groups[&group()].links.is_empty());
+    rig.mono += 2 * crate::journal::RETRY_NS;
     rig.settle();
     rig.drain();
     assert_eq!(found(&mut rig), [], "the volume may hold what came later");
