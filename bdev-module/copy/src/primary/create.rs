@@ -109,7 +109,7 @@ impl<M: Memory> Primary<M> {
         }
         self.groups.insert(id, group);
         self.schedule_attempt(now, id, false);
-        self.resume_hand_over(id, ports);
+        self.resume_hand_over(now, id, ports);
         self.budgets.entry(budget).or_default().limit_bytes += buffer_bytes;
         self.tell_suspended(id, ports);
         if is_new {

@@ -16,7 +16,7 @@
 use super::meta::Suspension;
 use super::pair::Phase;
 use super::suspend::FirstMissed;
-use super::{Primary, Stopping, Up, Uplink, Wait};
+use super::{Primary, Stopping, Up, Uplink, Wait, Waiting};
 use crate::engine::OperatorError;
 use crate::message::{Message, Refusal};
 use crate::ports::{DeviceError, HostError, LocalIo, Memory, Ticket};
@@ -29,6 +29,7 @@ const VERSION: u8 = 1;
 #[derive(Debug)]
 pub(super) struct HandOver {
     ticket: Option<Ticket>,
+    since: Mono,
     stage: Stage,
 }
 
@@ -98,7 +99,7 @@ impl<M: Memory> Primary<M> {
         ports.log(format_args!("group {}: swap begins, hosts wait", group.config.name));
         let until = now.mono.after_ns(self.config.operator_wait_ns);
         let members = group.pairs.clone();
-        self.handovers.insert(id, HandOver { ticket: Some(ticket), stage: Stage::Draining { until } });
+        self.handovers.insert(id, HandOver { ticket: Some(ticket), since: now.mono, stage: Stage::Draining { until } });
         for pair in members {
             self.fail_waiting(pair, HostError::Transition, ports);
         }
@@ -160,6 +161,37 @@ impl<M: Memory> Primary<M> {
             return Some("the link to the secondary is down; wait for it".to_string());
         }
         None
+    }
+
+    /// What hosts wait for meanwhile.
+    pub(super) fn hand_over_waiting(&self, id: GroupId) -> Option<Waiting> {
+        let handover = self.handovers.get(&id)?;
+        let (owner, reason) = match &handover.stage {
+            Stage::Draining { .. } => {
+                let left = self.undrained(id).unwrap_or_else(|| "all is there".to_string());
+                ("secondary", format!("the group is handed over: {left}"))
+            }
+            Stage::Flushing { .. } => {
+                ("local volume", "the group is handed over: the volumes are being flushed".into())
+            }
+            Stage::Recording(_) | Stage::Returning(_) => {
+                ("metadata", "how far the hand-over is is becoming durable".to_string())
+            }
+            Stage::Told { is_said: false, .. } => {
+                ("link", "the group is handed over: the secondary hears of it in the next session".to_string())
+            }
+            Stage::Told { .. } => {
+                ("secondary", "it was told to be the primary; only its word, yes or no, lets hosts go on".to_string())
+            }
+            Stage::Over { .. } => {
+                ("operator", "the other site is the primary; this one needs a journal to be its secondary".to_string())
+            }
+        };
+        let timeout = match &handover.stage {
+            Stage::Draining { until } => Some(*until),
+            _ => None,
+        };
+        Some(Waiting { owner, reason, since: handover.since, timeout })
     }
 
     /// Why nothing else can be asked of the group: it changes its part.
@@ -390,11 +422,12 @@ impl<M: Memory> Primary<M> {
     }
 
     /// A restart found the group: it may be on its way to the other site.
-    pub(super) fn resume_hand_over(&mut self, id: GroupId, ports: &impl Up<M>) {
+    pub(super) fn resume_hand_over(&mut self, now: Now, id: GroupId, ports: &impl Up<M>) {
         let Some(group) = self.groups.get(&id) else { return };
         let note = ports.recall(&key_of(id)).and_then(|value| Note::decode(&value));
         if let Some(note) = note.filter(|note| note.generation == group.generation && group.fenced.is_none()) {
-            self.handovers.insert(id, HandOver { ticket: None, stage: Stage::Told { note, is_said: false } });
+            self.handovers
+                .insert(id, HandOver { ticket: None, since: now.mono, stage: Stage::Told { note, is_said: false } });
             self.due = Mono(0);
         }
     }

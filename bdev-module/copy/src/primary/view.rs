@@ -68,6 +68,9 @@ impl<M: Memory> Primary<M> {
     pub(super) fn waiting(&self, id: PairId) -> Option<Waiting> {
         let pair = self.pairs.get(&id)?;
         let group = &self.groups[&pair.config.group];
+        if let Some(waiting) = self.hand_over_waiting(pair.config.group) {
+            return Some(waiting);
+        }
         let since = pair.phase_since;
         let hosts_until = pair.parked_since.map(|since| since.after_ns(self.config.open_wait_ns));
         let operator_until = pair.ticket.and_then(|(_, until)| until);

@@ -3,9 +3,11 @@
 mod rig;
 
 use super::OperatorError;
+use crate::message::Message;
 use crate::ports::{HostError, OperatorAnswer};
 use crate::role::Role;
-use crate::types::Scope;
+use crate::secondary::TakeoverAt;
+use crate::types::{LinkId, Scope};
 use rig::{Rig, group};
 
 const SCOPES: [Scope; 3] = [Scope::Group, Scope::Pair, Scope::System];
@@ -187,9 +189,127 @@ fn only_a_fenced_primary_is_demoted_and_only_by_naming_what_is_given_up() {
     let (refused, _) = rig.operate(0, |engine, now, world, ticket| {
         let (roles, mut world) = engine.secondary(world);
         let consent = crate::secondary::TakeoverConsent { old_primary_fenced: true, accept_split: true };
-        roles.group_takeover(now, group(), consent, crate::secondary::TakeoverAt::Newest, ticket, &mut world)
+        roles.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut world)
     });
     assert!(matches!(refused, Err(OperatorError::WrongState(_))), "{refused:?}");
+}
+
+#[test]
+fn what_a_takeover_at_an_earlier_point_threw_away_is_brought_back_by_failback() {
+    let mut rig = Rig::delayed(6, Scope::Group, 100_000_000_000);
+    rig.write_some(0, 20);
+    rig.until("both hold it", |rig| rig.lacks_records(1) == 0);
+    rig.run(300);
+    let (marked, _) = rig.operate(0, |engine, now, world, _| {
+        let (roles, mut world) = engine.primary(world);
+        roles.group_bookmark(now, group(), "before", &mut world)
+    });
+    marked.expect("a group in PAIR state");
+    // These are durable at both sites, so the old primary's marks of them go.
+    rig.write_some(0, 20);
+    rig.until("no mark is left at the old primary", |rig| rig.marked(0) == 0);
+    rig.take_over_at(1, TakeoverAt::Bookmark("before".into()));
+    rig.forget_told(1);
+    rig.until("the old primary is fenced", |rig| !rig.serves(0));
+    rig.apply_delay_ns = 0;
+    demote(&mut rig, 0);
+    fail_back(&mut rig, 1);
+    settle(&mut rig, 1);
+}
+
+#[test]
+fn what_hosts_wrote_before_anybody_could_mark_it_is_all_compared_by_failback() {
+    let mut rig = Rig::new(7, Scope::Group);
+    rig.write_some(0, 20);
+    settle(&mut rig, 0);
+    rig.is_cut = true;
+    rig.no_way_back(1);
+    rig.take_over(1);
+    assert_eq!(rig.role(1), Some(Role::Secondary), "nobody said how it is a primary");
+    rig.forget_told(1);
+    rig.write_some(1, 20);
+    rig.way_back(1);
+    rig.is_cut = false;
+    rig.until("taken up", |rig| rig.role(1) == Some(Role::Primary));
+    demote(&mut rig, 0);
+    fail_back(&mut rig, 1);
+    settle(&mut rig, 1);
+}
+
+#[test]
+fn a_hand_over_of_records_that_are_not_all_here_is_refused_and_changes_nothing() {
+    let mut rig = Rig::new(8, Scope::Group);
+    rig.write_some(0, 10);
+    settle(&mut rig, 0);
+    let (generation, from) = (rig.whole_generation(0), rig.system_id(0));
+    for last_sum in [11, 9] {
+        rig.operate(1, |engine, now, world, _| {
+            let end = now.time;
+            let ask = Message::HandOver { group: group(), generation, end, last_sum: Some(last_sum) };
+            let (roles, mut world) = engine.secondary(world);
+            roles.message(now, LinkId(0), from, ask, &mut world);
+        });
+        rig.run(200);
+        assert_eq!(rig.role(1), Some(Role::Secondary), "zero loss: {last_sum} is not the sum of what is here");
+        assert!(rig.serves(0));
+    }
+    rig.write_some(0, 10);
+    settle(&mut rig, 0);
+}
+
+#[test]
+fn a_disaster_takeover_before_the_secondary_heard_of_a_swap_fences_the_old_primary() {
+    let mut rig = Rig::new(9, Scope::Group);
+    rig.write_some(0, 10);
+    settle(&mut rig, 0);
+    // All is there, so the swap needs no answer before it is noted; and what it says then is lost.
+    rig.is_cut = true;
+    let ((), ticket) = rig.operate(0, |engine, now, world, ticket| {
+        engine.group_swap(now, group(), ticket, world).expect("a group in PAIR state is swapped");
+    });
+    rig.until("handing over is noted", |rig| rig.is_handing_over(0));
+    rig.run(100);
+    rig.take_over(1);
+    rig.forget_told(1);
+    rig.is_cut = false;
+    rig.until("the old primary's operator is told", |rig| rig.answer(0, ticket).is_some());
+    assert!(matches!(rig.answer(0, ticket), Some(Err(OperatorError::WrongState(_)))), "{:?}", rig.answer(0, ticket));
+    let refused = rig.write(0, 0, 1, 9);
+    rig.run(10);
+    assert_eq!(rig.outcome(0, refused), Some(Err(HostError::Fenced)), "fencing: an older generation serves no host");
+    demote(&mut rig, 0);
+    fail_back(&mut rig, 1);
+    settle(&mut rig, 1);
+}
+
+#[test]
+fn while_a_group_is_handed_over_operators_and_hosts_are_told_to_wait() {
+    let mut rig = Rig::new(10, Scope::Group);
+    rig.write_some(0, 10);
+    let ((), ticket) = rig.operate(0, |engine, now, world, ticket| {
+        engine.group_swap(now, group(), ticket, world).expect("a group in PAIR state is swapped");
+    });
+    rig.is_cut = true;
+    rig.run(50);
+    let (refused, _) = rig.operate(0, |engine, now, world, ticket| {
+        let twice = engine.group_swap(now, group(), ticket, world);
+        let (roles, mut world) = engine.primary(world);
+        let pair = roles.pairs()[0];
+        [
+            twice,
+            roles.group_suspend(now, group(), ticket, &mut world),
+            roles.group_resync(now, group(), true, &mut world),
+            roles.group_bookmark(now, group(), "b", &mut world).map(|_| ()),
+            roles.group_verify(now, group(), None, true, &mut world),
+            roles.pair_delete(now, pair, ticket, &mut world),
+        ]
+    });
+    for refused in refused {
+        assert!(matches!(refused, Err(OperatorError::WrongState(_))), "{refused:?}");
+    }
+    rig.is_cut = false;
+    rig.until("swapped", |rig| rig.answer(0, ticket).is_some());
+    settle(&mut rig, 1);
 }
 
 /// Every event of either system, as far as a short run of them goes, is a system's last one.

@@ -208,6 +208,7 @@ pub struct Rig {
     pub crashes: u64,
     pub pairs: Vec<String>,
     scope: Scope,
+    pub apply_delay_ns: u64,
     /// What hosts were told is written, and what may have been: by pair and block, the last answered value and the values
     /// that were not answered since.
     pub told: BTreeMap<(usize, u64), (u8, Vec<u8>)>,
@@ -231,6 +232,11 @@ fn content(value: u8) -> Block {
 impl Rig {
     /// System 0 is the primary of a group of two pairs, system 1 its secondary; both have been started and copy.
     pub fn new(seed: u64, scope: Scope) -> Rig {
+        Rig::delayed(seed, scope, 0)
+    }
+
+    /// The same, with a secondary whose volumes stay behind.
+    pub fn delayed(seed: u64, scope: Scope, apply_delay_ns: u64) -> Rig {
         let system = |me: usize, configured| System {
             engine: None,
             world: World {
@@ -260,6 +266,7 @@ impl Rig {
             crashes: 0,
             pairs: vec!["a".into(), "b".into()],
             scope,
+            apply_delay_ns,
             told: BTreeMap::new(),
             in_flight: BTreeMap::new(),
         };
@@ -297,31 +304,21 @@ impl Rig {
             ..Default::default()
         };
         let (mine, theirs) = (self.systems[me].key, self.systems[1 - me].key);
-        let remote = SystemId::of_key(&public_of(&theirs));
         let mut link = LinkConfig::new(mine, public_of(&theirs), Some(address(1 - me)));
         (link.security, link.dead_after_ns, link.keepalive_ns) = (Security::None, 300_000_000, 60_000_000);
         let system = &mut self.systems[me];
         system.world.meta = system.durable_meta.clone();
         system.world.roles.clear();
         let mut engine = Engine::new(EngineConfig { primary, secondary, seed });
-        let link = engine.link_create(link).unwrap();
+        assert_eq!(engine.link_create(link), Ok(LinkId(0)));
         system.engine = Some(engine);
-        let as_primary = primary::GroupConfig {
-            name: NAME.into(),
-            scope: self.scope,
-            link,
-            remote,
-            throttle_ms_max: 10,
-            buffer_bytes: 8 << 20,
-            overflow: Overflow::Throttle,
-            copy_bytes_per_s: None,
-        };
+        let as_primary = self.as_primary(me);
         let as_secondary = secondary::GroupConfig {
             name: NAME.into(),
             journal: JOURNAL,
             journal_geometry: Geometry { blocks: JOURNAL_BYTES / BLOCK as u64, block_bytes: BLOCK as u32 },
             overlay: None,
-            apply_delay_ns: 0,
+            apply_delay_ns: self.apply_delay_ns,
         };
         let role = role::recorded(group(), &self.systems[me].world).unwrap_or(self.systems[me].configured);
         let geometry = Geometry { blocks: BLOCKS, block_bytes: BLOCK as u32 };
@@ -376,6 +373,7 @@ impl Rig {
 
     /// The power of a system goes.
     pub fn kill(&mut self, me: usize) {
+        let was = self.role(me);
         self.crashes += 1;
         let system = &mut self.systems[me];
         system.engine = None;
@@ -405,6 +403,8 @@ impl Rig {
                 }
             }
         }
+        let is_kept = system.durable_meta.iter().any(|(key, value)| key.contains("ary/group/") && !value.is_empty());
+        assert!(is_kept || was.is_none(), "a part in a group is given up for nothing");
         (system.world.sent.clear(), system.arrived.clear());
         system.world.hosts.clear();
         // What was not answered may or may not be there.
@@ -606,16 +606,20 @@ impl Rig {
 
     /// A disaster takeover, repeated until it is done, whatever dies.
     pub fn take_over(&mut self, me: usize) {
+        self.take_over_at(me, TakeoverAt::Newest);
+    }
+
+    pub fn take_over_at(&mut self, me: usize, at: TakeoverAt) {
         let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
         self.until("taken over", |rig| {
-            if rig.role(me) == Some(Role::Primary) {
+            if rig.serves(me) {
                 return true;
             }
             let now = rig.now();
             let ticket = rig.ticket();
             let System { engine, world, .. } = &mut rig.systems[me];
             let (roles, mut world) = engine.as_mut().unwrap().secondary(world);
-            let _ = roles.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut world);
+            let _ = roles.group_takeover(now, group(), consent, at.clone(), ticket, &mut world);
             false
         });
     }
@@ -627,6 +631,40 @@ impl Rig {
         let Some(engine) = engine.as_mut() else { return 0 };
         let (roles, world) = engine.primary(world);
         roles.group_status(now, group(), &world).map_or(0, |status| status.generation.number)
+    }
+
+    pub fn whole_generation(&mut self, me: usize) -> Generation {
+        let now = self.now();
+        let System { engine, world, .. } = &mut self.systems[me];
+        let (roles, world) = engine.as_mut().expect("a system that is up").primary(world);
+        roles.group_status(now, group(), &world).expect("a primary").generation
+    }
+
+    pub fn system_id(&self, me: usize) -> SystemId {
+        SystemId::of_key(&public_of(&self.systems[me].key))
+    }
+
+    /// Whether a system's metadata says, durably, that it hands the group over.
+    pub fn is_handing_over(&self, me: usize) -> bool {
+        let note = self.systems[me].durable_meta.get(&format!("primary/handover/{:016x}", group().0));
+        note.is_some_and(|note| !note.is_empty())
+    }
+
+    /// Bytes that a primary's dirty maps mark.
+    pub fn marked(&mut self, me: usize) -> u64 {
+        let now = self.now();
+        let System { engine, world, .. } = &mut self.systems[me];
+        let (roles, world) = engine.as_mut().expect("a system that is up").primary(world);
+        roles.group_status(now, group(), &world).map_or(0, |status| status.dirty_bytes)
+    }
+
+    /// Records that the secondary does not have durably, as far as its primary knows.
+    pub fn lacks_records(&mut self, me: usize) -> u64 {
+        let now = self.now();
+        let System { engine, world, .. } = &mut self.systems[1 - me];
+        let Some(engine) = engine.as_mut() else { return 1 };
+        let (roles, world) = engine.primary(world);
+        roles.group_status(now, group(), &world).map_or(1, |status| status.backlog.records)
     }
 
     /// Records that a secondary has not applied, or has not received as far as the primary knows.
@@ -649,6 +687,25 @@ impl Rig {
         }
     }
 
+    /// The operator says how the system would be a primary.
+    pub fn way_back(&mut self, me: usize) {
+        let config = self.as_primary(me);
+        self.systems[me].engine.as_mut().expect("a system that is up").offer_primary(group(), config);
+    }
+
+    fn as_primary(&self, me: usize) -> primary::GroupConfig {
+        primary::GroupConfig {
+            name: NAME.into(),
+            scope: self.scope,
+            link: LinkId(0),
+            remote: SystemId::of_key(&public_of(&self.systems[1 - me].key)),
+            throttle_ms_max: 10,
+            buffer_bytes: 8 << 20,
+            overflow: Overflow::Throttle,
+            copy_bytes_per_s: None,
+        }
+    }
+
     /// The system's operator has not said how it would be a primary.
     pub fn no_way_back(&mut self, me: usize) {
         self.systems[me].engine.as_mut().expect("a system that is up").withdraw_primary(group());
@@ -667,6 +724,14 @@ impl Rig {
     /// Never two primaries that serve hosts of one generation chain: both may be primaries only while one of them is
     /// fenced, or does not know yet of the other's disaster takeover.
     fn check(&mut self) {
+        for me in 0..2 {
+            let system = &self.systems[me];
+            // A process that dies now is found by its next start to be handing over: no host may have written since.
+            let note = system.durable_meta.get(&format!("primary/handover/{:016x}", group().0));
+            let is_noted = note.is_some_and(|note| !note.is_empty());
+            let is_primary = self.role(me) == Some(Role::Primary);
+            assert!(!(is_noted && is_primary && self.serves(me)), "zero loss: hosts write while metadata hands over");
+        }
         let serving = (0..2).filter(|me| self.serves(*me)).count();
         if serving == 2 {
             assert!(self.disaster(), "never two primaries: both serve hosts\n{}", self.describe());
