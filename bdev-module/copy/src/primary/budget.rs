@@ -63,8 +63,11 @@ impl Budget {
     #[must_use]
     pub fn reserve(&mut self, bytes: u64) -> bool {
         let copies = self.copies_bytes + self.reserved_bytes;
-        let is_first = copies == 0 && self.used_bytes.saturating_add(bytes) <= self.limit_bytes;
-        if is_first || copies.saturating_add(bytes) <= self.limit_bytes / COPIES_PART {
+        // Outside of a resync hosts may have more than their share: *a first copy began, and the buffer held more than it
+        // may*.
+        let all = self.used_bytes.saturating_add(self.reserved_bytes).saturating_add(bytes);
+        let in_share = copies == 0 || copies.saturating_add(bytes) <= self.limit_bytes / COPIES_PART;
+        if all <= self.limit_bytes && in_share {
             self.reserved_bytes += bytes;
             return true;
         }
@@ -173,6 +176,19 @@ mod tests {
         budget.copies_gone(250);
         assert!(budget.reserve(900), "one that is larger than the share still gets through");
         assert!(!budget.holds(200));
+    }
+
+    #[test]
+    fn copies_and_hosts_together_never_have_more_than_the_buffer() {
+        let mut budget = filled(0);
+        assert!(budget.reserve(200));
+        budget.unreserve(200);
+        budget.add(200);
+        budget.copy_pushed(200);
+        budget.add(780);
+        assert!(!budget.reserve(21), "hosts have more than their share while nothing is resynced");
+        assert!(budget.reserve(20));
+        assert!(!budget.holds(1));
     }
 
     #[test]
