@@ -494,8 +494,13 @@ impl<P: Ports> Uplink for World<'_, P> {
         }
     }
 
+    fn stream_replay(&mut self, link: LinkId, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
+        if let Some(link) = self.links.get_mut(link) {
+            link.stream_replay(stream, epoch, generation, durable);
+        }
+    }
+
     fn stream_push(&mut self, link: LinkId, epoch: Epoch, record: Record<P::Shared>) {
-        self.ports.stamped(epoch, &record);
         if let Some(link) = self.links.get_mut(link) {
             link.stream_push(epoch, record);
         }
@@ -504,6 +509,12 @@ impl<P: Ports> Uplink for World<'_, P> {
     fn stream_drop(&mut self, link: LinkId, stream: StreamId) {
         if let Some(link) = self.links.get_mut(link) {
             link.stream_drop(stream);
+        }
+    }
+
+    fn stream_kept(&self, link: LinkId, stream: StreamId, each: &mut dyn FnMut(&Record<P::Shared>)) {
+        if let Some(link) = self.links.get(link) {
+            link.stream_kept(stream).for_each(each);
         }
     }
 

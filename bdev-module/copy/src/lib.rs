@@ -53,7 +53,6 @@ pub mod primary;
 pub mod role;
 pub mod scope;
 pub mod secondary;
-#[allow(dead_code, reason = "the primary roles will own one")]
 pub mod spill;
 pub mod stamp;
 pub mod stream;

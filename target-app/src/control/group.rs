@@ -598,6 +598,7 @@ fn primary_config(call: &GroupCreate, link: LinkId, remote: SystemId) -> Primary
             Overflow::Throttle => types::Overflow::Throttle,
             Overflow::Suspend => types::Overflow::Suspend,
         },
+        spill: None,
         copy_bytes_per_s: call.copy_mib_per_s.map(|mib| mib.get().saturating_mul(1 << 20)),
     }
 }

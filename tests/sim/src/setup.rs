@@ -296,6 +296,7 @@ impl World {
             remote: SystemId::of_key(&public_of(&self.keys[self.secondary()])),
             throttle_ms_max: self.plan.throttle_ms_max,
             overflow: self.plan.overflow,
+            spill: None,
             copy_bytes_per_s: self.plan.copy_bytes_per_s,
             buffer_bytes: self.plan.buffer_bytes,
         }

@@ -11,7 +11,6 @@
 
 pub(crate) mod device;
 pub(crate) mod format;
-#[allow(dead_code, reason = "the overlay and the spill open with it")]
 pub(crate) mod open;
 pub(crate) mod walk;
 
@@ -86,7 +85,6 @@ pub(crate) struct Committed<S> {
 
 impl<S> Committed<S> {
     /// The point behind the block.
-    #[allow(dead_code, reason = "the overlay and the spill free by it")]
     pub(crate) fn point(&self) -> Point {
         Point { position: self.end, previous: self.checksum, limit: self.limit }
     }
@@ -185,7 +183,6 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
     }
 
     /// The device's error while nothing of the block is under way: now it may be given up ([`Journal::abandon`]).
-    #[allow(dead_code, reason = "the spill gives up by it")]
     pub(crate) fn fault(&self) -> Option<DeviceError> {
         let idle = self.batch.as_ref().filter(|batch| batch.writing == 0 && batch.retry_at.is_some());
         idle.and_then(|batch| batch.error)

@@ -68,13 +68,11 @@ impl<T: Copy> Walk<T> {
     }
 
     /// Whether a read is under way: its data belongs to this reader.
-    #[allow(dead_code, reason = "for readers of a log that still grows")]
     pub(crate) fn is_reading(&self) -> bool {
         self.reading
     }
 
     /// What is durable by now may be read up to here.
-    #[allow(dead_code, reason = "for readers of a log that still grows")]
     pub(crate) fn extend(&mut self, stop: u64) {
         self.stop = self.stop.max(stop);
     }

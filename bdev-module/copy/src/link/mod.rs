@@ -147,6 +147,17 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
         }
     }
 
+    /// As [`Link::stream_start`], for an epoch of an earlier process: the peer may have more of it than is pushed here.
+    pub fn stream_replay(&mut self, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
+        self.stream_start(stream, epoch, generation, durable);
+        self.store.believe(stream);
+    }
+
+    /// What the stream keeps, in order of numbers.
+    pub fn stream_kept(&self, stream: StreamId) -> impl Iterator<Item = &Record<S>> {
+        self.store.kept(stream)
+    }
+
     /// See [`crate::primary::Uplink::stream_push`].
     ///
     /// # Panics

@@ -33,6 +33,8 @@ struct Stream<S> {
     last: Option<Seq>,
     /// Started in this session.
     started: bool,
+    /// An earlier process sent what this one does not know: the peer may have more than was ever pushed.
+    is_replay: bool,
     /// Everything up to here was durable when last heard.
     durable: Seq,
     /// What goes out next for the first time in this session.
@@ -209,6 +211,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
             charge_freed: 0,
             last: None,
             started: false,
+            is_replay: false,
             durable: Seq(0),
             next: Seq(0),
             next_fragment: 0,
@@ -234,6 +237,18 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
                 stream.next = stream.next.max(first);
             }
         });
+    }
+
+    /// The peer is believed when it has more of the stream than was pushed.
+    pub(crate) fn believe(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.is_replay = true;
+        }
+    }
+
+    /// Everything that the stream keeps, in order.
+    pub(crate) fn kept(&self, id: StreamId) -> impl Iterator<Item = &Record<S>> {
+        self.streams.get(&id).into_iter().flat_map(|stream| stream.records.iter().map(|kept| &kept.record))
     }
 
     /// Statuses that came before their stream was started, to be judged now: datagram number and status.
@@ -316,11 +331,13 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
             self.keep_early(packet, status);
             return None;
         }
-        if stream.last.is_none_or(|last| status.durable > last) || status.durable < stream.durable {
+        let is_known = stream.is_replay || stream.last.is_some_and(|last| status.durable <= last);
+        if !is_known || status.durable < stream.durable {
             return None;
         }
         self.with(status.stream, |stream| {
             stream.status = Some((packet, status));
+            stream.last = stream.last.max(Some(status.durable));
             stream.durable = status.durable;
             stream.free(status.durable)
         })

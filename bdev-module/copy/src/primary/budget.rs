@@ -1,6 +1,7 @@
 //! The send buffer: how much may be stamped and not yet known to be durable at the secondary, and how hosts are slowed
 //! before it is full.
 
+use crate::spill::link_share_bytes;
 use crate::types::{GroupId, StreamId};
 
 /// Whose records count against one send buffer.
@@ -92,6 +93,11 @@ impl Budget {
     /// How much one copy reads at most, so that some fit into the share.
     pub fn piece_bytes(&self) -> u64 {
         (self.limit_bytes / COPIES_PART / 2).clamp(4096, PIECE_BYTES_MAX) / 4096 * 4096
+    }
+
+    /// Whether it holds more than the link's share.
+    pub fn exceeds_link_share(&self) -> bool {
+        self.used_bytes > link_share_bytes(self.limit_bytes)
     }
 
     /// Whether the pair shows PFUL.

@@ -76,6 +76,9 @@ pub struct GroupConfig {
     pub buffer_bytes: u64,
     /// What happens when it fills.
     pub overflow: Overflow,
+    /// A device for records that the send buffer cannot hold, held exclusively; `None`: the send buffer is all there is. Not
+    /// with scope `system`.
+    pub spill: Option<(VolumeId, Geometry)>,
     /// How fast copies and resyncs read this system's volumes at most, in bytes per second; `None`: as fast as hosts, link
     /// and secondary leave room.
     pub copy_bytes_per_s: Option<u64>,

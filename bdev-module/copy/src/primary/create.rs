@@ -6,6 +6,7 @@ use super::group::{Group, Life};
 use super::marks::{self, Tending};
 use super::meta::{ClosedStream, GroupRecord, PairRecord, StreamMark, group_key, pair_key, stream_key};
 use super::pair::{Pair, Phase, Rejoin};
+use super::spill;
 use super::stream::{Membership, Numbers, Stream};
 use super::suspend::FirstMissed;
 use super::{GroupConfig, PairConfig, Primary, Stopping, Up, Wait};
@@ -46,6 +47,9 @@ impl<M: Memory> Primary<M> {
                 config.name, config.buffer_bytes
             )));
         }
+        if let Some((_, geometry)) = config.spill {
+            spill::check(&config.name, config.scope, geometry)?;
+        }
         self.serving()?;
         let known = recalled(&group_key(id), GroupRecord::decode, ports)?;
         if let Some(known) = &known
@@ -70,6 +74,7 @@ impl<M: Memory> Primary<M> {
                 config.name, other.config.name, other.config.link.0, config.link.0
             )));
         }
+        self.create_spill(now, id, config.spill, ports)?;
         let buffer_bytes = config.buffer_bytes;
         let serial = self.next_serial();
         let is_new = known.is_none();
@@ -409,6 +414,7 @@ impl<M: Memory> Primary<M> {
             durable: base.previous(),
             epoch_is_durable: false,
             is_marked: false,
+            is_replay: false,
             members: BTreeMap::from([(group_id, Membership::default())]),
             started: false,
             last_sent: now.mono,

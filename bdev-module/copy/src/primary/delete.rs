@@ -25,6 +25,7 @@ impl<M: Memory> Primary<M> {
                 names.join(", ")
             )));
         }
+        self.delete_spill(id, ports);
         let open: Vec<StreamId> = self.streams_of(id).map(|(stream, _)| stream).collect();
         for stream in open {
             self.leave_stream(id, stream, ports);
@@ -61,6 +62,9 @@ impl<M: Memory> Primary<M> {
                 "the system is shutting down; delete the pair after its start".into(),
             ));
         }
+        let group = pair.config.group;
+        self.end_replay(group, ports);
+        let Some(pair) = self.pairs.get_mut(&id) else { return Ok(()) };
         if pair.is_opening() {
             let error = OperatorError::WrongState(format!("pair {name} was deleted while it was being created"));
             self.fail_creation(id, error, ports);
@@ -200,6 +204,7 @@ impl<M: Memory> Primary<M> {
 
     /// The group has no pair in the stream any more.
     fn leave_stream(&mut self, group_id: GroupId, id: StreamId, ports: &mut impl Up<M>) {
+        self.spill_forget(group_id, id);
         let Some(stream) = self.streams.get_mut(&id) else {
             // Suspended before this process started, so never opened by it.
             let is_shared = self.pairs.values().any(|pair| pair.stream == id);

@@ -278,7 +278,8 @@ impl<M: Memory> Primary<M> {
         stream.last_sent = now.mono;
         pair.last_epoch = stream.epoch;
         self.due = self.due.min(now.mono.after_ns(self.config.beacon_interval_ns));
-        ports.stream_push(route.link, stream.epoch, record);
+        let (group, epoch) = (pair.config.group, stream.epoch);
+        self.hand_on(group, route.link, epoch, record, ports);
     }
 
     /// The device is done with a request.

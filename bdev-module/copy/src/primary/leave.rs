@@ -95,6 +95,7 @@ impl<M: Memory> Primary<M> {
     /// Takes the group out of memory without a word to the secondary: it is the primary now.
     fn drop_group(&mut self, id: GroupId, ports: &mut impl Up<M>) {
         let Some(members) = self.groups.get(&id).map(|group| group.pairs.clone()) else { return };
+        self.delete_spill(id, ports);
         let mut streams = std::collections::BTreeSet::new();
         for pair_id in members {
             self.fail_waiting(pair_id, HostError::Secondary, ports);

@@ -49,6 +49,7 @@ mod pair;
 mod repair;
 mod request;
 mod resync;
+mod spill;
 mod status;
 mod stream;
 mod suspend;
@@ -61,13 +62,14 @@ mod view;
 
 pub use config::{GroupConfig, PairConfig, PrimaryConfig};
 pub(crate) use handover::Fenced;
-pub use status::{CopyProgress, GroupStatus, PairStatus, StreamStanding, VerifyProgress, Waiting};
+pub use status::{CopyProgress, GroupStatus, PairStatus, SpillStatus, StreamStanding, VerifyProgress, Waiting};
 pub use uplink::{Backlog, Beacon, Uplink};
 
 use crate::dirty::{FlushNumber, Round};
 use crate::engine::OperatorError;
 use crate::message::Message;
 use crate::ports::{DeviceError, HostIo, HostToken, LocalToken, Memory, MetaToken, Owner, Ticket};
+use crate::spill::SpillOp;
 use crate::stamp::Stamper;
 use crate::types::{Epoch, GroupId, LinkId, Mono, Now, PairId, Seq, StreamId, Time};
 use budget::{Budget, BudgetKey};
@@ -93,6 +95,7 @@ pub struct Primary<M: Memory> {
     pairs: BTreeMap<PairId, Pair>,
     streams: BTreeMap<StreamId, Stream>,
     budgets: BTreeMap<BudgetKey, Budget>,
+    spills: BTreeMap<GroupId, spill::Owned<M::Shared>>,
     requests: Slab<Request<M>>,
     /// What the tokens that are out stand for.
     waits: Slab<Wait>,
@@ -164,6 +167,10 @@ enum Wait {
     HandOverFlush(GroupId),
     /// How far a hand-over is is becoming durable.
     HandOver(GroupId),
+    /// One of a spill's I/Os.
+    Spill(GroupId, u64, SpillOp),
+    /// Where a spill begins is becoming durable.
+    SpillMeta(GroupId, u64),
     /// A metadata write that nothing waits for.
     Note,
 }
@@ -215,6 +222,7 @@ impl<M: Memory> Primary<M> {
             pairs: BTreeMap::new(),
             streams: BTreeMap::new(),
             budgets: BTreeMap::new(),
+            spills: BTreeMap::new(),
             requests: Slab::new(),
             waits: Slab::new(),
             ready: VecDeque::new(),
@@ -405,6 +413,7 @@ impl<M: Memory> Primary<M> {
             Some(Wait::Check(pair, serial)) => self.check_read(now, pair, serial, token, result, buf, ports),
             Some(Wait::HandOverFlush(group)) => self.hand_over_flushed(group, result, ports),
             Some(Wait::DrainFlush(stream)) => self.drain_flushed(stream, result, ports),
+            Some(Wait::Spill(group, serial, op)) => self.spill_done(now, (group, serial, op), result, buf, ports),
             Some(Wait::Job(job)) => self.job_read(now, job, result, buf, ports),
             Some(Wait::MarkFlush(pair, serial, flush)) => self.mark_flushed(pair, serial, flush, result),
             _ => debug_assert!(false, "no local I/O has the token {token:?}"),
@@ -427,6 +436,7 @@ impl<M: Memory> Primary<M> {
             Some(Wait::Drained) => self.drained_durable(),
             Some(Wait::Marked(pair, serial, round)) => self.marked(pair, serial, round),
             Some(Wait::HandOver(group)) => self.hand_over_durable(now, group, ports),
+            Some(Wait::SpillMeta(group, serial)) => self.spill_persisted(group, serial),
             Some(Wait::Note) => {}
             _ => debug_assert!(false, "no metadata write has the token {token:?}"),
         }

@@ -169,6 +169,7 @@ impl<M: Memory> Primary<M> {
         }
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.epoch == epoch) else { return };
         let has_ended = !stream.sends();
+        stream.believe(durable);
         let last = stream.count(&self.stamper).last;
         // A group that joins a running stream has no records below; all others have what was acknowledged.
         let before = stream.base.previous();
@@ -236,6 +237,11 @@ impl<M: Memory> Primary<M> {
         stream.started = true;
         // A beacon soon: the secondary's tip may be old.
         stream.last_sent = Mono(0);
+        if stream.is_replay {
+            stream.durable = durable;
+            ports.stream_replay(stream.link, id, stream.epoch, generation, durable);
+            return;
+        }
         ports.stream_start(stream.link, id, stream.epoch, generation, durable);
     }
 
@@ -377,6 +383,9 @@ impl<M: Memory> Primary<M> {
     /// `passes`: a resync may end it.
     fn end_opening(&mut self, now: Now, id: GroupId, reason: String, passes: bool, ports: &mut impl Up<M>) {
         self.abandon_drain(id, ports);
+        if self.end_replay(id, ports) {
+            return ports.log(format_args!("what the spill holds cannot be sent: {reason}"));
+        }
         let members = &self.groups[&id].pairs;
         let has_history = members.iter().any(|pair| self.pairs[pair].content == Content::Established);
         match has_history {
@@ -402,6 +411,7 @@ impl<M: Memory> Primary<M> {
         if stream.link != link || stream.epoch != epoch || !stream.sends() {
             return;
         }
+        stream.believe(seq);
         if seq > stream.count(&self.stamper).last {
             self.misdeeds += 1;
             return;
@@ -418,6 +428,9 @@ impl<M: Memory> Primary<M> {
             }
             let is_ending = matches!(stream.numbers, Numbers::Ending(_));
             let members: Vec<GroupId> = stream.members.keys().copied().collect();
+            for group in &members {
+                self.spill_durable(*group, id, epoch, seq);
+            }
             // What waits for durability, is looked at in the next turn.
             let is_awaited = is_ending
                 || !matches!(self.shutdown, Stopping::No)

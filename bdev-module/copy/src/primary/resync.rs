@@ -65,6 +65,10 @@ impl<M: Memory> Primary<M> {
         ports: &impl Up<M>,
     ) -> Option<(&'static str, String, Option<Mono>)> {
         for other in self.together(id) {
+            if self.is_replaying(other) {
+                let text = "what the spill holds of the time before is looked for, and sent first".to_string();
+                return Some(("primary", text, None));
+            }
             let group = &self.groups[&other];
             if !matches!(group.life, Life::Suspended(_)) {
                 return Some(("metadata", "the suspension is becoming durable".to_string(), None));
@@ -138,6 +142,7 @@ impl<M: Memory> Primary<M> {
                 }
             }
             self.abandon_drain(*group_id, ports);
+            self.discard_spill(*group_id);
             let key = self.groups[group_id].budget;
             self.budgets.get_mut(&key).expect("a group's budget exists").is_copying = true;
         }
@@ -188,6 +193,7 @@ impl<M: Memory> Primary<M> {
             durable: base.previous(),
             epoch_is_durable: false,
             is_marked: true,
+            is_replay: false,
             members: members.iter().map(|group| (*group, Membership::default())).collect(),
             started: false,
             last_sent: now.mono,

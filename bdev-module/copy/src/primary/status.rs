@@ -153,6 +153,8 @@ pub struct GroupStatus {
     pub copy: Option<CopyProgress>,
     /// The last online verify of this process, over all its pairs.
     pub verify: Option<VerifyProgress>,
+    /// Its spill, if it has one.
+    pub spill: Option<SpillStatus>,
     /// Its pairs.
     pub pairs: Vec<PairId>,
     /// Its streams.
@@ -178,4 +180,19 @@ pub struct StreamStanding {
     pub durable: Seq,
     /// What is kept of it.
     pub backlog: Backlog,
+}
+
+/// How a group's spill is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpillStatus {
+    /// Bytes of the device that are not free.
+    pub used_bytes: u64,
+    /// Bytes of the device that records can take.
+    pub total_bytes: u64,
+    /// Records that wait here for room in the link; not part of [`GroupStatus::backlog`].
+    pub unsent_records: u64,
+    /// What a restart found in it is being sent.
+    pub is_replaying: bool,
+    /// What is wrong with it.
+    pub reason: Option<String>,
 }

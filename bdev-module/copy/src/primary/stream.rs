@@ -21,6 +21,8 @@ pub(super) struct Stream {
     pub epoch_is_durable: bool,
     /// Whether metadata says (or was last asked to say) that the epoch stamps.
     pub is_marked: bool,
+    /// An epoch of the process before, of which the spill holds records.
+    pub is_replay: bool,
     /// The groups that it feeds.
     pub members: BTreeMap<GroupId, Membership>,
     /// Records and beacons flow in this session.
@@ -87,6 +89,15 @@ impl Stream {
     /// Whether it sends: new records, or what is left of those of before.
     pub fn sends(&self) -> bool {
         matches!(self.numbers, Numbers::Live(_) | Numbers::Ending(_))
+    }
+
+    /// The process before gave more numbers than this one knows of: the secondary is believed.
+    pub fn believe(&mut self, durable: Seq) {
+        if let Numbers::Ending(count) = &mut self.numbers
+            && self.is_replay
+        {
+            count.last = count.last.max(durable);
+        }
     }
 
     /// Whether the secondary has all that was stamped.

@@ -171,6 +171,7 @@ impl<M: Memory> Primary<M> {
             stream.started = false;
             ports.stream_drop(stream.link, id);
         }
+        self.discard_spill(group);
     }
 
     fn suspend_one(
@@ -222,7 +223,7 @@ impl<M: Memory> Primary<M> {
     pub(super) fn tell_suspended(&self, id: GroupId, ports: &mut impl Up<M>) {
         let group = &self.groups[&id];
         let Some(suspension) = group.suspension() else { return };
-        if group.drain.as_ref().is_some_and(|drain| drain.until > Mono(0)) {
+        if self.is_replaying(id) || group.drain.as_ref().is_some_and(|drain| drain.until > Mono(0)) {
             // It takes what is left first; then it is told.
             return;
         }
@@ -361,7 +362,8 @@ impl<M: Memory> Primary<M> {
                 self.streams.get(&id).map_or(0, |stream| ports.stream_backlog(stream.link, id).bytes)
             }
             BudgetKey::Group(group) => {
-                self.streams_of(group).map(|(id, link)| ports.stream_backlog(link, id).bytes).sum()
+                let links: u64 = self.streams_of(group).map(|(id, link)| ports.stream_backlog(link, id).bytes).sum();
+                links + self.spill_memory_bytes(group)
             }
         };
         if let Some(budget) = self.budgets.get_mut(&key) {

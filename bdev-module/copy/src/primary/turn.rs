@@ -27,6 +27,7 @@ impl<M: Memory> Primary<M> {
         self.commit(now, ports);
         self.let_go(now, ports);
         self.pump(now, ports);
+        self.turn_spills(now, ports);
         if now.mono >= self.due {
             self.due = Mono(u64::MAX);
             let due = self.look_after(now, ports);
@@ -108,8 +109,10 @@ impl<M: Memory> Primary<M> {
         }
         for id in self.groups.keys().copied().collect::<Vec<_>>() {
             self.say_copy_ends(id, ports);
-            for at in [self.tend_drain(now, id, ports), self.tend_resync(now, id, ports)].into_iter().flatten() {
-                due = due.min(at);
+            for at in
+                [self.tend_drain(now, id, ports), self.tend_replay(now, id, ports), self.tend_resync(now, id, ports)]
+            {
+                due = due.min(at.unwrap_or(due));
             }
         }
         for key in self.budgets.keys().copied().collect::<Vec<_>>() {
@@ -214,7 +217,10 @@ impl<M: Memory> Primary<M> {
         let lease = (!self.out_of_lease.is_empty()).then(|| now.mono.after_ns(LEASE_RETRY_NS));
         let unasked = (!self.unasked.is_empty()).then_some(now.mono);
         let due = (self.due != Mono(u64::MAX)).then_some(self.due);
-        [committing, delayed, lease, self.memory_retry_at(now), unasked, self.pump_at, due].into_iter().flatten().min()
+        [committing, delayed, lease, self.memory_retry_at(now), unasked, self.pump_at, self.spill_timeout(now), due]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The newest time that was stamped or promised: no stamp from here on is at or below it.

@@ -23,11 +23,15 @@ pub trait Uplink: Ports {
     /// Starts or resumes sending a stream: forget what is not above `durable`, (re)send all that is, then go on with what
     /// comes. The first time, `durable` is base - 1.
     fn stream_start(&mut self, link: LinkId, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq);
+    /// As [`Uplink::stream_start`], for an epoch of the process before: the secondary may have more of it than is pushed.
+    fn stream_replay(&mut self, link: LinkId, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq);
     /// Hands a stamped record to its stream; its number is the stream's next. Before the stream was started (or while
     /// the session is down) it is only kept.
     fn stream_push(&mut self, link: LinkId, epoch: Epoch, record: Record<Self::Shared>);
     /// Frees everything of a stream; nothing of it is sent any more.
     fn stream_drop(&mut self, link: LinkId, stream: StreamId);
+    /// Calls `each` with every record that the stream still keeps, in order of numbers.
+    fn stream_kept(&self, link: LinkId, stream: StreamId, each: &mut dyn FnMut(&Record<Self::Shared>));
     /// What the stream still keeps.
     fn stream_backlog(&self, link: LinkId, stream: StreamId) -> Backlog;
     /// Sends a beacon (may be lost; the newest replaces older ones that wait).

@@ -179,6 +179,7 @@ impl<M: Memory> Primary<M> {
             next_attempt: group.next_attempt.filter(|_| !group.is_sending()),
             copy: self.group_copy_progress(id),
             verify: self.verify_progress(id),
+            spill: self.show_spill(id),
             pairs: group.pairs.iter().copied().collect(),
             streams,
         })

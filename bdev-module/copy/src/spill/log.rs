@@ -4,7 +4,7 @@ use super::cursor::Cursor;
 use super::{Found, Kept, Phase, Spill, TAIL_INTERVAL_NS, is_for_good};
 use crate::journal::device::LogPorts;
 use crate::journal::format::Entry;
-use crate::journal::open::Ask;
+use crate::journal::open::{Ask, LogMeta, SuperError};
 use crate::journal::{self, Item, Journal};
 use crate::types::{Mono, RecordHead, StreamId};
 use std::collections::BTreeMap;
@@ -24,6 +24,11 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
         let end = match ask {
             Ask::Wait => return,
             Ask::Persist => return self.kept = Kept::Wanted,
+            // Another device: what was in the one before is not missed, marks cover it.
+            Ask::Failed(SuperError::Empty(_)) => {
+                self.meta = LogMeta { recovery_epoch: self.meta.recovery_epoch, ..LogMeta::new(self.meta.id) };
+                return self.phase = self.opening();
+            }
             Ask::Failed(error) => return self.phase = Phase::Failed(error.to_string()),
             Ask::Open(end) => end,
             Ask::Damaged { end, known } => {

@@ -3,11 +3,11 @@
 //!
 //! ```text
 //!                  ┌──────────── while it spills ────────────┐
-//! stamp ─> append ─> memory ─> log on the device ─> cursor ─> link, as soon as that keeps less than half of the buffer
+//! stamp ─> append ─> memory ─> log on the device ─> cursor ─> link, as soon as that keeps less than its share
 //!      └─────────────────── while it does not ──────────────> link
 //! ```
 //!
-//! Spilling begins when the link keeps more than half of the send buffer, with what it keeps, so that the log is whole from
+//! Spilling begins when the link keeps more than its share of the send buffer (nearly half), with what it keeps, so that the log is whole from
 //! the first number that the secondary lacks; it ends when everything was handed to the link and that keeps less than a
 //! quarter. A record is handed over when it is stamped; nobody waits for its write. What is not durable in the log is in
 //! memory, and counts against the send buffer ([`Spill::memory_bytes`]).
@@ -25,7 +25,8 @@
 //! | a read fails for good, or a block is not what was written | [`Spill::lost`]: the group suspends |
 //! | at the opening: torn behind the durable end | cut off; what is before it is used |
 //! | at the opening: damaged before the durable end | told; what is before the damage is used, nothing behind it |
-//! | at the opening: another log's device, or none | [`Spill::reason`]; the group runs without a spill |
+//! | at the opening: an empty device in place of the one before | formatted; what was in the other is resynced |
+//! | at the opening: another log's device | [`Spill::reason`]; the group runs without a spill |
 //! | a crash at any moment | as much as was durable is found; see above |
 //!
 //! What the design gives up: a record that goes through the device is copied twice, once into a block and once out of it.
@@ -54,6 +55,12 @@ pub const BYTES_MIN: u64 = journal::BYTES_MIN;
 const TAIL_INTERVAL_NS: u64 = 100_000_000;
 /// How soon to look again when there was no memory.
 const MEMORY_RETRY_NS: u64 = 1_000_000;
+
+/// What of a send buffer the link is to keep while records are spilled: a little less than half, so that hosts are not slowed
+/// by it (the ramp of their answers begins at half).
+pub(crate) fn link_share_bytes(limit_bytes: u64) -> u64 {
+    limit_bytes / 16 * 7
+}
 
 /// Which of a spill's I/O ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,8 +110,8 @@ pub(crate) struct Usage {
     pub(crate) used_bytes: u64,
     /// Bytes of the device that records can take.
     pub(crate) total_bytes: u64,
-    /// Charge of what is in memory alone: neither in the link nor durable here.
-    pub(crate) memory_bytes: u64,
+    /// Records that were not handed to the link.
+    pub(crate) unsent_records: u64,
 }
 
 enum Phase<S, T> {
@@ -126,6 +133,7 @@ enum Kept {
 /// A group's spill.
 pub(crate) struct Spill<S, T> {
     area: Area,
+    identity: Identity,
     purposes: Purposes<T>,
     meta: LogMeta,
     kept: Kept,
@@ -178,6 +186,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
         let identity = Identity { name: "spill", id: meta.id, group, geometry };
         Spill {
             area,
+            identity,
             purposes,
             meta,
             kept: Kept::Durable,
@@ -206,6 +215,10 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
         }
     }
 
+    fn opening(&self) -> Phase<S, T> {
+        Phase::Opening(Box::new(Opening::new(self.area, self.identity, self.purposes.open)))
+    }
+
     /// Whether it is open: what a restart found is known.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
@@ -224,12 +237,12 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
     /// Whether spilling should begin, the link keeping this much of a send buffer of `limit_bytes`.
     pub(crate) fn should_begin(&self, link_bytes: u64, limit_bytes: u64) -> bool {
         let usable = self.is_open() && self.closed.is_none() && self.lost.is_none() && self.replay.is_none();
-        usable && !self.is_spilling && self.next == self.appended && link_bytes > limit_bytes / 2
+        usable && !self.is_spilling && self.next == self.appended && link_bytes > link_share_bytes(limit_bytes)
     }
 
     /// Whether the link, keeping this much, should be given more.
     pub(crate) fn should_pump(&self, link_bytes: u64, limit_bytes: u64) -> bool {
-        self.next < self.appended && link_bytes < limit_bytes / 2
+        self.next < self.appended && link_bytes < link_share_bytes(limit_bytes)
     }
 
     /// Begins to spill; `kept` is all that the link keeps of the group's streams, in order of stamps.
@@ -407,7 +420,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
             Phase::Open(journal) => (journal.used_bytes(), journal.total_bytes()),
             _ => (0, self.area.capacity * u64::from(self.area.block_bytes)),
         };
-        Usage { used_bytes, total_bytes, memory_bytes: self.memory_bytes() }
+        Usage { used_bytes, total_bytes, unsent_records: self.appended - self.next }
     }
 
     /// Charge of what counts against the send buffer.

@@ -67,6 +67,7 @@ fn paired(base: impl Fn(&mut Site) -> String) -> (Vec<Site>, [BdevId; 2]) {
             remote,
             throttle_ms_max: 100,
             overflow: Overflow::Throttle,
+            spill: None,
             copy_bytes_per_s: None,
             buffer_bytes: 16 << 20,
         };

@@ -702,6 +702,7 @@ impl Rig {
             throttle_ms_max: 10,
             buffer_bytes: 8 << 20,
             overflow: Overflow::Throttle,
+            spill: None,
             copy_bytes_per_s: None,
         }
     }

@@ -184,3 +184,26 @@ fn a_number_that_is_not_the_next_one_is_the_stampers_bug() {
     store.push(Epoch(1), record(A, 1, 1, 512));
     store.push(Epoch(1), record(A, 3, 3, 512));
 }
+
+#[test]
+fn a_peer_that_has_more_of_a_replayed_epoch_than_was_pushed_is_believed_and_of_another_it_is_not() {
+    let mut store = store();
+    for stream in [A, B] {
+        for seq in 1..=3 {
+            store.push(Epoch(1), record(stream, seq, 10 * seq, 512));
+        }
+    }
+    store.believe(A);
+    let numbers: Vec<u64> = store.kept(A).map(|record| record.head.stamp.seq.0).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    // An earlier process had sent number 4 and 5 too.
+    assert!(store.status(2, status(A, 5, 100, 1 << 30)).is_some());
+    assert!(store.status(2, status(B, 5, 100, 1 << 30)).is_none(), "numbers that were never given");
+    assert_eq!((store.kept(A).count(), store.kept(B).count()), (0, 3));
+    // The replay comes by them, and goes on behind.
+    for seq in 4..=6 {
+        store.push(Epoch(1), record(A, seq, 10 * seq, 512));
+    }
+    let sent: Vec<u64> = send_all(&mut store).into_iter().filter(|sent| sent.0 == A).map(|sent| sent.1).collect();
+    assert_eq!(sent, [6]);
+}

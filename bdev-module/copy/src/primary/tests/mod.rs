@@ -10,6 +10,7 @@ mod properties;
 mod restarting;
 mod resyncing;
 mod secondary;
+mod spilling;
 mod suspending;
 mod writing;
 
@@ -124,6 +125,14 @@ impl Uplink for World {
         self.records.entry(stream).or_default().retain(|record| record.head.stamp.seq > durable);
     }
 
+    fn stream_replay(&mut self, link: LinkId, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
+        self.stream_start(link, stream, epoch, generation, durable);
+    }
+
+    fn stream_kept(&self, _: LinkId, stream: StreamId, each: &mut dyn FnMut(&Record<Bytes>)) {
+        self.records.get(&stream).into_iter().flatten().for_each(each);
+    }
+
     fn stream_push(&mut self, _: LinkId, _: Epoch, record: Record<Bytes>) {
         self.did.push(Did::Push(record.head));
         self.history.push(record.clone());
@@ -205,6 +214,7 @@ impl Rig {
             throttle_ms_max: 100,
             buffer_bytes: 1 << 20,
             overflow: Overflow::Throttle,
+            spill: None,
             copy_bytes_per_s: None,
         }
     }

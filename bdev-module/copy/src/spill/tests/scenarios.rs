@@ -177,6 +177,29 @@ fn another_log_s_device_is_refused_and_the_group_runs_without() {
 }
 
 #[test]
+fn an_empty_device_in_place_of_the_one_before_is_formatted() {
+    let mut group = spilling(4);
+    drain(&mut group);
+    group.disk.stable.fill(0);
+    group.disk.crash();
+    group.disk.stable.fill(0);
+    group.link.clear();
+    group.meta = LogMeta { is_formatted: true, ..group.spill.meta };
+    group.spill = Spill::new(VolumeId(1), GEOMETRY, GROUP, PURPOSES, group.meta);
+    while !group.spill.is_open() {
+        group.turn();
+        group.io();
+    }
+    assert_eq!((group.spill.found().count(), group.spill.reason()), (0, None));
+    group.begin_anew();
+    for _ in 0..3000 {
+        group.step();
+    }
+    group.crash();
+    assert!(group.reached.episodes > 1);
+}
+
+#[test]
 fn what_lies_behind_a_hole_is_not_sent() {
     let mut group = Group::new(5, false);
     let record = |stream: u64, seq: u64, time: u64| {
@@ -256,5 +279,29 @@ fn a_read_whose_cursor_is_gone_is_not_taken_for_the_next_one_s() {
         assert!(!group.disk.jobs.iter().any(is_read), "two reads that cannot be told apart");
     }
     group.disk.jobs.push(held);
+    catch_up(&mut group);
+}
+
+#[test]
+fn a_block_that_is_given_up_goes_back_to_memory_in_its_order() {
+    let mut group = spilling(7);
+    drain(&mut group);
+    (0..6).for_each(|_| group.stamp());
+    group.spill.turn(&mut group.disk);
+    let mut turns = 0;
+    while group.spill.flying.len() < 2 || group.spill.next > group.spill.on_disk {
+        turns += 1;
+        assert!(turns < 10_000, "{:?}", group.spill.reason());
+        group.acknowledge();
+        group.stamp();
+        drain(&mut group);
+        (0..6).for_each(|_| group.stamp());
+        group.pump();
+        group.turn();
+    }
+    while let Some((op, result, data)) = group.disk.complete(|op| (op != SpillOp::Read).then_some(28)) {
+        group.spill.done(&mut group.disk, op, result, data.as_deref());
+    }
+    assert!(group.spill.closed.is_some() && group.spill.flying.is_empty());
     catch_up(&mut group);
 }
