@@ -145,6 +145,8 @@ pub(crate) struct Group<S> {
     pub(crate) closing: BTreeMap<StreamId, (Epoch, Seq)>,
     /// As [`GroupMeta::reach`], as far as it is durable.
     pub(crate) reach: Option<Time>,
+    /// A pair is to be deleted: the volumes go on whatever the delay.
+    pub(crate) is_hurried: bool,
     /// A new reach is being made durable.
     pub(crate) reaching: bool,
     pub(crate) overlay: Overlay<S>,
@@ -205,6 +207,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             admitting: 0,
             closing: BTreeMap::new(),
             reach: None,
+            is_hurried: false,
             reaching: false,
             overlay: Overlay::new(),
             restore: None,

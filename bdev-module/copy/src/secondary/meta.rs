@@ -12,6 +12,9 @@ use std::ops::RangeInclusive;
 /// Version of the value's format.
 const VERSION: u32 = 3;
 
+/// Resyncs that a group remembers.
+const LEAPS_MAX: usize = 256;
+
 /// The key of a group's value.
 pub(crate) fn key_of(group: GroupId) -> String {
     format!("secondary/group/{:016x}", group.0)
@@ -169,6 +172,9 @@ pub(crate) struct GroupMeta {
     pub(crate) proven: Time,
     /// Nothing later than this was ever put on the volumes; `None`: anything in the journal may have been.
     pub(crate) reach: Option<Time>,
+    /// Resyncs that are complete, the newest [`LEAPS_MAX`]: from the image before to the one after. No time in between
+    /// is a point of the history.
+    pub(crate) leaps: Vec<(Time, Time)>,
     /// The overlay's log, once there is one.
     pub(crate) overlay: Option<LogMeta>,
 }
@@ -192,8 +198,16 @@ impl GroupMeta {
             bookmarks: Vec::new(),
             proven: Time(0),
             reach: None,
+            leaps: Vec::new(),
             overlay: None,
         }
+    }
+
+    /// A resync is complete.
+    pub(crate) fn leap(&mut self, from: Time, to: Time) {
+        self.leaps.push((from, to));
+        let excess = self.leaps.len().saturating_sub(LEAPS_MAX);
+        self.leaps.drain(..excess);
     }
 
     pub(crate) fn stream(&self, id: StreamId) -> Option<&StreamMeta> {
@@ -339,6 +353,10 @@ impl GroupMeta {
         });
         w.u64(self.proven.0);
         w.option(self.reach.as_ref(), |w, reach| w.u64(reach.0));
+        w.list(&self.leaps, |w, (from, to)| {
+            w.u64(from.0);
+            w.u64(to.0);
+        });
         w.option(self.overlay.as_ref(), |w, log| w.bytes(&log.encode()));
         w.finish()
     }
@@ -440,6 +458,7 @@ impl GroupMeta {
             bookmarks: if version > 2 { r.list(read_bookmark)? } else { Vec::new() },
             proven: if version > 2 { Time(r.u64()?) } else { Time(0) },
             reach: if version > 2 { r.option(|r| Ok(Time(r.u64()?)))? } else { None },
+            leaps: if version > 2 { r.list(|r| Ok((Time(r.u64()?), Time(r.u64()?))))? } else { Vec::new() },
             overlay: if version > 2 { r.option(read_log)? } else { None },
         };
         r.end()?;

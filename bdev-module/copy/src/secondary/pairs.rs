@@ -123,7 +123,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                         touched: false,
                         left: false,
                         overwritable: gives_up(config.initial),
-                        image: Image::Whole(Time(0)),
+                        // What an operator gave up is no picture of anything until it was copied, joined or not.
+                        image: if gives_up(config.initial) { Image::Copying(None) } else { Image::Whole(Time(0)) },
                         share: Share::None,
                     });
                     self.volumes.insert(id, (config.volume, config.volume_name));
@@ -183,11 +184,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             _ => true,
         };
         if is_writing || self.takeover.is_some() {
+            // The delay would never be over where the recovery point stands still.
+            self.is_hurried = true;
             return Err(OperatorError::WrongState(format!(
                 "records are still being put on the volume of pair \"{}\": try again in a moment",
                 pair.name
             )));
         }
+        self.is_hurried = false;
         self.meta.pairs.retain(|pair| pair.id != id);
         self.volumes.remove(&id);
         self.persist(io, vec![After::Answer(ticket, OperatorAnswer::Deleted)]);

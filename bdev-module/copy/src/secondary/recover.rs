@@ -153,7 +153,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     fn scan_on<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
         let known = match self.meta.life {
             Life::Sealed { end } => end.max(self.meta.checkpoint.position),
-            _ => self.meta.checkpoint.durable_end,
+            // A unit begins when everything before it is durable.
+            _ => self.meta.unit.as_ref().map_or(0, |unit| unit.position).max(self.meta.checkpoint.durable_end),
         };
         let unit_from = self.meta.unit.as_ref().map_or(u64::MAX, |unit| unit.position);
         let Phase::Scan(scan) = &mut self.phase else { return };

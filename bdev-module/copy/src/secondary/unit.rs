@@ -205,6 +205,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             self.meta.reach = self.meta.reach.map(|_| journaled);
         }
         io.ports.log(format_args!("group \"{}\": resynced from {} to {journaled}", self.meta.name, unit.base));
+        self.meta.leap(unit.base, journaled);
         for pair in &mut self.meta.pairs {
             if pair.share == Share::Everything && !matches!(pair.image, Image::Whole(_)) {
                 pair.image = Image::Whole(journaled);

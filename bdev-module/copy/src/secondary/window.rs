@@ -125,7 +125,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let delay_ns = self.config.apply_delay_ns;
         let wanted = if delay_ns == 0 {
             None
-        } else if self.is_squeezed() || self.meta.reach.is_none() {
+        } else if self.is_squeezed() || self.is_hurried || self.meta.reach.is_none() {
             // Where there was no reach, anything may have been applied.
             Some(self.recovery_point)
         } else {
@@ -133,7 +133,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         };
         let is_due = match (self.meta.reach, wanted) {
             (Some(known), Some(wanted)) => {
-                let step = if self.is_squeezed() { 1 } else { (delay_ns / REACH_STEPS).max(1) };
+                let step = if self.is_squeezed() || self.is_hurried { 1 } else { (delay_ns / REACH_STEPS).max(1) };
                 wanted.since_ns(known) >= step
             }
             (known, wanted) => known != wanted,
@@ -200,6 +200,13 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 "group \"{name}\" cannot be taken over at {what}: it can go to {} up to {} only (apply_delay_s widens \
                  that window)",
                 window.from, window.until
+            )));
+        }
+        // What was stamped in between came as a whole, and some of it was never stamped at all.
+        if let Some((base, end)) = self.meta.leaps.iter().find(|(base, end)| *base < point && point < *end) {
+            return Err(OperatorError::Invalid(format!(
+                "group \"{name}\" cannot be taken over at {what}: a resync led from {base} to {end} in one step, so \
+                 these two are the nearest points"
             )));
         }
         Ok(point)
