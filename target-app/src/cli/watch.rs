@@ -89,9 +89,10 @@ fn of_group(group: &GroupInfo, pairs: &[PairInfo]) -> Verdict {
             "group {} was suspended by its operator; longrun group resync {} goes on, at the primary",
             group.name, group.name
         )),
-        PairState::Ssws => {
-            Verdict::Stuck(format!("group {} was taken over; its volumes serve hosts and are not copied", group.name))
-        }
+        PairState::Ssws if group.waiting.is_none() && group.next_attempt_ms.is_none() => Verdict::Stuck(format!(
+            "group {} was taken over; its volumes serve hosts and are not copied before longrun group failback {}",
+            group.name, group.name
+        )),
         _ => Verdict::GoOn,
     }
 }

@@ -152,9 +152,9 @@ It needs neither the old primary nor the network. The volumes come up under new 
     /// Bring a group back after a takeover: first at the old primary, then at the new one
     #[command(after_help = "\
 Examples:
-  longrun --socket old.sock group failback g0 --discard-generation 1 --journal j0
-  longrun --socket new.sock group failback g0
-  longrun --socket new.sock group watch g0
+  longrun group failback g0 --discard-generation 1 --journal j0 -s old.sock
+  longrun group failback g0 -s new.sock
+  longrun group watch g0 -s new.sock
 
 At the old primary, which is fenced, name the generation that ends there (longrun group get shows it): it becomes the
 secondary, and writes that only it has are given up. At the new primary give neither: what differs is copied, hosts go on.")]
