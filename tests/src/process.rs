@@ -27,9 +27,36 @@ impl Longrun {
         if !config.exists() {
             std::fs::write(&config, "{\"subsystems\": []}\n").unwrap();
         }
-        let longrun = Longrun { child: spawn(directory), directory: directory.to_owned() };
+        let longrun = Longrun { child: spawn(directory, true), directory: directory.to_owned() };
         longrun.client();
         longrun
+    }
+
+    /// Starts a process without a configuration file: with what its state directory in `directory` holds.
+    pub fn start_from_state(directory: &Path) -> Longrun {
+        let longrun = Longrun { child: spawn(directory, false), directory: directory.to_owned() };
+        longrun.client();
+        longrun
+    }
+
+    /// Starts the process again with what its state directory holds. It must not be running.
+    pub fn start_again_from_state(&mut self) {
+        assert!(self.ended().is_some(), "still running");
+        self.child = spawn(&self.directory, false);
+        self.client();
+    }
+
+    /// Starts the process with what its state directory holds, which must not be possible; answers what it says. It must
+    /// not be running.
+    pub fn refused_start(&mut self) -> String {
+        assert!(self.ended().is_some(), "still running");
+        let before = self.log().len();
+        self.child = spawn(&self.directory, false);
+        let status = self.child.wait().unwrap();
+        let said = self.log().split_off(before);
+        assert!(!status.success(), "it ended well: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+        said
     }
 
     /// Starts the process again in the same directory, with the configuration saved last. It must not be running.
@@ -41,7 +68,7 @@ impl Longrun {
     /// The same, without waiting until its RPC answers.
     pub fn start_again_without_waiting(&mut self) {
         assert!(self.ended().is_some(), "still running");
-        self.child = spawn(&self.directory);
+        self.child = spawn(&self.directory, true);
     }
 
     /// Writes the running configuration to where the next start finds it, as an operator would.
@@ -181,13 +208,15 @@ impl Drop for Longrun {
     }
 }
 
-fn spawn(directory: &Path) -> Child {
+fn spawn(directory: &Path, with_config: bool) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
     let place = |file: &str| directory.join(file);
-    Command::new(program::path())
-        .args(["serve", "--cores", &next_processor(), "--memory-mib", "256"])
-        .arg("--config")
-        .arg(place("config.json"))
+    let mut command = Command::new(program::path());
+    command.args(["serve", "--cores", &next_processor(), "--memory-mib", "256"]);
+    if with_config {
+        command.arg("--config").arg(place("config.json"));
+    }
+    command
         .arg("--rpc-socket")
         .arg(place("rpc.sock"))
         .arg("--state-dir")

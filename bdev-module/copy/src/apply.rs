@@ -132,6 +132,8 @@ pub(crate) struct Applier<S> {
     /// Where a block behind the checkpoint, whole when the group was opened, is not any more.
     damaged: Option<u64>,
     error: Option<DeviceError>,
+    /// Whose error it is.
+    failing: Option<VolumeId>,
     retry_at: Option<Mono>,
     /// Charges of records that left memory.
     freed: Vec<(StreamId, Epoch, u64)>,
@@ -171,6 +173,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             blocked: None,
             damaged: None,
             error: None,
+            failing: None,
             retry_at: None,
             freed: Vec::new(),
             applied_records: 0,
@@ -342,7 +345,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         let walk_error = self.disk.as_ref().and_then(|disk| disk.walk.error());
         match (self.blocked, self.error, walk_error) {
             (Some(pair), _, _) => Some(Stuck::Missing(pair)),
-            (_, Some(error), _) => Some(Stuck::Volume(error)),
+            (_, Some(error), _) => Some(Stuck::Volume(error, self.failing)),
             (_, _, Some(error)) => Some(Stuck::Journal(error)),
             _ => None,
         }
@@ -512,6 +515,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             round.verdicts.push(verifying.verdict());
         } else if let Err(error) = result {
             self.error = Some(error);
+            self.failing = round.jobs.get(job as usize).and_then(Option::as_ref).map(|job| job.volume);
             self.retry_at = Some(now.after_ns(RETRY_NS));
             round.ready.push(job);
             return;
@@ -547,8 +551,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
 pub(crate) enum Stuck {
     /// A pair's volume was not attached again.
     Missing(PairId),
-    /// A volume's device fails.
-    Volume(DeviceError),
+    /// A volume's device fails, this one as far as it is known.
+    Volume(DeviceError, Option<VolumeId>),
     /// The journal's device fails.
     Journal(DeviceError),
 }

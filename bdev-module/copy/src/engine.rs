@@ -351,7 +351,8 @@ fn for_secondary(message: &Message) -> bool {
         | Message::DigestAnswer { .. }
         | Message::Verified { .. }
         | Message::Differs { .. }
-        | Message::HandedOver { .. } => false,
+        | Message::HandedOver { .. }
+        | Message::Trouble { .. } => false,
     }
 }
 

@@ -148,6 +148,16 @@ pub enum Message {
         /// sums mean that it has all. `None` in scope `system`, where numbers are other groups' too.
         last_sum: Option<u64>,
     },
+    /// Secondary: a device there fails for longer than a moment, so records are not applied or not even journaled. Said
+    /// again every few seconds while it lasts, and once with an empty text when it is over.
+    Trouble {
+        /// The group.
+        group: GroupId,
+        /// Whose volume it is; `None` for the journal.
+        pair: Option<PairId>,
+        /// For the operator: what fails and what to do.
+        text: String,
+    },
     /// Secondary: it is the primary now, durably, with this generation. Else: [`Message::Refused`] about the group.
     HandedOver {
         /// The group.

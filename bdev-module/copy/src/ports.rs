@@ -129,6 +129,9 @@ pub enum HostError {
     /// The local device failed.
     #[error("the local device reported an error")]
     Device,
+    /// The local device has no room: a sparse file on a full file system.
+    #[error("the local device is full; make room on its file system")]
+    NoSpace,
     /// A secondary serves no host I/O before takeover, reads neither: its volumes alone are mid-batch, not a cut.
     #[error("this is a secondary volume; it serves hosts after group_takeover")]
     Secondary,
@@ -149,10 +152,19 @@ pub enum HostError {
 
 /// A local device's failure, as much as the engine needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("device error {errno}")]
+#[error("{}", std::io::Error::from_raw_os_error(*errno))]
 pub struct DeviceError {
     /// The errno, positive.
     pub errno: i32,
+}
+
+/// No space left on device; disk quota exceeded.
+const NO_SPACE: [i32; 2] = [28, 122];
+
+impl From<DeviceError> for HostError {
+    fn from(error: DeviceError) -> HostError {
+        if NO_SPACE.contains(&error.errno) { HostError::NoSpace } else { HostError::Device }
+    }
 }
 
 /// What comes back to the engine.

@@ -166,6 +166,7 @@ pub(crate) fn local_result(result: Result<(), IoError>) -> Result<(), DeviceErro
 fn io_error(error: HostError) -> IoError {
     match error {
         HostError::Device => IoError::Device { errno: libc::EIO },
+        HostError::NoSpace => IoError::Device { errno: libc::ENOSPC },
         HostError::Secondary => IoError::Secondary,
         HostError::Fenced => IoError::Fenced,
         HostError::Transition => IoError::Transition,

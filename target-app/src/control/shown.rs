@@ -61,7 +61,7 @@ pub(super) fn primary_group(state: &State, group: &GroupEntry, now: Now, status:
     GroupInfo {
         name: status.name.clone(),
         role: Role::Primary,
-        state: state_info(status.state),
+        state: state_in_trouble(status.state, status.trouble.as_ref()),
         consistent: is_established,
         recovery_point_ns: None,
         rpo_ms: lag_ns.map(ms_of),
@@ -93,7 +93,11 @@ pub(super) fn primary_group(state: &State, group: &GroupEntry, now: Now, status:
         journal: None,
         journal_used: None,
         throttle_ms: Some(ms_of(status.throttle_ns)),
-        reason: status.reason.clone().or_else(|| status.waiting.as_ref().map(|waiting| waiting.reason.clone())),
+        reason: status
+            .trouble
+            .clone()
+            .or_else(|| status.reason.clone())
+            .or_else(|| status.waiting.as_ref().map(|waiting| waiting.reason.clone())),
         waiting: status.waiting.as_ref().map(|waiting| waiting_info(now, waiting)),
         dirty_bytes: Some(status.dirty_bytes),
         missing_bytes: Some(status.missing_bytes),
@@ -250,6 +254,17 @@ fn name_of(state: &State, id: types::PairId) -> String {
 }
 
 /// What the engine adds to a pair's facts at its primary.
+/// A copy that does not go on because the secondary's device fails for good is shown as what it is, while the primary
+/// still sends what the secondary can hold.
+fn state_in_trouble(state: types::PairState, trouble: Option<&String>) -> PairState {
+    match state {
+        types::PairState::Copy | types::PairState::Pair | types::PairState::NearlyFull if trouble.is_some() => {
+            PairState::Psue
+        }
+        state => state_info(state),
+    }
+}
+
 pub(super) fn primary_pair(
     info: PairInfo,
     now: Now,
@@ -263,10 +278,10 @@ pub(super) fn primary_pair(
     let waiting = status.waiting.as_ref().map(|waiting| waiting_info(now, waiting));
     let is_established = is_established(status.state) || group.as_ref().is_some_and(|group| group.unit.is_some());
     PairInfo {
-        state: state_info(status.state),
+        state: state_in_trouble(status.state, status.trouble.as_ref()),
         consistent: is_established,
         rpo_ms: group.and_then(|group| group.lag_ns).filter(|_| is_established).map(ms_of),
-        reason: status.reason.clone(),
+        reason: status.trouble.clone().or_else(|| status.reason.clone()),
         waiting,
         pending_bytes: stream.map(|backlog| backlog.bytes),
         pending_records: stream.map(|backlog| backlog.records),

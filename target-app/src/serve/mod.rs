@@ -106,7 +106,10 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
         entries.get(IDENTITY).and_then(|value| Some(PublicKey::from(*value.strip_prefix(&[1])?.first_chunk()?)));
     let private_key = identity::of_directory(&options.state_dir, known)?;
     metadata.put(IDENTITY, &[&[1], identity::public_key(&private_key).as_bytes().as_slice()].concat(), || {});
-    let was_saved = entries.contains_key(SAVED);
+    let start = match &options.config {
+        Some(path) => Start::from_file(path)?,
+        None => Start::from_saved(&saved, entries.contains_key(SAVED))?,
+    };
     tracing::info!("this system's public key is {}", identity::public_key(&private_key));
     let timekeeper = timekeeper::Timekeeper::start(&options.processors, &entries, metadata.clone());
     let (lines, line_writer) = log_lines().map_err(os("start the log's thread"))?;
@@ -115,15 +118,8 @@ pub fn run(options: &Options) -> Result<(), ServeError> {
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(os("start the async runtime"))?;
-    let start = match &options.config {
-        Some(path) => Start::from_file(path),
-        None => Start::from_saved(&saved, was_saved),
-    };
     let control = Control::new(cores.handles(), private_key, log, saved, metadata.health());
-    let outcome = match start {
-        Ok(start) => runtime.block_on(serve(options, start, &control, timekeeper, &metadata)),
-        Err(error) => Err(error),
-    };
+    let outcome = runtime.block_on(serve(options, start, &control, timekeeper, &metadata));
     if outcome.is_ok() {
         runtime.block_on(shut_down(&control));
     }
@@ -178,8 +174,8 @@ async fn serve(
         carried_out.map_err(|text| ServeError::Config { path, text: format!("{text}{advice}") })?;
     }
     match control.save().await {
-        // From here on a start that finds none knows that there was one.
-        Ok(()) => metadata.put(SAVED, &[1], || {}),
+        // From here on a start that finds none knows that there was one. Before the first call is answered.
+        Ok(()) => metadata.put_and_wait(SAVED, &[1]),
         Err(error) => tracing::warn!("{error}"),
     }
     tokio::spawn(Arc::clone(control).keep_saved());

@@ -34,19 +34,25 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             return Some(Applied::Flushed(self.applied));
         }
         for volume in &volumes {
-            io.submit(Op::ApplyFlush, *volume, LocalIo::Flush);
+            io.submit(Op::ApplyFlush(*volume), *volume, LocalIo::Flush);
         }
         self.flushing = Some(Flushing { at: self.applied, left: volumes.len(), volumes });
         None
     }
 
     /// A volume's flush ended.
-    pub(crate) fn volume_flushed(&mut self, now: Mono, result: Result<(), DeviceError>) -> Option<Applied<S>> {
+    pub(crate) fn volume_flushed(
+        &mut self,
+        now: Mono,
+        volume: VolumeId,
+        result: Result<(), DeviceError>,
+    ) -> Option<Applied<S>> {
         let flushing = self.flushing.as_mut()?;
         flushing.left -= 1;
         if let Err(error) = result {
             // The device may have forgotten what it could not make durable: all behind the checkpoint goes there again.
             self.error = Some(error);
+            self.failing = Some(volume);
             self.retry_at = Some(now.after_ns(RETRY_NS));
             self.rewind = true;
         }

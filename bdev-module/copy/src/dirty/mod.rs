@@ -91,6 +91,8 @@ pub struct DirtyMap {
     round: Round,
     flushes_begun: u64,
     flushed: u64,
+    /// The last flush that ended did not end well.
+    flush_fails: bool,
 }
 
 /// The size of a volume's regions in bytes: a power of two.
@@ -124,6 +126,7 @@ impl DirtyMap {
             round: Round(1),
             flushes_begun: 0,
             flushed: 0,
+            flush_fails: false,
         }
     }
 
@@ -291,9 +294,29 @@ impl DirtyMap {
         FlushNumber(self.flushes_begun)
     }
 
-    /// A local flush ended well. Flushes may end in any order: one that began later covers more.
-    pub fn flush_ended(&mut self, flush: FlushNumber) {
+    /// A local flush ended well. Flushes may end in any order: one that began later covers more. Returns whether there is
+    /// more to be copied now, see [`DirtyMap::flush_failed`].
+    pub fn flush_ended(&mut self, flush: FlushNumber) -> bool {
+        // What was written while flushes failed may be forgotten too: this one made durable what is left.
+        let is_news = std::mem::take(&mut self.flush_fails) && self.miss_unflushed();
         self.flushed = self.flushed.max(flush.0);
+        is_news
+    }
+
+    /// A local flush failed: the device may have forgotten whatever it was to make durable (*a page cache drops what it
+    /// could not write back, and the next flush succeeds*), and the other side has it. What the device holds now is due to
+    /// be copied, once now and once when a flush has ended well again. Returns whether that is anything.
+    pub fn flush_failed(&mut self) -> bool {
+        !std::mem::replace(&mut self.flush_fails, true) && self.miss_unflushed()
+    }
+
+    fn miss_unflushed(&mut self) -> bool {
+        let mut is_news = false;
+        for (&region, _) in self.hot.iter().filter(|(_, hot)| hot.flush > self.flushed) {
+            is_news |= !self.missing.get(region);
+            self.missing.set(region);
+        }
+        is_news
     }
 
     /// Clears marks that nothing needs any more, looking at `most` regions from `from` on. `is_durable` says whether the

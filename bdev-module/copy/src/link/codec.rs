@@ -261,6 +261,9 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
             out.byte(16).u64(group.0).generation(*generation).u64(end.0);
             out.option(*last_sum);
         }
+        Message::Trouble { group, pair, text } => {
+            out.byte(18).u64(group.0).option(pair.map(|pair| pair.0)).text(text, TEXT_BYTES_MAX);
+        }
         Message::HandedOver { group, generation } => {
             out.byte(17).u64(group.0).generation(*generation);
         }
@@ -374,6 +377,11 @@ fn read(from: &mut Reader<'_>) -> Option<Message> {
             generation: from.generation()?,
             end: Time(from.u64()?),
             last_sum: from.option()?,
+        },
+        18 => Message::Trouble {
+            group: GroupId(from.u64()?),
+            pair: from.option()?.map(PairId),
+            text: from.text(TEXT_BYTES_MAX)?,
         },
         17 => Message::HandedOver { group: GroupId(from.u64()?), generation: from.generation()? },
         _ => return None,

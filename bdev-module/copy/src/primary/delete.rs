@@ -31,6 +31,7 @@ impl<M: Memory> Primary<M> {
             self.leave_stream(id, stream, ports);
         }
         let Some(group) = self.groups.remove(&id) else { return Ok(()) };
+        self.troubles.remove(&id);
         if let Some(budget) = self.budgets.get_mut(&group.budget) {
             budget.limit_bytes = budget.limit_bytes.saturating_sub(group.config.buffer_bytes);
         }

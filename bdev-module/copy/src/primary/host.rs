@@ -297,23 +297,24 @@ impl<M: Memory> Primary<M> {
             Stage::Passing { flush } => {
                 // The data read may be that of a write whose stamp the timeline has not passed: what the host does
                 // knowing it must be stamped later.
-                let mut pair = self.pairs.get_mut(&id).filter(|pair| pair.serial == request.pair_serial);
-                if let Some((flush, pair)) = flush.filter(|_| result.is_ok()).zip(pair.as_mut()) {
-                    pair.dirty.flush_ended(flush);
+                let pair_serial = request.pair_serial;
+                if let Some(flush) = flush {
+                    self.flush_over(now, (id, pair_serial), flush, result, ports);
                 }
+                let pair = self.pairs.get(&id).filter(|pair| pair.serial == pair_serial);
                 let newest = pair.as_ref().and_then(|pair| pair.last_stamp).map(|stamp| stamp.time);
-                self.finish(now, key, result.map_err(|_| HostError::Device), buf, newest, ports);
+                self.finish(now, key, result.map_err(HostError::from), buf, newest, ports);
             }
             Stage::Local { stamped } => match (result, stamped) {
                 (Err(error), Some(time)) if matches!(self.gate(id), Gate::Stamp(_)) => {
                     let next_lba = request.extent.lba;
-                    let repair = Repair { next_lba, piece: None, since: now.mono, stamped: time };
+                    let repair = Repair { next_lba, piece: None, since: now.mono, error: error.into(), stamped: time };
                     self.requests[key].stage = Stage::Repairing(repair);
                     self.begin_repair(now, key, error, ports);
                 }
                 _ => {
                     self.leave_order(now, key);
-                    self.finish(now, key, result.map_err(|_| HostError::Device), None, stamped, ports);
+                    self.finish(now, key, result.map_err(HostError::from), None, stamped, ports);
                 }
             },
             _ => debug_assert!(false, "nothing of this request is at the device"),
@@ -393,7 +394,13 @@ impl<M: Memory> Primary<M> {
     }
 
     /// Answers and forgets a request that has given up its place.
-    fn answer_with(&mut self, key: usize, outcome: Result<(), HostError>, buf: Option<M::Buf>, ports: &mut impl Up<M>) {
+    pub(super) fn answer_with(
+        &mut self,
+        key: usize,
+        outcome: Result<(), HostError>,
+        buf: Option<M::Buf>,
+        ports: &mut impl Up<M>,
+    ) {
         let request = self.requests.remove(key);
         assert!(request.place.is_none(), "answered while it holds its blocks");
         let mut outcome = outcome;

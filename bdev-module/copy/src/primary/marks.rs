@@ -4,14 +4,18 @@
 //! `primary/dirty/<pair>/<chunk>`; a pair that is deleted takes its chunks with it.
 
 use super::create::recalled;
+use super::request::Stage;
+use super::status::Waiting;
 use super::{Primary, Up, Wait};
 use crate::dirty::{self, DirtyMap, FlushNumber, Round};
 use crate::engine::OperatorError;
-use crate::ports::{DeviceError, LocalIo, Memory};
+use crate::ports::{DeviceError, HostError, LocalIo, Memory};
 use crate::types::{Geometry, Mono, Now, PairId};
 
 /// How often a pair's marks are looked over, and its volume is flushed for them, at most.
 const TEND_NS: u64 = 1_000_000_000;
+/// A write that waits longer than this for its mark shows what it waits for.
+const MARK_SLOW_NS: u64 = 1_000_000_000;
 /// Regions that one look takes in at most, so that a turn stays bounded.
 const SWEEP_MAX: usize = 8192;
 
@@ -27,6 +31,7 @@ pub(super) struct Tending {
 impl<M: Memory> Primary<M> {
     /// A write's regions are marked. `false`: it waits until that is durable, and gets its turn then.
     pub(super) fn hold(&mut self, now: Now, key: usize) -> bool {
+        let wait_ns = self.mark_wait_ns();
         let request = &mut self.requests[key];
         if request.is_held {
             return true;
@@ -36,8 +41,10 @@ impl<M: Memory> Primary<M> {
         match pair.dirty.begin(now.mono, request.extent) {
             None => true,
             Some(round) => {
-                pair.marking.push_back((round, key));
-                self.unasked.insert(request.pair);
+                pair.marking.push_back((round, key, now.mono));
+                let id = request.pair;
+                self.unasked.insert(id);
+                self.due = self.due.min(now.mono.after_ns(wait_ns));
                 false
             }
         }
@@ -66,7 +73,7 @@ impl<M: Memory> Primary<M> {
     pub(super) fn marked(&mut self, id: PairId, serial: u64, round: Round) {
         let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.serial == serial) else { return };
         pair.dirty.durable(round);
-        while let Some((_, key)) = pair.marking.front().copied().filter(|(wait, _)| *wait <= round) {
+        while let Some((_, key, _)) = pair.marking.front().copied().filter(|(wait, ..)| *wait <= round) {
             pair.marking.pop_front();
             self.ready.push_back(super::Work::Host(key));
         }
@@ -101,18 +108,86 @@ impl<M: Memory> Primary<M> {
         self.pairs[&id].dirty.may_clear().then_some(now.mono.after_ns(TEND_NS))
     }
 
+    /// How long a write waits for its mark: hosts of a pair that cannot be opened run on first.
+    fn mark_wait_ns(&self) -> u64 {
+        2 * self.config.open_wait_ns
+    }
+
+    /// Gives up writes that have waited too long for their marks: metadata cannot be written, and their hosts do not wait
+    /// for ever. They were neither stamped nor written. Returns when to look again.
+    pub(super) fn expire_marks(&mut self, now: Now, id: PairId, ports: &mut impl Up<M>) -> Option<Mono> {
+        let wait_ns = self.mark_wait_ns();
+        loop {
+            let pair = self.pairs.get_mut(&id)?;
+            let (_, key, since) = pair.marking.front().copied()?;
+            let until = since.after_ns(wait_ns);
+            if now.mono < until {
+                return Some(until);
+            }
+            pair.marking.pop_front();
+            let Some(request) = self.requests.get(key) else { continue };
+            if matches!(request.stage, Stage::Waiting(_)) {
+                self.leave_order(now, key);
+                self.answer_with(key, Err(HostError::Aborted), None, ports);
+            } else {
+                // Answered before; it gives its place back now.
+                self.ready.push_back(super::Work::Host(key));
+            }
+        }
+    }
+
+    /// What the oldest write that waits for its mark waits for, if it has waited for longer than a commit takes.
+    pub(super) fn mark_waiting(&self, now: Now, id: PairId) -> Option<Waiting> {
+        let (_, _, since) = *self.pairs.get(&id)?.marking.front()?;
+        (now.mono.since_ns(since) >= MARK_SLOW_NS).then(|| Waiting {
+            owner: "metadata",
+            reason: "the marks of hosts' writes are becoming durable".to_string(),
+            since,
+            timeout: Some(since.after_ns(self.mark_wait_ns())),
+        })
+    }
+
     /// The flush for the marks ended. If it failed, the marks stay: the next one may do better.
     pub(super) fn mark_flushed(
         &mut self,
-        id: PairId,
-        serial: u64,
+        now: Now,
+        (id, serial): (PairId, u64),
         flush: FlushNumber,
         result: Result<(), DeviceError>,
+        ports: &mut impl Up<M>,
+    ) {
+        if let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.serial == serial) {
+            pair.tending.is_flushing = false;
+        }
+        self.flush_over(now, (id, serial), flush, result, ports);
+    }
+
+    /// A flush of a pair's volume ended. What one that failed may have lost here, the secondary has.
+    pub(super) fn flush_over(
+        &mut self,
+        now: Now,
+        (id, serial): (PairId, u64),
+        flush: FlushNumber,
+        result: Result<(), DeviceError>,
+        ports: &mut impl Up<M>,
     ) {
         let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.serial == serial) else { return };
-        pair.tending.is_flushing = false;
-        if result.is_ok() {
-            pair.dirty.flush_ended(flush);
+        let is_news = match result {
+            Ok(()) => pair.dirty.flush_ended(flush),
+            Err(error) => {
+                let is_news = pair.dirty.flush_failed();
+                if is_news {
+                    ports.log(format_args!(
+                        "pair {}: its volume could not be flushed ({error}); what it may have lost is copied as it is now",
+                        pair.config.name
+                    ));
+                }
+                is_news
+            }
+        };
+        if is_news {
+            self.copying.insert(id);
+            self.wake_pump(now.mono);
         }
     }
 }

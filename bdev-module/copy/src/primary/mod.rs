@@ -55,6 +55,7 @@ mod stream;
 mod suspend;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod turn;
 mod uplink;
 mod verify;
@@ -92,6 +93,8 @@ pub struct Primary<M: Memory> {
     config: PrimaryConfig,
     stamper: Stamper,
     groups: BTreeMap<GroupId, Group>,
+    /// What the secondaries said of their devices that fail.
+    troubles: BTreeMap<GroupId, trouble::Trouble>,
     pairs: BTreeMap<PairId, Pair>,
     streams: BTreeMap<StreamId, Stream>,
     budgets: BTreeMap<BudgetKey, Budget>,
@@ -219,6 +222,7 @@ impl<M: Memory> Primary<M> {
             config,
             stamper: Stamper::new(),
             groups: BTreeMap::new(),
+            troubles: BTreeMap::new(),
             pairs: BTreeMap::new(),
             streams: BTreeMap::new(),
             budgets: BTreeMap::new(),
@@ -415,7 +419,9 @@ impl<M: Memory> Primary<M> {
             Some(Wait::DrainFlush(stream)) => self.drain_flushed(stream, result, ports),
             Some(Wait::Spill(group, serial, op)) => self.spill_done(now, (group, serial, op), result, buf, ports),
             Some(Wait::Job(job)) => self.job_read(now, job, result, buf, ports),
-            Some(Wait::MarkFlush(pair, serial, flush)) => self.mark_flushed(pair, serial, flush, result),
+            Some(Wait::MarkFlush(pair, serial, flush)) => {
+                self.mark_flushed(now, (pair, serial), flush, result, ports);
+            }
             _ => debug_assert!(false, "no local I/O has the token {token:?}"),
         }
         self.settle(now, ports);

@@ -136,7 +136,8 @@ impl<M: Memory> Primary<M> {
             | Message::Differs { group, .. }
             | Message::DigestAnswer { group, .. }
             | Message::Verified { group, .. }
-            | Message::HandedOver { group, .. } => *group,
+            | Message::HandedOver { group, .. }
+            | Message::Trouble { group, .. } => *group,
             _ => return,
         };
         if self.groups.get(&group).is_none_or(|known| known.config.link != link) {
@@ -156,6 +157,7 @@ impl<M: Memory> Primary<M> {
                 self.take_verified(now, group, (stream, seq), differing);
             }
             Message::HandedOver { group, generation } => self.handed_over(now, group, generation, ports),
+            Message::Trouble { group, pair, text } => self.take_trouble(now, group, pair, text, ports),
             _ => {}
         }
     }

@@ -32,7 +32,7 @@ pub(super) struct Pair {
     /// Of one of its regions.
     pub region_bytes: u64,
     /// Writes that hold their blocks and wait for the marks of their regions to become durable, in order.
-    pub marking: VecDeque<(Round, usize)>,
+    pub marking: VecDeque<(Round, usize, Mono)>,
     pub tending: Tending,
     /// Its first copy is not done: it joins as a pair that is to be copied.
     pub is_copying: bool,

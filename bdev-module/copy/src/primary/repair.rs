@@ -8,7 +8,7 @@ use super::host::Gate;
 use super::request::Stage;
 use super::suspend::FirstMissed;
 use super::{Primary, Up, Wait};
-use crate::ports::{DeviceError, HostError, LocalIo, Memory};
+use crate::ports::{DeviceError, LocalIo, Memory};
 use crate::types::{Extent, Mono, Now, PairState, Record, RecordHead, RecordKind};
 
 /// Bytes of one read-back. A failed write is nearly always one piece; a failed unmap may be many.
@@ -112,9 +112,9 @@ impl<M: Memory> Primary<M> {
     /// The host learns of the error, once the timeline is past the last repair.
     fn end_repair(&mut self, now: Now, key: usize, ports: &mut impl Up<M>) {
         let Stage::Repairing(repair) = &self.requests[key].stage else { return };
-        let stamped = repair.stamped;
+        let (error, stamped) = (repair.error, repair.stamped);
         self.leave_order(now, key);
-        self.finish(now, key, Err(HostError::Device), None, Some(stamped), ports);
+        self.finish(now, key, Err(error), None, Some(stamped), ports);
     }
 
     /// What the disk holds stays unknown: the stream ends at the write's stamp.

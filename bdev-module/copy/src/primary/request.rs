@@ -74,6 +74,8 @@ pub(super) struct Repair<S> {
     pub piece: Option<(Extent, S)>,
     /// When it began.
     pub since: Mono,
+    /// What the host learns at the end.
+    pub error: HostError,
     /// The last stamp that was given for it.
     pub stamped: Time,
 }

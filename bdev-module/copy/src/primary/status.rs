@@ -80,6 +80,9 @@ pub struct PairStatus {
     pub state: PairState,
     /// Why it is in this state, if that needs a word.
     pub reason: Option<String>,
+    /// A device of the secondary fails for longer than a moment: the copy does not go on. While records still flow, the
+    /// state stays what it is.
+    pub trouble: Option<String>,
     /// Whether hosts' I/O fails because another site took over.
     pub fenced: bool,
     /// What it waits for.
@@ -125,6 +128,8 @@ pub struct GroupStatus {
     pub state: PairState,
     /// Why, if that needs a word.
     pub reason: Option<String>,
+    /// As for a pair, of any of the group's.
+    pub trouble: Option<String>,
     /// The newer generation that fenced this one.
     pub fenced: Option<Generation>,
     /// Two sites continue the same history independently: an operator must resolve it.

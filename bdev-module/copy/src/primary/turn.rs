@@ -100,6 +100,7 @@ impl<M: Memory> Primary<M> {
                 self.attend(now, id, ports),
                 self.try_leave(now, id, ports),
                 self.tend_marks(now, id, ports),
+                self.expire_marks(now, id, ports),
             ] {
                 due = due.min(at.unwrap_or(due));
             }

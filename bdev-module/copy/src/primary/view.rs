@@ -16,7 +16,6 @@ impl<M: Memory> Primary<M> {
             Phase::Checking(check) => Some(check.progress()),
             _ => None,
         };
-        let _ = now;
         Some(PairStatus {
             pair: id,
             name: pair.config.name.clone(),
@@ -30,8 +29,9 @@ impl<M: Memory> Primary<M> {
                 Phase::Member => group.suspension().map(|suspension| suspension.reason.clone()),
                 _ => None,
             },
+            trouble: self.trouble(now, pair.config.group, Some(id)),
             fenced: group.fenced.is_some(),
-            waiting: self.waiting(id),
+            waiting: self.mark_waiting(now, id).or_else(|| self.waiting(id)),
             check,
             stream: pair.stream,
             last_stamp: pair.last_stamp,
@@ -154,12 +154,13 @@ impl<M: Memory> Primary<M> {
             generation: group.generation,
             state,
             reason: group.suspension().map(|suspension| suspension.reason.clone()),
+            trouble: self.trouble(now, id, None),
             fenced: group.fenced,
             split_brain: group.split_brain,
             waiting: group
                 .pairs
                 .iter()
-                .find_map(|pair| self.waiting(*pair))
+                .find_map(|pair| self.mark_waiting(now, *pair).or_else(|| self.waiting(*pair)))
                 .or_else(|| self.resync_waiting(now, id, ports)),
             backlog,
             buffer_bytes: self.budgets[&group.budget].limit_bytes,

@@ -10,6 +10,7 @@ use super::overlay::{Overlay, State};
 use super::recover::Scan;
 use super::restore::Restore;
 use super::touched::Touched;
+use super::trouble::Trouble;
 use super::unit::Hold;
 use super::{Downlink, GroupConfig, PairConfig};
 use crate::apply::{Applied, Applier, Target};
@@ -174,6 +175,8 @@ pub(crate) struct Group<S> {
     /// The link on which each stream's owner was heard last.
     pub(crate) links: BTreeMap<SystemId, LinkId>,
     pub(crate) checkpoint_due: Option<Mono>,
+    /// A device that fails.
+    pub(crate) trouble: Option<Trouble>,
     checkpoint_interval_ns: u64,
     checkpointing: bool,
     window: Vec<Item<S>>,
@@ -225,6 +228,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             handed: None,
             is_beginning: false,
             links: BTreeMap::new(),
+            trouble: None,
             checkpoint_due: None,
             checkpoint_interval_ns,
             checkpointing: false,
@@ -360,6 +364,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// Everything that can go on now.
     pub(crate) fn turn<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, tips: Tips<'_>, effects: &mut Effects) {
         self.open_on(io, effects);
+        self.watch_devices(io);
         self.check_candidates(io, effects);
         if !matches!(self.phase, Phase::Ready(_)) {
             return;
@@ -583,8 +588,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             (Op::RestoreFlush, _) => self.restore_flushed(io, result),
             (Op::Ask(ask), Phase::Ready(_)) => self.ask_read(ask, result, data),
             (Op::Discard, Phase::Ready(_)) => self.discard_read(mono, result, data),
-            (Op::ApplyFlush, Phase::Ready(ready)) => {
-                if let Some(Applied::Flushed(point)) = ready.applier.volume_flushed(mono, result) {
+            (Op::ApplyFlush(volume), Phase::Ready(ready)) => {
+                if let Some(Applied::Flushed(point)) = ready.applier.volume_flushed(mono, volume, result) {
                     self.volumes_flushed(io, point);
                 }
             }

@@ -28,7 +28,7 @@ pub(crate) enum Op {
     /// A record of this round is being written to its volume.
     Apply(u32),
     /// A volume is being flushed for a checkpoint.
-    ApplyFlush,
+    ApplyFlush(VolumeId),
     /// A volume is being read for the answer to this question.
     Ask(u64),
     /// The overlay is being opened.

@@ -33,6 +33,7 @@ mod report;
 mod restore;
 mod status;
 mod touched;
+mod trouble;
 mod turn;
 mod unit;
 mod window;
@@ -437,7 +438,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     ) {
         let Some((group, op)) = self.tokens.redeem(token) else { return };
         if let Op::Host(host) = op {
-            ports.complete_host(host, result.map_err(|_| HostError::Device), buf);
+            ports.complete_host(host, result.map_err(HostError::from), buf);
             return;
         }
         self.act(now, group, ports, |group, io, effects, _| {

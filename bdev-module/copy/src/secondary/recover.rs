@@ -67,7 +67,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 io.ports.answer_operator(ticket, Err(OperatorError::Device(text.clone())));
                 self.phase = Phase::Failed(text);
             } else {
-                io.ports.log(format_args!("group \"{}\": the journal cannot be opened: {error}", self.meta.name));
+                self.opening_failed(io.now.mono, error);
                 self.phase = Phase::Start { not_before: io.now.mono.after_ns(RETRY_NS) };
             }
             return;

@@ -136,6 +136,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 _ => PairState::SuspendedError,
             },
             _ if stream_error.is_some() => PairState::SuspendedError,
+            _ if group.is_in_trouble(now.mono, id) => PairState::SuspendedError,
             _ if pair.left || pair.stream.is_none() => PairState::Simplex,
             _ if group.meta.unit.is_some() || is_copying(pair) => PairState::Copy,
             _ => PairState::Pair,
@@ -168,7 +169,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
 impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// The next time something has to be tried or done.
     pub(crate) fn next_timeout(&self) -> Option<Mono> {
-        match &self.phase {
+        let due = match &self.phase {
             Phase::Start { not_before } => Some(*not_before),
             Phase::Scan(scan) => scan.search.retry_at(),
             Phase::Ready(ready) => {
@@ -178,38 +179,33 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 machines.into_iter().chain(own).flatten().min()
             }
             _ => None,
-        }
+        };
+        due.into_iter().chain(self.trouble_due()).min()
     }
 
     /// Why the group does not move, if it does not.
     pub(crate) fn reason(&self) -> Option<String> {
-        let stuck = |stuck: Stuck| match stuck {
-            Stuck::Missing(pair) => {
-                let name = self.meta.pair(pair).map_or("?", |pair| &pair.name);
-                format!("records of pair \"{name}\" wait for its volume: create the pair again with pair_create")
-            }
-            Stuck::Volume(error) => format!("a secondary volume reports {error}; tried again every second"),
-            Stuck::Journal(error) => format!("the journal cannot be read ({error}); tried again every second"),
-        };
         let device = match &self.phase {
             Phase::Failed(reason) => return Some(reason.clone()),
             Phase::Start { .. } | Phase::Super | Phase::Format | Phase::Raise | Phase::Wiping(_) => {
-                Some("the journal is being opened".to_owned())
+                Some(self.trouble_text().unwrap_or_else(|| "the journal is being opened".to_owned()))
             }
-            Phase::Scan(scan) => Some(match scan.search.error() {
-                Some(error) => format!("the journal cannot be read ({error}); tried again every second"),
-                None => "the journal is being read".to_owned(),
-            }),
+            Phase::Scan(_) => Some(self.trouble_text().unwrap_or_else(|| "the journal is being read".to_owned())),
             Phase::Ready(ready) => {
-                let writing = ready
-                    .journal
-                    .error()
-                    .map(|error| format!("the journal cannot be written ({error}); tried again every second"));
+                let missing = || match ready.applier.stuck()? {
+                    Stuck::Missing(pair) => {
+                        let name = self.meta.pair(pair).map_or("?", |pair| &pair.name);
+                        Some(format!(
+                            "records of pair \"{name}\" wait for its volume: create the pair again with pair_create"
+                        ))
+                    }
+                    _ => None,
+                };
                 let full = || {
                     let waits = !self.released.is_empty() && !ready.journal.is_busy();
                     waits.then(|| self.full_reason())
                 };
-                writing.or_else(|| ready.applier.stuck().map(stuck)).or_else(full)
+                self.trouble_text().or_else(missing).or_else(full)
             }
             Phase::TakenOver => None,
         };

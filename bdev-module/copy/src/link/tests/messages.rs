@@ -54,6 +54,11 @@ fn copying() -> impl Strategy<Value = Message> {
             |((group, _), generation, end, last_sum)| Message::HandOver { group, generation, end: Time(end), last_sum }
         ),
         (ids(), generations()).prop_map(|((group, _), generation)| Message::HandedOver { group, generation }),
+        (ids(), any::<bool>(), "[ -~]{0,200}").prop_map(|((group, pair), is_volume, text)| Message::Trouble {
+            group,
+            pair: is_volume.then_some(pair),
+            text
+        }),
     ]
 }
 

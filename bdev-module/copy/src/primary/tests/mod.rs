@@ -3,6 +3,7 @@
 
 mod copying;
 mod crashing;
+mod devices;
 mod marking;
 mod opening;
 mod operating;

@@ -1,6 +1,7 @@
 //! Single situations, each with the sequence that leads to it.
 
 mod copying;
+mod devices;
 mod journal;
 mod opening;
 mod overlay;
