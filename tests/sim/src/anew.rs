@@ -77,6 +77,8 @@ impl World {
             info.suspended.clear();
             info.charged.fill(0);
             info.was_suspended.clear();
+            info.unit_base = None;
+            info.unit_spans.clear();
             info.journaled.clear();
             if std::mem::take(&mut info.has_rotten) {
                 // What was refused is not wiped; the operator gives another device.

@@ -1,7 +1,7 @@
 //! What must hold after every event.
 
 use crate::coverage::{state_of_primary, state_of_secondary};
-use crate::plan::Fault;
+use crate::plan::{Fault, Known};
 use crate::world::World;
 use longrun_copy::secondary::GroupPhase;
 use longrun_copy::types::{Now, PairState, Time};
@@ -38,9 +38,13 @@ impl World {
             }
             let is_stopped = status.unit.is_some() || !matches!(status.phase, GroupPhase::Active);
             info.is_caught_up = !is_stopped;
-            if info.had_unit && status.unit.is_none() {
+            // A resync that neither journal nor overlay can hold waits for an operator, and says so.
+            info.is_too_large = status.unit.as_ref().is_some_and(|unit| unit.reason.contains("full"));
+            if let (Some(base), None) = (info.unit_base, &status.unit) {
                 self.totals.units += 1;
+                info.unit_spans.push((base, status.recovery_point));
             }
+            info.unit_base = status.unit.as_ref().map(|unit| unit.base);
             info.had_unit = status.unit.is_some();
             for view in &status.streams {
                 let durable = info.journaled.entry((view.stream, view.epoch)).or_default();
@@ -162,8 +166,8 @@ impl World {
                 info.was_suspended.push((node, status.state.code().to_owned(), reason.clone()));
                 info.suspended.insert(node, (status.state.code().to_owned(), reason));
             }
-            // While a resync is not complete, its lag is counted from too late (seed 135).
-            if !is_suspended && status.unit.is_none() && self.totals.events.is_multiple_of(4) {
+            let is_passed_over = status.unit.is_some() && self.plan.known.contains(&Known::LagInUnit);
+            if !is_suspended && !is_passed_over && self.totals.events.is_multiple_of(4) {
                 // Honest lag: not below the age of the oldest record that the secondary has not journaled.
                 let missing = info.history.first_after(info.reported.max(Time(1)));
                 let ours = |stream| status.streams.iter().any(|standing| standing.stream == stream);

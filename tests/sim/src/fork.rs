@@ -4,15 +4,13 @@ use crate::disk::{Blob, Disk, DiskIo, Loss};
 use crate::history::first_difference;
 use crate::memory::Pool;
 use crate::node::{Node, Out};
+use crate::plan::Known;
 use crate::world::World;
 use longrun_copy::ports::{Event, LocalIo, OperatorAnswer, Ticket};
 use longrun_copy::secondary::{GroupPhase, GroupStatus, TakeoverAt, TakeoverConsent};
 use longrun_copy::takeover::LossCertificate;
 use longrun_copy::types::{Time, VolumeId};
 use std::collections::BTreeMap;
-
-/// A pair that is to be copied and was not joined yet counts as consistent (seed 2).
-const TOLERATES_UNJOINED: bool = true;
 
 /// A lonely system whose disks answer at once.
 struct Copy {
@@ -247,14 +245,21 @@ impl World {
     ) -> bool {
         let info = &mut self.groups[group];
         let point = certificate.recovery_point;
-        if info.has_rotten && *at != TakeoverAt::Newest {
+        let is_inside = |(from, to): &(Time, Time)| *from < point && point < *to;
+        if self.plan.known.contains(&Known::TakeoverInsideUnit)
+            && *at != TakeoverAt::Newest
+            && (!info.was_suspended.is_empty() || info.unit_spans.iter().any(is_inside))
+        {
+            return false;
+        }
+        if info.has_rotten && (*at != TakeoverAt::Newest || !info.unit_spans.is_empty() || info.had_unit) {
             return false;
         }
         if point < info.reported
             && *at == TakeoverAt::Newest
             && let Some(lost) = info.history.first_after(point).filter(|lost| lost.stamp.time <= info.reported)
         {
-            if info.has_rotten {
+            if info.has_rotten && self.plan.known.contains(&Known::RottenTail) {
                 // The last block of a journal, damaged, looks like one that was never written whole.
                 self.totals.rotten_tails += 1;
                 return false;
@@ -274,13 +279,17 @@ impl World {
                 self.totals.never_consistent += 1;
                 continue;
             }
-            if !pair.is_copied && TOLERATES_UNJOINED {
+            if !pair.is_copied && self.plan.known.contains(&Known::UnjoinedCounts) {
                 continue;
             }
             let is = contents(pair.secondary_volume);
             self.totals.bytes_compared += pair.geometry.bytes();
             let should = info.history.image(pair.id, point);
             if let Some(sector) = first_difference(&is, should) {
+                if info.has_rotten && self.plan.known.contains(&Known::RottenTail) {
+                    self.totals.rotten_tails += 1;
+                    return false;
+                }
                 let about = |blob: &Blob| {
                     let id = u64::from_le_bytes(blob.bytes()[..8].try_into().expect("8 bytes")) as usize;
                     let op = id.checked_sub(1).and_then(|id| self.ops.get(id));
@@ -288,7 +297,7 @@ impl World {
                 };
                 panic!(
                     "promise 1 (cut): {when} sector {sector} of pair {}{} of group {} is {}, at {point} it was {}; \
-                     reported {}; {}",
+                     reported {}; asked for {at:?}; {}",
                     pair.name,
                     if pair.is_copied { "" } else { " (never copied)" },
                     info.name,

@@ -3,6 +3,7 @@
 
 use crate::coverage::{Hit, State};
 use crate::node::Out;
+use crate::plan::Known;
 use crate::world::World;
 use longrun_copy::engine::OperatorError;
 use longrun_copy::ports::{OperatorAnswer, Ticket};
@@ -10,8 +11,8 @@ use longrun_copy::primary;
 use longrun_copy::secondary::{self, TakeoverAt, TakeoverConsent};
 use longrun_copy::types::{Geometry, GroupId, Initial, Now, Overflow, PairId, Scope, Time, VolumeId};
 
-/// Stands for the group of a suspension in the middle of a resync.
-const IN_RESYNC: usize = usize::MAX;
+/// Added to a group whose suspension was asked for in the middle of a resync.
+const IN_RESYNC: usize = 1 << 16;
 
 /// What a command may end in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +106,14 @@ impl World {
     /// Such a request was answered.
     pub fn loose_answer(&mut self, node: usize, group: usize, answer: &Result<OperatorAnswer, OperatorError>) {
         let Ok(OperatorAnswer::Suspended { at, drained }) = answer else { return };
-        if group == IN_RESYNC {
+        let is_in_resync = group >= IN_RESYNC;
+        if is_in_resync && self.plan.known.contains(&Known::DrainedInResync) {
             return;
         }
+        let group = group % IN_RESYNC;
         self.totals.operator_suspensions += 1;
         let info = &self.groups[group];
-        if !drained || info.has_rotten || info.had_unit || self.plan.primaries > 1 {
+        if !drained || info.has_rotten || self.plan.primaries > 1 {
             return;
         }
         self.totals.drained_suspensions += 1;
@@ -155,7 +158,8 @@ impl World {
         let pair = pair.expect("each primary has a pair of each group");
         let pair_config = self.primary_pair_config(pair);
         let nobody = GroupId(id.0 ^ 1);
-        let ticket = self.loose_ticket(if self.states[node][group] == Some(State::Copy) { IN_RESYNC } else { group });
+        let ticket =
+            self.loose_ticket(group + if self.states[node][group] == Some(State::Copy) { IN_RESYNC } else { 0 });
         let (name, number) = (self.pairs[pair].id, self.chance.draw());
         let full = self.chance.hits(0.2);
         self.command(node, |engine, ports, now| {

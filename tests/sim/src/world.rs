@@ -112,6 +112,10 @@ pub struct GroupInfo {
     /// At its secondary: no resync, no suspension.
     pub is_caught_up: bool,
     pub had_unit: bool,
+    pub is_too_large: bool,
+    pub unit_base: Option<Time>,
+    /// Resyncs that ended: no takeover goes to a point inside.
+    pub unit_spans: Vec<(Time, Time)>,
     /// What the secondary was seen to have in its journal, applied or not.
     pub journaled: BTreeMap<(StreamId, Epoch), Seq>,
     /// A bit of its journal turned over.

@@ -95,7 +95,7 @@ fn groups_whose_primaries_crash_one_after_the_other_stay_at_a_cut() {
 }
 
 #[test]
-fn groups_that_were_suspended_while_the_secondary_was_down_can_be_deleted_and_created_again() {
+fn groups_of_a_secondary_that_was_down_can_be_deleted_and_created_again() {
     let totals = run_some(15, |plan| {
         plan.ending = Ending::Quiet;
         plan.buffer_bytes = 96 << 10;
