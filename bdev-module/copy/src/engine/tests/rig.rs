@@ -116,13 +116,16 @@ enum Out {
     Persisted(String, Vec<u8>, MetaToken),
 }
 
+/// How a host's request ended, and a read's bytes.
+pub type HostAnswer = (Result<(), HostError>, Option<Vec<u8>>);
+
 /// What an engine sees of its world.
 pub struct World {
     outs: VecDeque<Out>,
     /// As last asked for.
     meta: BTreeMap<String, Vec<u8>>,
     pub answers: BTreeMap<u64, Result<OperatorAnswer, OperatorError>>,
-    pub hosts: BTreeMap<u64, (Result<(), HostError>, Option<Vec<u8>>)>,
+    pub hosts: BTreeMap<u64, HostAnswer>,
     /// Datagrams to the other system.
     sent: VecDeque<(Vec<u8>, usize)>,
     pub log: Vec<String>,
@@ -385,10 +388,10 @@ impl Rig {
                 Out::Persisted(key, value, _) if nth < kept => {
                     system.durable_meta.insert(key, value);
                 }
-                Out::Local(volume, io, _) if self.chance.next_u32().is_multiple_of(2) => {
-                    if !matches!(io, LocalIo::Flush) {
-                        system.disks.entry(volume).or_default().run(io);
-                    }
+                Out::Local(volume, io, _)
+                    if self.chance.next_u32().is_multiple_of(2) && !matches!(io, LocalIo::Flush) =>
+                {
+                    system.disks.entry(volume).or_default().run(io);
                 }
                 _ => {}
             }
@@ -405,7 +408,8 @@ impl Rig {
         }
         let is_kept = system.durable_meta.iter().any(|(key, value)| key.contains("ary/group/") && !value.is_empty());
         assert!(is_kept || was.is_none(), "a part in a group is given up for nothing");
-        (system.world.sent.clear(), system.arrived.clear());
+        system.world.sent.clear();
+        system.arrived.clear();
         system.world.hosts.clear();
         // What was not answered may or may not be there.
         for (_, (_, pair, lba, value)) in
