@@ -89,9 +89,6 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             Phase::Ready(_) if self.meta.generation.number == 0 => {
                 Some("no primary ever opened it: there is nothing to take over".to_owned())
             }
-            Phase::Ready(_) if !self.unit_opens.is_empty() => {
-                Some("a resync is about to begin: try again in a moment".to_owned())
-            }
             Phase::Ready(_)
                 if self.meta.unit.as_ref().is_some_and(|unit| unit.is_overlaid) && !self.overlay.is_open() =>
             {
@@ -122,6 +119,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let at_time = (at != TakeoverAt::Newest).then_some(point);
         let accept_split = consent.accept_split;
         let begun = Takeover::new(TakeoverStep::Journal, vec![ticket]);
+        // A resync that waits for the journal does not begin any more.
+        self.unit_opens.clear();
         self.takeover = Some(Takeover { random, accept_split, at: at_time, ..begun });
         self.set_barrier();
         Ok(())

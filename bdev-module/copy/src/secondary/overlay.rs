@@ -240,14 +240,15 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         }
     }
 
-    /// The unit goes to the overlay when it fills half of the journal.
+    /// The unit goes to the overlay when the journal is half full.
     fn overlay_switches<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
         let (Phase::Ready(ready), State::Open(log)) = (&self.phase, &self.overlay.state) else { return };
         let end = ready.journal.committed_end();
         let total = ready.journal.total_bytes();
         let Some(unit) = self.meta.unit.as_mut().filter(|unit| !unit.is_overlaid) else { return };
-        let held = end.saturating_sub(unit.position) * u64::from(self.area.block_bytes);
-        if held <= total / 2 || self.meta.life != Life::Open || self.takeover.is_some() {
+        // What waits for the apply delay fills the journal too, and goes on with the unit.
+        let is_filling = end > unit.position && ready.journal.used_bytes() > total / 2;
+        if !is_filling || self.meta.life != Life::Open || self.takeover.is_some() {
             return;
         }
         unit.is_overlaid = true;

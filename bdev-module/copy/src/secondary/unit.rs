@@ -167,9 +167,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if self.meta.life != Life::Open || self.takeover.is_some() || self.holds_limit() {
             return;
         }
+        self.forget_owners();
         if let Some(unit) = &self.meta.unit {
             let ends: Option<Vec<Time>> = unit.owners.iter().map(|part| part.end).collect();
-            let end = ends.and_then(|ends| ends.into_iter().max());
+            // Without anyone to wait for, at once.
+            let end = ends.map(|ends| ends.into_iter().max().unwrap_or_default());
             if end.is_some_and(|end| self.journaled >= end) && self.overlay_lets_end() {
                 effects.is_busy = true;
                 self.commit_unit(io);
@@ -193,6 +195,27 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             let link = owner.and_then(|owner| self.links.get(&owner)).copied();
             let told = Message::CopyDone { group: self.id, copy: CopyId::Pair(pair) };
             self.persist(io, link.map(|link| After::Send(link, told)).into_iter().collect());
+        }
+    }
+
+    /// Primaries that left the group in the middle of their resync are not waited for; what they brought is no image.
+    fn forget_owners(&mut self) {
+        let streams = &self.meta.streams;
+        let is_here = |owner: SystemId| streams.iter().any(|stream| stream.owner == owner && !stream.closed);
+        let Some(unit) = &mut self.meta.unit else { return };
+        let gone: Vec<SystemId> = unit
+            .owners
+            .iter()
+            .filter(|part| part.end.is_none() && !is_here(part.owner))
+            .map(|part| part.owner)
+            .collect();
+        unit.owners.retain(|part| !gone.contains(&part.owner));
+        for pair in &mut self.meta.pairs {
+            let owner = pair.stream.and_then(|id| streams.iter().find(|stream| stream.id == id)).map(|it| it.owner);
+            if owner.is_some_and(|owner| gone.contains(&owner)) && pair.share != Share::None {
+                pair.image = Image::Copying(None);
+                pair.share = Share::None;
+            }
         }
     }
 

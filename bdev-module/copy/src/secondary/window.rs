@@ -155,7 +155,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// The journal is too small for the delay: the volumes go on before it is over, or nothing would.
     fn is_squeezed(&self) -> bool {
         let Phase::Ready(ready) = &self.phase else { return false };
-        self.hold.is_none() && ready.journal.used_bytes() > ready.journal.total_bytes() / 4 * 3
+        ready.journal.used_bytes() > ready.journal.total_bytes() / 4 * 3
     }
 
     /// Why the delay is shorter than the operator asked for.

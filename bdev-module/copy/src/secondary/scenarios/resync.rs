@@ -451,3 +451,52 @@ fn what_a_stopped_stream_left_behind_is_not_counted_as_the_next_ones_memory() {
     rig.drain();
     rig.assert_cut();
 }
+
+#[test]
+fn a_takeover_does_not_wait_for_a_resync_that_has_not_begun() {
+    let mut rig = with_large_journal(3);
+    let before = rig.status("g").recovery_point;
+    rig.world.failing = Some((Rig::journal_volume(0), u32::MAX));
+    rig.write(0);
+    for _ in 0..20 {
+        rig.deliver(0);
+        rig.beacon(0);
+        rig.complete();
+        rig.turn();
+    }
+    rig.resync(0);
+    rig.hello();
+    assert!(rig.status("g").unit.is_none() && rig.status("g").reason.is_some());
+    take_over(&mut rig);
+    assert_eq!(rig.status("g").recovery_point, before);
+    rig.assert_cut();
+}
+
+#[test]
+fn a_primary_that_leaves_in_the_middle_of_its_resync_is_not_waited_for_and_leaves_no_image() {
+    let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a")]).stream(2, Scope::Group, &[("g", "b")]);
+    rig.journal_blocks = 1 << 12;
+    rig.resyncs = true;
+    rig.create();
+    rig.settle();
+    rig.drain();
+    rig.write(0);
+    rig.write(1);
+    rig.drain();
+    rig.write(0);
+    rig.resync(0);
+    arrive(&mut rig);
+    let base = rig.status("g").unit.unwrap().base;
+    let (stream, epoch, end) = (rig.senders[0].stream, rig.senders[0].epoch, rig.senders[0].durable);
+    let end_time = Time(rig.clock);
+    ask(&mut rig, 1, 1, Message::CloseStream { group: group(), stream, epoch, end, end_time });
+    rig.clock += 100;
+    rig.beacon(1);
+    rig.settle();
+    let status = rig.status("g");
+    assert!(status.unit.is_none() && status.recovery_point > base, "{status:?}");
+    assert_eq!(status.copying, [PairId::of_name(group(), "a")]);
+    take_over(&mut rig);
+    rig.assert_cut();
+    assert_eq!(rig.status("g").certificate.unwrap().never_consistent, [PairId::of_name(group(), "a")]);
+}
