@@ -355,3 +355,55 @@ fn failback_makes_both_sides_equal_whichever_system_dies_at_whichever_event() {
         settle(rig, 1);
     });
 }
+
+#[test]
+fn what_a_dead_primary_had_spilled_moves_the_recovery_point_before_the_resync() {
+    for scope in [Scope::Group, Scope::Pair] {
+        for seed in 0..4 {
+            let mut rig = Rig::spilling(seed, scope);
+            rig.write_some(0, 10);
+            rig.until("the secondary has it", |rig| rig.lacks(1) == 0);
+            let before = rig.recovery_point(1);
+            rig.is_cut = true;
+            for _ in 0..10 {
+                rig.write_some(0, 8);
+            }
+            assert_ne!(
+                rig.state(0).as_deref(),
+                Some("PFUS"),
+                "far more than the send buffer holds\n{}",
+                rig.describe()
+            );
+            rig.run(100);
+            rig.kill(0);
+            rig.start(0);
+            rig.until("the spill was sent", |rig| rig.has_logged(0, "all that the spill held is there"));
+            let after = rig.recovery_point(1);
+            assert!(after > before, "{after} {before}\n{}", rig.describe());
+            assert!(!rig.has_logged(1, "resynced from"), "before the resync");
+            rig.write_some(0, 10);
+            settle(&mut rig, 0);
+            let resynced = format!("resynced from {after}");
+            assert!(rig.has_logged(1, &resynced), "{resynced}\n{}", rig.describe());
+        }
+    }
+}
+
+#[test]
+fn with_a_spill_nothing_is_lost_whenever_the_primary_dies_and_whenever_the_link_breaks() {
+    for seed in 0..12 {
+        let mut rig = Rig::spilling(100 + seed, if seed % 2 == 0 { Scope::Group } else { Scope::Pair });
+        for _ in 0..3 {
+            rig.is_cut = rig.below(2) == 0;
+            for _ in 0..rig.below(20) {
+                rig.write_some(0, 4);
+            }
+            rig.is_cut = false;
+            let turns = rig.below(30);
+            rig.run(turns);
+            rig.kill(0);
+            rig.start(0);
+        }
+        settle(&mut rig, 0);
+    }
+}

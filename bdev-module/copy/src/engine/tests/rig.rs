@@ -25,6 +25,8 @@ pub const BLOCKS: u64 = 1024;
 pub const NAME: &str = "g";
 const JOURNAL: VolumeId = VolumeId(100);
 const JOURNAL_BYTES: u64 = 2 << 20;
+const SPILL: VolumeId = VolumeId(101);
+const SPILL_BYTES: u64 = 2 << 20;
 const TURN_NS: u64 = 100_000;
 
 type Local = LocalIo<Vec<u8>, Rc<[u8]>>;
@@ -212,6 +214,8 @@ pub struct Rig {
     pub pairs: Vec<String>,
     scope: Scope,
     pub apply_delay_ns: u64,
+    /// The primary's send buffer is small, and it has a spill.
+    has_spill: bool,
     /// What hosts were told is written, and what may have been: by pair and block, the last answered value and the values
     /// that were not answered since.
     pub told: BTreeMap<(usize, u64), (u8, Vec<u8>)>,
@@ -240,6 +244,15 @@ impl Rig {
 
     /// The same, with a secondary whose volumes stay behind.
     pub fn delayed(seed: u64, scope: Scope, apply_delay_ns: u64) -> Rig {
+        Rig::with(seed, scope, apply_delay_ns, false)
+    }
+
+    /// The same, with a send buffer of some records only, and a spill.
+    pub fn spilling(seed: u64, scope: Scope) -> Rig {
+        Rig::with(seed, scope, 0, true)
+    }
+
+    fn with(seed: u64, scope: Scope, apply_delay_ns: u64, has_spill: bool) -> Rig {
         let system = |me: usize, configured| System {
             engine: None,
             world: World {
@@ -270,6 +283,7 @@ impl Rig {
             pairs: vec!["a".into(), "b".into()],
             scope,
             apply_delay_ns,
+            has_spill,
             told: BTreeMap::new(),
             in_flight: BTreeMap::new(),
         };
@@ -662,6 +676,19 @@ impl Rig {
         roles.group_status(now, group(), &world).map_or(0, |status| status.dirty_bytes)
     }
 
+    /// A secondary's recovery point.
+    pub fn recovery_point(&mut self, me: usize) -> Time {
+        let now = self.now();
+        let System { engine, world, .. } = &mut self.systems[me];
+        let (roles, _) = engine.as_mut().expect("a system that is up").secondary(world);
+        roles.group_status(now, group()).expect("the group's secondary").recovery_point
+    }
+
+    /// Whether a line of a system's log has this in it.
+    pub fn has_logged(&self, me: usize, what: &str) -> bool {
+        self.systems[me].world.log.iter().any(|line| line.contains(what))
+    }
+
     /// Records that the secondary does not have durably, as far as its primary knows.
     pub fn lacks_records(&mut self, me: usize) -> u64 {
         let now = self.now();
@@ -704,9 +731,11 @@ impl Rig {
             link: LinkId(0),
             remote: SystemId::of_key(&public_of(&self.systems[1 - me].key)),
             throttle_ms_max: 10,
-            buffer_bytes: 8 << 20,
+            buffer_bytes: if self.has_spill { 128 << 10 } else { 8 << 20 },
             overflow: Overflow::Throttle,
-            spill: None,
+            spill: self
+                .has_spill
+                .then_some((SPILL, Geometry { blocks: SPILL_BYTES / BLOCK as u64, block_bytes: BLOCK as u32 })),
             copy_bytes_per_s: None,
         }
     }
