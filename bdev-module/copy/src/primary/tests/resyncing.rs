@@ -319,6 +319,36 @@ fn a_region_that_cannot_be_read_holds_the_unit_up_with_a_reason_and_no_other_reg
 }
 
 #[test]
+fn a_read_that_ends_long_after_its_region_was_given_up_does_not_count_for_the_next_time() {
+    let small = GroupConfig { buffer_bytes: 200_000, ..config() };
+    let (mut rig, mut site, group, pairs) = Rig::large(small, 1);
+    write(&mut rig, pairs[0], 0, 1);
+    rig.stop_group(group);
+    rig.run();
+    site.meets(&rig);
+    rig.pass(SECOND);
+    while rig.keep() | site.answer(&mut rig) {}
+    rig.turn();
+    assert_eq!(rig.world.pending.len(), 2, "three pieces, room for two");
+    rig.world.failing_reads.insert(VolumeId(0));
+    rig.local();
+    rig.world.failing_reads.clear();
+    // The second piece's read takes longer than it takes until the region is tried again.
+    rig.pass(5 * SECOND);
+    rig.turn();
+    let stream = rig.show_pair(pairs[0]).stream;
+    for done in 1..4 {
+        rig.local();
+        site.take(&mut rig, stream, usize::MAX);
+        rig.turn();
+        assert_eq!(rig.show(group).missing_bytes, 65536, "{done} reads, two of them of this time at most");
+    }
+    site.run(&mut rig);
+    assert_eq!(rig.show(group).state, PairState::Pair);
+    site.assert_equal(&rig);
+}
+
+#[test]
 fn a_rate_limit_is_kept_and_shown() {
     let limited = GroupConfig { copy_bytes_per_s: Some(65536), ..config() };
     let (mut rig, mut site, group, pairs) = Rig::large(limited, 1);
