@@ -201,6 +201,11 @@ pub enum Holder {
         /// The group.
         group: String,
     },
+    /// A consistency group's spill.
+    Spill {
+        /// The group.
+        group: String,
+    },
     /// Its own deletion, which waits for its last requests.
     Deletion,
 }
@@ -213,6 +218,7 @@ impl fmt::Display for Holder {
             Holder::Pair { group, pair } => write!(f, "pair {pair} of group {group}"),
             Holder::Journal { group } => write!(f, "the journal of group {group}"),
             Holder::Overlay { group } => write!(f, "the overlay of group {group}"),
+            Holder::Spill { group } => write!(f, "the spill of group {group}"),
             Holder::Deletion => write!(f, "its own deletion"),
         }
     }
@@ -424,7 +430,9 @@ impl Catalog {
                     Holder::Bdev(_) => "delete that bdev first",
                     Holder::Namespace { .. } => "remove that namespace first (nvmf_subsystem_remove_ns)",
                     Holder::Pair { .. } => "delete that pair first (pair_delete)",
-                    Holder::Journal { .. } | Holder::Overlay { .. } => "delete that group first (group_delete)",
+                    Holder::Journal { .. } | Holder::Overlay { .. } | Holder::Spill { .. } => {
+                        "delete that group first (group_delete)"
+                    }
                     Holder::Deletion => "it waits for its last requests",
                 },
             }),
@@ -579,9 +587,11 @@ impl Catalog {
                 advice: match holder {
                     Holder::Bdev(_) => "use that bdev, which stands on it, or delete it first",
                     Holder::Namespace { .. } => "use another bdev, or remove that namespace first",
-                    Holder::Pair { .. } | Holder::Journal { .. } | Holder::Overlay { .. } | Holder::Deletion => {
-                        "use another bdev"
-                    }
+                    Holder::Pair { .. }
+                    | Holder::Journal { .. }
+                    | Holder::Overlay { .. }
+                    | Holder::Spill { .. }
+                    | Holder::Deletion => "use another bdev",
                 },
             }),
         }

@@ -66,6 +66,9 @@ pub struct GroupCreate {
     pub buffer_bytes: Option<u64>,
     /// While primary: what happens when that memory is full; default `throttle`.
     pub overflow: Option<Overflow>,
+    /// While primary: the device for records that the memory cannot hold, which the group claims; default none: then the
+    /// memory is all there is. Not with `sequence_scope` system.
+    pub spill: Option<String>,
     /// While primary: how fast copies and resyncs read the volumes at most, MiB per second; default as fast as hosts, link
     /// and secondary leave room.
     pub copy_mib_per_s: Option<NonZeroU64>,
@@ -147,6 +150,12 @@ impl GroupCreate {
                 return Err("`overlay` and `journal` are the same; each needs a bdev of its own".to_owned());
             }
             _ => {}
+        }
+        if self.spill.is_some() && self.sequence_scope() == SequenceScope::System {
+            return Err("`spill` goes with sequence_scope \"group\" or \"pair\" only; leave one out".to_owned());
+        }
+        if self.spill.is_some() && (self.spill == self.journal || self.spill == self.overlay) {
+            return Err("`spill` is given for something else too; it needs a bdev of its own".to_owned());
         }
         if let Some(given) = self.apply_delay_s.filter(|given| *given > Self::APPLY_DELAY_S_LIMIT) {
             return Err(format!("apply_delay_s is {given}, expected 0 to {} seconds", Self::APPLY_DELAY_S_LIMIT));

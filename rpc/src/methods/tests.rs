@@ -84,7 +84,7 @@ fn examples() -> Vec<(&'static str, Value)> {
         (
             "group_create",
             json!({"name": "g0", "role": "primary", "links": ["west", "east"], "sequence_scope": "pair",
-                   "throttle_ms_max": 100, "buffer_bytes": 8388608, "overflow": "throttle", "copy_mib_per_s": 50}),
+                   "throttle_ms_max": 100, "buffer_bytes": 8388608, "overflow": "throttle", "spill": "s0", "copy_mib_per_s": 50}),
         ),
         ("group_delete", json!({"name": "g0"})),
         ("group_get", json!({"name": "g0"})),
@@ -271,6 +271,8 @@ fn rules_between_parameters_are_told_in_a_sentence_that_says_what_to_do() {
         ("group_create", secondary(json!({"sequence_scope": "group"})), "belongs to the primary"),
         ("group_create", secondary(json!({"overlay": "j"})), "of its own"),
         ("group_create", secondary(json!({"apply_delay_s": 700_000})), "expected 0 to 604800"),
+        ("group_create", primary(json!({"spill": "s", "sequence_scope": "system"})), "only; leave one out"),
+        ("group_create", secondary(json!({"spill": "j"})), "of its own"),
         ("group_bookmark", json!({"name": "g", "bookmark": "a b"}), "cannot be a name"),
         ("group_bookmark", json!({"name": "g"}), "missing parameter `bookmark`"),
         ("group_takeover", json!({"name": "g", "old_primary": "fenced", "at": "a b"}), "neither a time nor"),

@@ -31,6 +31,7 @@ pub(super) fn create(client: &mut Client, args: &GroupCreateArgs, json: bool) ->
         throttle_ms_max: args.throttle_ms_max,
         buffer_bytes: args.buffer.map(|size| size.0),
         overflow: args.overflow.map(Into::into),
+        spill: args.spill.clone(),
         copy_mib_per_s: args.copy_mib_per_s,
         overlay: args.overlay.clone(),
         apply_delay_s: args.apply_delay_s,

@@ -289,9 +289,10 @@ fn what_is_typed_becomes_the_call_it_means() {
                    "apply_delay_s": 600}),
         ),
         (
-            "longrun group create g0 --role primary --link e --overflow suspend --copy-mib-per-s 50",
+            "longrun group create g0 --role primary --link e --overflow suspend --spill s0 --copy-mib-per-s 50",
             "group_create",
-            json!({"name": "g0", "role": "primary", "links": ["e"], "overflow": "suspend", "copy_mib_per_s": 50}),
+            json!({"name": "g0", "role": "primary", "links": ["e"], "overflow": "suspend", "spill": "s0",
+                   "copy_mib_per_s": 50}),
         ),
         ("longrun group resync g0", "group_resync", json!({"name": "g0"})),
         ("longrun group resync g0 --full", "group_resync", json!({"name": "g0", "full": true})),

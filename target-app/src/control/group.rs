@@ -84,13 +84,21 @@ impl Control {
             }
         };
         let part = recorded.map_or(call.role, role_info);
-        let as_primary = primary_config(call, link_id, remote);
-        let (as_secondary, claims) = match &call.journal {
-            None => (None, Vec::new()),
+        let (spill, mut claims) = self.claim_spill(&mut state, call, core).await?;
+        let as_primary = PrimaryGroup { spill, ..primary_config(call, link_id, remote) };
+        let as_secondary = match &call.journal {
+            None => None,
             Some(journal) => {
-                let (config, claims) =
-                    self.claim_for_secondary(&mut state, call, journal, call.overlay.as_deref(), core).await?;
-                (Some(config), claims)
+                match self.claim_for_secondary(&mut state, call, journal, call.overlay.as_deref(), core).await {
+                    Ok((config, more)) => {
+                        claims.extend(more);
+                        Some(config)
+                    }
+                    Err(error) => {
+                        state.release_all(&claims);
+                        return Err(error);
+                    }
+                }
             }
         };
         let created = self
@@ -126,6 +134,20 @@ impl Control {
             GroupEntry { call: call.clone(), core, id, role: part, claims, taken_over: false, is_leaving: false };
         state.groups.insert(name.clone(), entry);
         Ok(name)
+    }
+
+    /// Claims what a group spills to as a primary, if it does.
+    async fn claim_spill(
+        &self,
+        state: &mut State,
+        call: &GroupCreate,
+        core: usize,
+    ) -> Result<(Option<(VolumeId, types::Geometry)>, Claims), RpcError> {
+        let Some(spill) = &call.spill else { return Ok((None, Claims::new())) };
+        let entry = self.bring_home(state, spill, core).await?;
+        let holder = Holder::Spill { group: call.name.as_str().to_owned() };
+        state.catalog.claim(&entry.name, holder.clone()).map_err(catalog_error)?;
+        Ok((Some((VolumeId(entry.id.0), entry.geometry)), vec![(entry.id, holder)]))
     }
 
     /// Claims what a group needs as a secondary, and brings it to the group's core.
@@ -465,7 +487,9 @@ impl Control {
     /// stays the group's, also if what it is wanted for is refused: it was named for that.
     async fn take_journal(&self, state: &mut State, name: &str, journal: &str) -> Result<SecondaryGroup, RpcError> {
         let group = group_of(state, name)?;
-        let (core, mut call, held) = (group.core, group.call.clone(), group.claims.clone());
+        let (core, mut call) = (group.core, group.call.clone());
+        let is_spill = |(_, holder): &(BdevId, Holder)| matches!(holder, Holder::Spill { .. });
+        let (spill, held): (Claims, Claims) = group.claims.clone().into_iter().partition(is_spill);
         state.release_all(&held);
         let claimed = self.claim_for_secondary(state, &call, journal, call.overlay.as_deref(), core).await;
         let (config, claims) = match claimed {
@@ -481,7 +505,7 @@ impl Control {
         };
         call.journal = Some(journal.to_owned());
         if let Some(group) = state.groups.get_mut(name) {
-            (group.claims, group.call) = (claims, call);
+            (group.claims, group.call) = ([spill, claims].concat(), call);
         }
         Ok(config)
     }

@@ -218,6 +218,9 @@ pub struct GroupCreateArgs {
     /// What happens when that memory is full (primary only); default throttle
     #[arg(long, value_enum)]
     pub overflow: Option<OverflowFlag>,
+    /// The volume for records that the memory cannot hold (while primary)
+    #[arg(long, value_name = "VOLUME")]
+    pub spill: Option<String>,
     /// The most that copies and resyncs read, MiB per second (primary only); default as fast as there is room
     #[arg(long, value_name = "N")]
     pub copy_mib_per_s: Option<NonZeroU64>,
