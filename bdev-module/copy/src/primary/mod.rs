@@ -9,6 +9,7 @@
 //! - why a group stops copying, and how that becomes durable before a host runs on: `suspend`, `operator`
 //! - how it comes back, as one unit: `resync`; what is copied, and the pieces that are read for it: `copy`, `job`
 //! - names for points of the history, and online verify: `verify`
+//! - what the link cannot keep, and what a restart finds of it: `spill`
 //! - time: `turn`; the send buffer and the ramp: `budget`; what is kept across restarts: `meta`
 //!
 //! | a group is | shown as | hosts' writes | ends by |

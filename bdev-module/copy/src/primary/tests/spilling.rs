@@ -197,7 +197,10 @@ fn a_secondary_that_refuses_or_has_more_or_stays_silent_holds_the_resync_up_no_l
                 let text = "it was suspended".to_string();
                 rig.hear(Message::Refused { group, subject, refusal: Refusal::UnsentRecords, text });
             }
-            1 => open(&mut rig, &asked, 45),
+            1 => {
+                open(&mut rig, &asked, 45);
+                assert_eq!(rig.primary.misdeeds, 0, "the process before sent more than the spill holds");
+            }
             _ => {
                 open(&mut rig, &asked, 4);
                 assert!(rig.show(group).waiting.unwrap().reason.contains("spill"));
