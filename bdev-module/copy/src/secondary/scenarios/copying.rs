@@ -229,3 +229,19 @@ fn a_volume_in_memory_that_lost_its_content_is_taken_up_again_only_by_a_copy_of_
     rig.assert_cut();
     assert!(rig.secondary.pair_status(rig.now(), a).unwrap().consistent);
 }
+
+#[test]
+fn a_pair_that_is_to_be_copied_and_that_nobody_has_joined_is_no_part_of_a_takeover() {
+    let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a"), ("g", "b")]);
+    rig.overwritable.insert("b".to_owned());
+    rig.create();
+    rig.settle();
+    rig.senders[0].pairs.pop();
+    rig.drain();
+    rig.write(0);
+    rig.drain();
+    let b = PairId::of_name(group(), "b");
+    assert_eq!(rig.status("g").copying, [b]);
+    take_over(&mut rig);
+    assert_eq!(rig.status("g").certificate.unwrap().never_consistent, [b]);
+}

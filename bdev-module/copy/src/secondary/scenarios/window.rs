@@ -300,3 +300,35 @@ fn a_verify_record_that_a_restart_replays_over_newer_data_is_not_answered() {
     assert_eq!(found(&mut rig), [], "the volume may hold what came later");
     rig.assert_cut();
 }
+
+#[test]
+fn no_takeover_goes_to_a_time_inside_of_a_resync() {
+    let mut rig = delayed(1 << 12);
+    rig.resyncs = true;
+    work(&mut rig, 30);
+    rig.write(0);
+    rig.resync(0);
+    for _ in 0..3 {
+        rig.hello();
+        rig.settle();
+    }
+    let base = rig.status("g").unit.unwrap().base;
+    rig.clock += 60;
+    rig.write(0);
+    rig.drain();
+    let whole = rig.status("g").recovery_point;
+    work(&mut rig, 2);
+    for crash in [false, true] {
+        if crash {
+            rig.crash();
+            rig.settle();
+        }
+        let window = rig.status("g").window.unwrap();
+        assert!(window.from <= base && whole < window.until, "{window:?}");
+        let refused = take_over_at(&mut rig, TakeoverAt::Time(Time(base.0 + 30)));
+        assert!(matches!(refused, Err(OperatorError::Invalid(text)) if text.contains("resync")));
+    }
+    let certificate = take_over_at(&mut rig, TakeoverAt::Time(base)).unwrap();
+    assert_eq!(certificate.recovery_point, base);
+    rig.assert_cut();
+}
