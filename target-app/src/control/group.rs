@@ -343,7 +343,13 @@ impl Control {
             Status::Secondary(..) => Role::Secondary,
         };
         let follows = role == Role::Secondary && taken.is_none();
-        if (group.role, group.taken_over && follows) != (role, false) {
+        let has_changed = (group.role, group.taken_over && follows) != (role, false);
+        // A volume never shows itself to hosts under the identity from before its takeover.
+        if let Some(taken) = taken.filter(|taken| !state.has_identities(name, &taken.certificate)) {
+            self.adopt_identities(state, name, &taken.certificate).await;
+        }
+        let Some(group) = state.groups.get_mut(name) else { return };
+        if has_changed {
             group.role = role;
             group.taken_over &= !follows;
             let replicas: Vec<BdevId> = state
@@ -353,12 +359,9 @@ impl Control {
                 .filter_map(|(_, pair)| pair.replica)
                 .collect();
             for replica in replicas {
-                state.refresh_namespaces(replica);
+                state.refresh_states(replica);
             }
             self.publish(state).await;
-        }
-        if let Some(taken) = taken.filter(|taken| !state.has_identities(name, &taken.certificate)) {
-            self.adopt_identities(state, name, &taken.certificate).await;
         }
     }
 

@@ -202,6 +202,7 @@ impl Control {
             deallocates: entry.kind.supports(IoType::Unmap),
         };
         state.target.edit(&subsystem.nqn, |subsystem| subsystem.namespaces.insert(nsid_checked, namespace));
+        state.refresh_states(entry.id);
         self.publish(&mut state).await;
         Ok(nsid)
     }
@@ -493,18 +494,45 @@ impl State {
         }
     }
 
-    /// Brings the namespaces of a bdev up to date after its identity or state changed; [`Control::publish`] is next.
+    /// Brings the namespaces of a bdev up to date after its identity changed, and its state with it; [`Control::publish`]
+    /// is next.
     pub(super) fn refresh_namespaces(&mut self, bdev: BdevId) {
+        let Some(entry) = self.catalog.get(bdev).cloned() else { return };
+        let handle = State::handle(&entry);
+        let nqns: Vec<Nqn> = self.target.subsystems.keys().cloned().collect();
+        for nqn in nqns {
+            self.target.edit(&nqn, |subsystem| {
+                for namespace in subsystem.namespaces.values_mut().filter(|namespace| namespace.bdev == handle) {
+                    namespace.uuid = *entry.uuid.as_bytes();
+                    namespace.nguid = *entry.uuid.as_bytes();
+                }
+            });
+        }
+        self.refresh_states(bdev);
+    }
+
+    /// Brings the namespaces of a bdev up to date after it became another side's, or this one's again: a swap's volumes
+    /// stay what they are to hosts. Where hosts are told access states, they are sent to their other path; else the
+    /// namespace is not ready here. [`Control::publish`] is next.
+    pub(super) fn refresh_states(&mut self, bdev: BdevId) {
         let Some(entry) = self.catalog.get(bdev).cloned() else { return };
         let now = self.namespace_state(&entry);
         let handle = State::handle(&entry);
         let nqns: Vec<Nqn> = self.target.subsystems.keys().cloned().collect();
         for nqn in nqns {
             self.target.edit(&nqn, |subsystem| {
+                let mut groups = BTreeSet::new();
                 for namespace in subsystem.namespaces.values_mut().filter(|namespace| namespace.bdev == handle) {
                     namespace.state = now;
-                    namespace.uuid = *entry.uuid.as_bytes();
-                    namespace.nguid = *entry.uuid.as_bytes();
+                    groups.insert(namespace.ana_group);
+                }
+                if !subsystem.ana.reporting {
+                    return;
+                }
+                for group in groups {
+                    let mut members = subsystem.namespaces.values().filter(|namespace| namespace.ana_group == group);
+                    let is_elsewhere = members.any(|namespace| namespace.state == NamespaceState::NotReady);
+                    subsystem.ana.hold(group, is_elsewhere.then(|| wire(AnaState::Inaccessible)));
                 }
             });
         }

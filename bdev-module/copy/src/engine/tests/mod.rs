@@ -43,7 +43,7 @@ fn settle(rig: &mut Rig, primary: usize) {
     rig.until("everything is applied", |rig| {
         rig.state(primary).as_deref() == Some("PAIR") && rig.lacks(1 - primary) == 0
     });
-    rig.run(500);
+    rig.run(250);
     // What dies now dies after the story.
     rig.doom = None;
     rig.until("everything is applied, whatever died", |rig| {
@@ -330,7 +330,7 @@ fn crash_everywhere(name: &str, stride: u64, run: impl Fn(&mut Rig)) {
 
 #[test]
 fn a_swap_loses_nothing_whichever_system_dies_at_whichever_event() {
-    crash_everywhere("swap", 5, |rig| {
+    crash_everywhere("swap", 11, |rig| {
         rig.write_some(0, 12);
         swap(rig, 0);
         rig.assert_told(1);
@@ -341,7 +341,7 @@ fn a_swap_loses_nothing_whichever_system_dies_at_whichever_event() {
 
 #[test]
 fn failback_makes_both_sides_equal_whichever_system_dies_at_whichever_event() {
-    crash_everywhere("failback", 11, |rig| {
+    crash_everywhere("failback", 29, |rig| {
         rig.write_some(0, 12);
         rig.is_cut = true;
         rig.write_some(0, 6);

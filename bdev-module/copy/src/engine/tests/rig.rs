@@ -714,7 +714,8 @@ impl Rig {
     /// A disaster takeover may have lost what hosts were told: what the new primary holds counts from here on.
     pub fn forget_told(&mut self, me: usize) {
         for ((pair, lba), told) in &mut self.told {
-            *told = (self.systems[me].disks[&VolumeId(*pair as u32 + 1)].block(*lba)[0], Vec::new());
+            let disk = self.systems[me].disks.get(&VolumeId(*pair as u32 + 1));
+            *told = (disk.map_or(0, |disk| disk.block(*lba)[0]), Vec::new());
         }
     }
 
@@ -797,8 +798,8 @@ impl Rig {
     /// Zero loss: at this system every write that was answered is there (or a later one that was not).
     pub fn assert_told(&mut self, me: usize) {
         for ((pair, lba), (value, others)) in self.told.clone() {
-            let disk = &self.systems[me].disks[&VolumeId(pair as u32 + 1)];
-            let found = disk.block(lba)[0];
+            let disk = self.systems[me].disks.get(&VolumeId(pair as u32 + 1));
+            let found = disk.map_or(0, |disk| disk.block(lba)[0]);
             assert!(
                 found == value || others.contains(&found),
                 "an answered write is lost: pair {pair} block {lba} holds {found}, told {value} {others:?}\n{}",
