@@ -336,7 +336,8 @@ impl World {
                         break;
                     }
                     // A crash undid a takeover that was not sealed, and the window has moved on.
-                    if at != TakeoverAt::Newest && text.contains("it can go to") {
+                    let is_out_of_reach = text.contains("it can go to") || text.contains("in one step");
+                    if at != TakeoverAt::Newest && is_out_of_reach {
                         at = TakeoverAt::Newest;
                         continue;
                     }

@@ -63,8 +63,6 @@ pub enum Fault {
 pub enum Known {
     /// A pair that is to be copied and that no primary joined yet counts as consistent in a takeover.
     UnjoinedCounts,
-    /// A takeover to a time inside of a resync is granted.
-    TakeoverInsideUnit,
     /// While a resync is not complete, its lag is counted from too late.
     LagInUnit,
     /// A suspension in the middle of a resync says that the secondary has everything.
@@ -78,9 +76,8 @@ pub enum Known {
 
 impl Known {
     /// All of them.
-    pub const ALL: [Known; 6] = [
+    pub const ALL: [Known; 5] = [
         Known::UnjoinedCounts,
-        Known::TakeoverInsideUnit,
         Known::LagInUnit,
         Known::DrainedInResync,
         Known::DelayForbidsDeletion,
