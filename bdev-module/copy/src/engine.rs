@@ -24,7 +24,9 @@ use crate::primary::{Backlog, Beacon, Primary, PrimaryConfig, Uplink};
 use crate::role::Role;
 use crate::secondary::{Downlink, Secondary, SecondaryConfig, StreamStatus};
 use crate::stream::Fragment;
-use crate::types::{Epoch, Generation, GroupId, LinkId, Mono, Now, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId};
+use crate::types::{
+    Epoch, Generation, GroupId, LinkId, Mono, Now, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId,
+};
 use std::fmt;
 use std::net::SocketAddr;
 
