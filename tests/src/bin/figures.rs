@@ -3,7 +3,6 @@
 use clap::Parser;
 use hdrhistogram::Histogram;
 use longrun::demo::relay::{Impairment, Relay};
-use longrun_checker::Contents;
 use longrun_nvmf::host::Command;
 use longrun_tests::load::{Target, with_queue};
 use longrun_tests::process::{self, Longrun, eventually};
@@ -170,7 +169,7 @@ impl Lab {
                 while Instant::now() < until {
                     // Weyl's sequence: every block sooner or later, no two after one another.
                     number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                    let lba = (u128::from(number) * u128::from(blocks) >> 64) as u64;
+                    let lba = ((u128::from(number) * u128::from(blocks)) >> 64) as u64;
                     let data = vec![number as u8; BLOCK_BYTES as usize];
                     let begun = Instant::now();
                     let answer = queue.execute(Command::write(nsid, lba, 1, data, false)).await.expect("an answer");
