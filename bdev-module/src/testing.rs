@@ -77,7 +77,7 @@ impl Rig {
     /// Lets the ring work until this request has ended.
     pub(crate) fn wait(&mut self, origin: u64) -> IoDone {
         let mut completions = Vec::new();
-        for _ in 0..100 {
+        for _ in 0..100_000 {
             if let Some(at) = self.ended.iter().position(|done| done.origin == origin) {
                 return self.ended.swap_remove(at);
             }
