@@ -35,6 +35,8 @@ pub struct PrimaryConfig {
     pub resync_pause_ns_max: u64,
     /// How long the secondary may take to say what it holds already; then the pieces in question are copied.
     pub digest_wait_ns: u64,
+    /// Least size of a spill, in bytes; [`crate::spill::BYTES_MIN`] but for simulations.
+    pub spill_bytes_min: u64,
 }
 
 impl PrimaryConfig {
@@ -53,6 +55,7 @@ impl PrimaryConfig {
             resync_pause_ns: 1_000 * MS,
             resync_pause_ns_max: 60_000 * MS,
             digest_wait_ns: 5_000 * MS,
+            spill_bytes_min: crate::spill::BYTES_MIN,
         }
     }
 }

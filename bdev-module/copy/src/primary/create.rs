@@ -48,7 +48,7 @@ impl<M: Memory> Primary<M> {
             )));
         }
         if let Some((_, geometry)) = config.spill {
-            spill::check(&config.name, config.scope, geometry)?;
+            spill::check(&config.name, config.scope, geometry, self.config.spill_bytes_min)?;
         }
         self.serving()?;
         let known = recalled(&group_key(id), GroupRecord::decode, ports)?;

@@ -19,7 +19,7 @@ use crate::engine::OperatorError;
 use crate::journal::device::LogPorts;
 use crate::journal::open::LogMeta;
 use crate::ports::{DeviceError, LocalIo, Memory, Ports};
-use crate::spill::{BYTES_MIN, Found, Purposes, Spill, SpillOp};
+use crate::spill::{Found, Purposes, Spill, SpillOp};
 use crate::stamp::Count;
 use crate::types::{
     Epoch, Geometry, GroupId, LinkId, Mono, Now, PairState, Record, Scope, Seq, StreamId, Time, VolumeId,
@@ -88,20 +88,20 @@ pub(super) fn spill_key(group: GroupId) -> String {
 }
 
 /// Whether a group may have this spill.
-pub(super) fn check(name: &str, scope: Scope, geometry: Geometry) -> Result<(), OperatorError> {
+pub(super) fn check(name: &str, scope: Scope, geometry: Geometry, bytes_min: u64) -> Result<(), OperatorError> {
     if scope == Scope::System {
         return Err(OperatorError::Invalid(format!(
             "group {name} has scope system: its stream is shared with other groups, so it cannot have a spill of its \
              own; use scope group or pair, or no spill"
         )));
     }
-    if !matches!(geometry.block_bytes, 512 | 4096) || geometry.bytes() < BYTES_MIN {
+    if !matches!(geometry.block_bytes, 512 | 4096) || geometry.bytes() < bytes_min {
         return Err(OperatorError::Invalid(format!(
-            "the spill of group {name} has {} blocks of {} bytes: it needs blocks of 512 or 4096 bytes and {} MiB at \
+            "the spill of group {name} has {} blocks of {} bytes: it needs blocks of 512 or 4096 bytes and {} KiB at \
              least",
             geometry.blocks,
             geometry.block_bytes,
-            BYTES_MIN >> 20
+            bytes_min >> 10
         )));
     }
     Ok(())

@@ -41,7 +41,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) -> Result<GroupId, OperatorError> {
         let id = GroupId::of_name(&config.name);
-        Self::check_journal(&config)?;
+        self.check_journal(&config)?;
         if let Some(old) = self.groups.get(&id)
             && !matches!(old.phase, Phase::TakenOver | Phase::Failed(_))
         {

@@ -103,6 +103,8 @@ pub struct SecondaryConfig {
     pub stamp_ahead_ns_max: u64,
     /// A group checkpoints after this long, in nanoseconds, if records were applied; sooner when its journal fills.
     pub checkpoint_interval_ns: u64,
+    /// Least size of a journal or overlay, in bytes; [`crate::journal::BYTES_MIN`] but for simulations.
+    pub journal_bytes_min: u64,
 }
 
 impl Default for SecondaryConfig {
@@ -113,6 +115,7 @@ impl Default for SecondaryConfig {
             stream_records: 8192,
             stamp_ahead_ns_max: 10_000_000_000,
             checkpoint_interval_ns: 1_000_000_000,
+            journal_bytes_min: crate::journal::BYTES_MIN,
         }
     }
 }
@@ -124,7 +127,7 @@ pub struct GroupConfig {
     pub name: String,
     /// The device for its journal, held exclusively.
     pub journal: VolumeId,
-    /// The journal's size; at least [`crate::journal::BYTES_MIN`].
+    /// The journal's size; at least [`SecondaryConfig::journal_bytes_min`].
     pub journal_geometry: Geometry,
     /// The device for old blocks while a resync is larger than the journal (design 4a), held exclusively; `None`: a
     /// resync that the journal cannot hold waits, and says so.
@@ -241,7 +244,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         if self.groups.contains_key(&id) {
             return Err(OperatorError::Exists(format!("group \"{name}\" exists already")));
         }
-        Self::check_journal(&config)?;
+        self.check_journal(&config)?;
         let value = ports.recall(&meta::key_of(id)).filter(|value| !value.is_empty());
         let meta = match value {
             None => GroupMeta::new(name, self.random()),
@@ -259,17 +262,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     }
 
     /// Whether a journal, and an overlay if there is one, can be made on the devices.
-    fn check_journal(config: &GroupConfig) -> Result<(), OperatorError> {
+    fn check_journal(&self, config: &GroupConfig) -> Result<(), OperatorError> {
         let name = &config.name;
         let overlay = config.overlay.map(|(_, geometry)| ("overlay", geometry));
         for (log, geometry) in std::iter::once(("journal", config.journal_geometry)).chain(overlay) {
-            if !matches!(geometry.block_bytes, 512 | 4096) || geometry.bytes() < crate::journal::BYTES_MIN {
+            if !matches!(geometry.block_bytes, 512 | 4096) || geometry.bytes() < self.config.journal_bytes_min {
                 return Err(OperatorError::Invalid(format!(
                     "the {log} of group \"{name}\" has {} blocks of {} bytes: it needs blocks of 512 or 4096 bytes and {} \
-                     MiB at least",
+                     KiB at least",
                     geometry.blocks,
                     geometry.block_bytes,
-                    crate::journal::BYTES_MIN >> 20
+                    self.config.journal_bytes_min >> 10
                 )));
             }
         }

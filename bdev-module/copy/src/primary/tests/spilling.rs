@@ -303,3 +303,13 @@ fn a_spill_of_a_shared_stream_or_of_an_odd_device_is_refused() {
     assert!(refused(create(&mut rig, GroupConfig { spill: Some((SPILL, odd)), ..config(Scope::Group, 200) })));
     assert!(rig.primary.groups().is_empty());
 }
+
+#[test]
+fn how_small_a_spill_may_be_is_the_embedding_s_to_say() {
+    for (bytes_min, is_taken) in [(64 << 10, true), ((64 << 10) + 1, false)] {
+        let mut rig = Rig::new();
+        rig.primary = Primary::new(PrimaryConfig { spill_bytes_min: bytes_min, ..Rig::config() });
+        let answer = rig.primary.group_create(rig.now, config(Scope::Group, 128), &mut rig.world);
+        assert_eq!(answer.is_ok(), is_taken, "{answer:?}");
+    }
+}

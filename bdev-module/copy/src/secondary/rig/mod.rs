@@ -53,6 +53,7 @@ impl Rig {
             stream_records: 16,
             stamp_ahead_ns_max: 1000,
             checkpoint_interval_ns: 2000,
+            journal_bytes_min: crate::journal::BYTES_MIN,
         };
         let world = World {
             chance: ChaCha8Rng::seed_from_u64(seed),

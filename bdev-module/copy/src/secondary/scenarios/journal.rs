@@ -31,6 +31,25 @@ fn a_journal_device_that_is_another_s_is_never_written_to() {
 }
 
 #[test]
+fn how_small_a_journal_or_an_overlay_may_be_is_the_embedding_s_to_say() {
+    let log = |bytes: u64| Geometry { blocks: bytes / BLOCK as u64, block_bytes: BLOCK as u32 };
+    for (journal, overlay, is_taken) in [(32, 32, true), (31, 32, false), (32, 31, false)] {
+        let mut rig = Rig::new(1, &[]);
+        rig.secondary = Secondary::new(SecondaryConfig { journal_bytes_min: 32 << 10, ..rig.config }, 1);
+        let config = GroupConfig {
+            name: "g".to_owned(),
+            journal: VolumeId(1),
+            journal_geometry: log(journal << 10),
+            overlay: Some((VolumeId(2), log(overlay << 10))),
+            apply_delay_ns: 0,
+        };
+        let now = rig.now();
+        let answer = rig.secondary.group_create(now, config, &mut rig.world);
+        assert_eq!(answer.is_ok(), is_taken, "{answer:?}");
+    }
+}
+
+#[test]
 fn failing_devices_are_tried_again_until_they_work() {
     for volume in [Rig::journal_volume(0), VolumeId(0), VolumeId(1)] {
         let mut rig = working(2);
