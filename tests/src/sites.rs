@@ -44,6 +44,8 @@ pub struct Options {
     pub journal_write_us: u64,
     /// The journal's size.
     pub journal_bytes: u64,
+    /// The size of the primary's spill, `spill`; 0 for none.
+    pub spill_bytes: u64,
     /// More parameters of `group_create` at the primary ...
     pub at_primary: Value,
     /// ... and at the secondary.
@@ -59,6 +61,7 @@ impl Default for Options {
             secondary_write_us: 0,
             journal_write_us: 0,
             journal_bytes: 256 << 20,
+            spill_bytes: 0,
             at_primary: json!({}),
             at_secondary: json!({}),
         }
@@ -280,6 +283,13 @@ fn set_up_primary(system: &Longrun, options: &Options) {
         "name": GROUP, "role": "primary", "link": LINK, "sequence_scope": options.scope,
         "throttle_ms_max": options.throttle_ms_max, "buffer_bytes": options.buffer_bytes,
     });
+    let group = match options.spill_bytes {
+        0 => group,
+        bytes => {
+            system.create_volume("spill", bytes, 4096);
+            with(group, &json!({"spill": "spill"}))
+        }
+    };
     system.call("group_create", with(group, &options.at_primary));
     for (volume, block_bytes) in VOLUMES.into_iter().zip(BLOCK_BYTES) {
         let medium = format!("medium-{volume}");

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::pair::{PairState, Waiting};
 use super::progress::{BookmarkInfo, CopyInfo, UnitInfo, VerifyInfo, Window};
+use super::spill::SpillInfo;
 use crate::types::{Name, Nguid, TakeoverPoint};
 
 /// Which side of the copy a system is on, for one group.
@@ -364,6 +365,9 @@ pub struct GroupInfo {
     /// The last online verify since the process started, all pairs together; at the primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyInfo>,
+    /// Its spill, if it has one; at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spill: Option<SpillInfo>,
     /// The resync under way, at the secondary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<UnitInfo>,

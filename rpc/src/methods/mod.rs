@@ -18,6 +18,7 @@ pub mod pair;
 mod parse;
 pub mod progress;
 pub mod role;
+pub mod spill;
 
 #[cfg(test)]
 mod tests;

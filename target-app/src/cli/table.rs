@@ -1,12 +1,17 @@
 //! How answers are shown to people: a line per object without borders, so that `grep`, `awk` and `watch` work on it too;
 //! one object as a list of facts. What is not known is shown as `-`, never as 0.
 
+mod certificate;
+
+pub use certificate::certificate;
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use longrun_rpc::methods::bdev::{BdevInfo, Iostat};
-use longrun_rpc::methods::group::{Generation, GroupInfo, LossCertificate, Role, SeqRange, SequenceScope};
+use longrun_rpc::methods::group::{Generation, GroupInfo, Role, SequenceScope};
 use longrun_rpc::methods::link::{LinkInfo, LinkState, Security};
 use longrun_rpc::methods::nvmf::SubsystemInfo;
 use longrun_rpc::methods::pair::{PairInfo, Waiting};
+use longrun_rpc::methods::spill::{SpillInfo, SpillState};
 
 use super::progress::{copy, verify};
 use super::values::Bytes;
@@ -379,6 +384,7 @@ pub fn group(group: &GroupInfo) -> String {
         list.push(("throttle", format!("{throttle_ms} ms on each host write")));
     }
     list.extend(group.waiting.as_ref().map(|waiting| ("waiting", waiting_for(waiting))));
+    list.extend(group.spill.as_ref().map(|info| ("spill", spill(info))));
     if let (Some(dirty), Some(missing)) = (group.dirty_bytes, group.missing_bytes) {
         list.push(("marked", format!("{}, of which {} need a resync", Bytes(dirty), Bytes(missing))));
     }
@@ -441,6 +447,19 @@ pub fn group(group: &GroupInfo) -> String {
         shown.push_str(&lines(&[text("BOOKMARK"), text("TIME"), text("IN WINDOW")], rows.collect(), ""));
     }
     shown
+}
+
+fn spill(spill: &SpillInfo) -> String {
+    let state = match spill.state {
+        SpillState::Idle => "not needed now",
+        SpillState::Spilling => "in use",
+        SpillState::Replaying => "what the last run left is being sent",
+        SpillState::Failing => "FAILING",
+    };
+    let (used, limit) = (Bytes(spill.used_bytes), Bytes(spill.limit_bytes));
+    let waiting = format!("{} records ({}) wait there", spill.records, Bytes(spill.bytes));
+    let reason = spill.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("{}, {used} of {limit} used, {waiting}, {state}{reason}", spill.device)
 }
 
 /// `longrun pair list`.
@@ -536,67 +555,4 @@ pub fn pair(pair: &PairInfo) -> String {
         }
     }
     facts(&list) + &differing
-}
-
-/// `longrun group takeover`: what was kept, and what was not.
-pub fn certificate(certificate: &LossCertificate) -> String {
-    let head = facts(&[
-        ("group", format!("{}, taken over; its volumes are writable", certificate.group)),
-        ("recovery point", moment(certificate.recovery_point_ns)),
-        ("clock error", format!("up to {} ns", certificate.clock_error_ns)),
-        ("generation", generation(&certificate.generation)),
-    ]);
-    let stream_columns = [
-        number("STREAM"),
-        number("EPOCH"),
-        number("LAST APPLIED"),
-        number("HIGHEST ANNOUNCED"),
-        text("SEEN, NOT APPLIED"),
-    ];
-    let streams = certificate.streams.iter().map(|stream| {
-        vec![
-            stream.stream.to_string(),
-            stream.epoch.to_string(),
-            stream.last_applied.to_string(),
-            stream.highest_announced.to_string(),
-            ranges(&stream.seen_not_applied),
-        ]
-    });
-    let volume_columns = [text("VOLUME"), text("NEW UUID"), text("NEW NGUID")];
-    let volumes = certificate
-        .volumes
-        .iter()
-        .map(|volume| vec![volume.name.clone(), volume.uuid.to_string(), volume.nguid.to_string()]);
-    let left_out = if certificate.never_consistent.is_empty() {
-        String::new()
-    } else {
-        let names = certificate.never_consistent.join(", ");
-        format!("\nLeft out, because their first copy was not complete: {names}. They serve no hosts.\n")
-    };
-    let split = if certificate.split_accepted {
-        "\nThe old primary was not fenced: hosts may still write there, and one of the two histories must be given up.\n"
-    } else {
-        ""
-    };
-    format!(
-        "{head}\n{}\nWhat the old primary stamped beyond the highest announced number is unknown, and lost.\n\n{}{left_out}{split}",
-        lines(&stream_columns, streams.collect(), "no streams: nothing was ever received"),
-        lines(&volume_columns, volumes.collect(), "no volumes"),
-    )
-}
-
-fn ranges(ranges: &[SeqRange]) -> String {
-    const SHOWN_MAX: usize = 8;
-    let mut shown: Vec<String> = ranges
-        .iter()
-        .take(SHOWN_MAX)
-        .map(|range| match range.first == range.last {
-            true => range.first.to_string(),
-            false => format!("{}-{}", range.first, range.last),
-        })
-        .collect();
-    if ranges.len() > SHOWN_MAX {
-        shown.push(format!("and {} more ranges (--json shows all)", ranges.len() - SHOWN_MAX));
-    }
-    if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
 }

@@ -626,8 +626,11 @@ fn one_group_shows_its_window_its_bookmarks_and_how_far_a_resync_is() {
     group["copy"] = json!({"bytes_total": 200, "bytes_done": 50, "bytes_per_s": 0, "reason": "no session"});
     group["verify"] = json!({"bytes_total": 8, "bytes_done": 8, "over": true, "repair": false, "bytes_differing": 0,
                              "bytes_unreadable": 0});
+    group["spill"] = json!({"device": "s0", "state": "failing", "used_bytes": 4096, "limit_bytes": 1 << 20, "records": 7,
+                            "bytes": 3 << 10, "reason": "the spill is full"});
     let shown = table::group(&serde_json::from_value(group).unwrap());
     for part in [
+        "spill           s0, 4 KiB of 1 MiB used, 7 records (3 KiB) wait there, FAILING: the spill is full",
         "marked          1 MiB, of which 64 KiB need a resync",
         "copy            [#####...............] 25 % of 200 B, stands still",
         "copy reason     no session",

@@ -11,6 +11,7 @@ use longrun_rpc::methods::group::{
 };
 use longrun_rpc::methods::pair::{PairInfo, PairState, Waiting};
 use longrun_rpc::methods::progress::{BlockRange, BookmarkInfo, CopyInfo, UnitInfo, VerifyInfo, Window};
+use longrun_rpc::methods::spill::{SpillInfo, SpillState};
 use uuid::Uuid;
 
 fn scope_info(scope: Scope) -> SequenceScope {
@@ -58,6 +59,8 @@ pub(super) fn primary_group(state: &State, group: &GroupEntry, now: Now, status:
     // its last image.
     let is_established = is_established(status.state) || status.unit.is_some();
     let lag_ns = status.lag_ns.filter(|_| is_established);
+    // The secondary lacks what waits in the spill too.
+    let spilled = status.spill.as_ref().map_or((0, 0), |spill| (spill.unsent_records, spill.unsent_bytes));
     GroupInfo {
         name: status.name.clone(),
         role: Role::Primary,
@@ -69,8 +72,8 @@ pub(super) fn primary_group(state: &State, group: &GroupEntry, now: Now, status:
         timeline_now_ns: now.time.0,
         lag: Lag {
             seconds: lag_ns.map(|ns| ns as f64 / 1e9),
-            bytes: (!suspended).then_some(status.backlog.bytes),
-            records: (!suspended).then_some(status.backlog.records),
+            bytes: (!suspended).then_some(status.backlog.bytes + spilled.1),
+            records: (!suspended).then_some(status.backlog.records + spilled.0),
         },
         generation: generation_info(status.generation),
         sequence_scope: scope_info(status.scope),
@@ -105,6 +108,7 @@ pub(super) fn primary_group(state: &State, group: &GroupEntry, now: Now, status:
         next_attempt_ms: status.next_attempt.map(|at| at.since_ns(now.mono) / 1_000_000),
         copy: status.copy.as_ref().map(copy_info),
         verify: status.verify.as_ref().map(verify_info),
+        spill: status.spill.as_ref().zip(group.call.spill.as_ref()).map(|(spill, device)| spill_info(device, spill)),
         unit: None,
         overlay: None,
         overlay_used: None,
@@ -181,6 +185,7 @@ pub(super) fn secondary_group(
         next_attempt_ms: None,
         copy: None,
         verify: None,
+        spill: None,
         unit: status.unit.as_ref().map(|unit| UnitInfo {
             base_ns: unit.base.0,
             end_ns: unit.end.map(|end| end.0),
@@ -227,6 +232,23 @@ fn copy_info(copy: &primary::CopyProgress) -> CopyInfo {
         bytes_per_s: copy.bytes_per_s,
         estimate_s: copy.estimate_s,
         reason: copy.reason.clone(),
+    }
+}
+
+fn spill_info(device: &str, spill: &primary::SpillStatus) -> SpillInfo {
+    SpillInfo {
+        device: device.to_owned(),
+        state: match spill {
+            spill if spill.is_failing => SpillState::Failing,
+            spill if spill.is_replaying => SpillState::Replaying,
+            spill if spill.is_spilling || spill.unsent_records > 0 => SpillState::Spilling,
+            _ => SpillState::Idle,
+        },
+        used_bytes: spill.used_bytes,
+        limit_bytes: spill.total_bytes,
+        records: spill.unsent_records,
+        bytes: spill.unsent_bytes,
+        reason: spill.reason.clone(),
     }
 }
 

@@ -322,7 +322,10 @@ impl<M: Memory> Primary<M> {
             used_bytes: usage.used_bytes,
             total_bytes: usage.total_bytes,
             unsent_records: usage.unsent_records,
+            unsent_bytes: usage.unsent_bytes,
+            is_spilling: owned.spill.is_spilling(),
             is_replaying: matches!(owned.replay, Replay::Sending { .. }),
+            is_failing: owned.spill.is_failing(),
             reason: owned.spill.reason(),
         })
     }

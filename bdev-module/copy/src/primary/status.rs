@@ -196,8 +196,14 @@ pub struct SpillStatus {
     pub total_bytes: u64,
     /// Records that wait here for room in the link; not part of [`GroupStatus::backlog`].
     pub unsent_records: u64,
+    /// Their charge.
+    pub unsent_bytes: u64,
+    /// New records go here, because the link keeps its share.
+    pub is_spilling: bool,
     /// What a restart found in it is being sent.
     pub is_replaying: bool,
-    /// What is wrong with it.
+    /// It takes or gives nothing, now or for good.
+    pub is_failing: bool,
+    /// What is wrong with it, or was found wrong at its opening.
     pub reason: Option<String>,
 }

@@ -14,8 +14,10 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
         let Phase::Opening(opening) = &mut self.phase else { return };
         let (tail, found, count, time) =
             (&mut self.tail, &mut self.found, &mut self.appended, &mut self.complete_up_to);
+        let bytes = &mut self.waiting_bytes;
         let ask = opening.poll(io, &mut self.meta, |end, entry| {
             *count += 1;
+            *bytes += entry.head.charge_bytes();
             *time = (*time).max(entry.head.stamp.time);
             let stamp = entry.head.stamp;
             tail.add(end, *count, [(stamp.stream, entry.epoch, stamp.seq)]);

@@ -112,6 +112,8 @@ pub(crate) struct Usage {
     pub(crate) total_bytes: u64,
     /// Records that were not handed to the link.
     pub(crate) unsent_records: u64,
+    /// Their charge.
+    pub(crate) unsent_bytes: u64,
 }
 
 enum Phase<S, T> {
@@ -153,6 +155,8 @@ pub(crate) struct Spill<S, T> {
     pending: VecDeque<Item<S>>,
     /// Charge of what in `flying` and `pending` is for the link yet.
     unsent_bytes: u64,
+    /// Charge of everything from `next` on, on the device too.
+    waiting_bytes: u64,
     cursor: Option<Cursor<S, T>>,
     /// A read whose cursor is gone is under way.
     orphan: bool,
@@ -199,6 +203,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
             flying: VecDeque::new(),
             pending: VecDeque::new(),
             unsent_bytes: 0,
+            waiting_bytes: 0,
             cursor: None,
             orphan: false,
             tail: Tail::new(area.capacity),
@@ -261,6 +266,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
     pub(crate) fn append(&mut self, epoch: Epoch, generation: (u64, u64), record: Record<S>) {
         assert!(self.is_spilling, "what is not spilled goes to the link");
         self.unsent_bytes += record.head.charge_bytes();
+        self.waiting_bytes += record.head.charge_bytes();
         self.pending.push_back(Item { record, epoch, generation, charged: false });
         self.appended += 1;
     }
@@ -301,6 +307,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
                 }
             };
             self.next += 1;
+            self.waiting_bytes -= item.record.head.charge_bytes();
             if self.is_wanted(&item) {
                 return Some(Spilled { epoch: item.epoch, record: item.record });
             }
@@ -379,6 +386,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
         self.discarded = self.appended;
         self.pending.clear();
         self.unsent_bytes = 0;
+        self.waiting_bytes = 0;
         self.drop_cursor();
         self.replay = None;
         self.found.clear();
@@ -420,7 +428,8 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
             Phase::Open(journal) => (journal.used_bytes(), journal.total_bytes()),
             _ => (0, self.area.capacity * u64::from(self.area.block_bytes)),
         };
-        Usage { used_bytes, total_bytes, unsent_records: self.appended - self.next }
+        let (unsent_records, unsent_bytes) = (self.appended - self.next, self.waiting_bytes);
+        Usage { used_bytes, total_bytes, unsent_records, unsent_bytes }
     }
 
     /// Charge of what counts against the send buffer.
@@ -462,6 +471,17 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
         let reading = opening.map(|error| format!("the spill cannot be read ({error}); tried again every second"));
         let is_full = || self.is_full().then(|| "the spill is full".to_owned());
         reading.or_else(is_full).or_else(|| self.damage.clone())
+    }
+
+    /// Whether it takes or gives nothing, now or for good.
+    pub(crate) fn is_failing(&self) -> bool {
+        let is_sick = match &self.phase {
+            Phase::Failed(_) => true,
+            Phase::Opening(opening) => opening.error().is_some(),
+            Phase::Open(journal) => journal.error().is_some(),
+        };
+        let reading = self.cursor.as_ref().and_then(Cursor::error);
+        is_sick || self.closed.is_some() || self.lost.is_some() || reading.is_some()
     }
 
     fn is_full(&self) -> bool {

@@ -185,6 +185,9 @@ impl Group {
         let flying = self.spill.flying.iter().skip(self.spill.next.saturating_sub(self.spill.on_disk) as usize);
         let unsent: u64 = pending.chain(flying).map(|item| item.record.head.charge_bytes()).sum();
         assert_eq!(self.spill.unsent_bytes, unsent, "the memory that counts");
+        let usage = self.spill.usage();
+        assert!(usage.unsent_bytes >= unsent, "what is shown as waiting");
+        assert_eq!(usage.unsent_bytes == 0, usage.unsent_records == 0, "{usage:?}");
         let all: u64 = counted.map(|item| item.record.head.charge_bytes()).sum();
         assert!(all <= 3 * LIMIT_BYTES, "and what does not is bounded: {all}");
         assert!(self.spill.tail.notes() <= 2 * 160);
