@@ -73,8 +73,16 @@ struct Lab {
     _directory: tempfile::TempDir,
 }
 
+/// What the group of a lab is given beside its volumes and its journal.
+#[derive(Clone, Copy, Default)]
+struct Kind {
+    apply_delay_s: u64,
+    /// MiB; the least buffer goes with it, so that it is used at once.
+    spill_mib: u64,
+}
+
 impl Lab {
-    fn new(arguments: &Arguments, apply_delay_s: u64) -> Lab {
+    fn new(arguments: &Arguments, kind: Kind) -> Lab {
         let directory = tempfile::Builder::new().prefix("longrun-figures-").tempdir().expect("a temporary directory");
         let start = |name: &str| {
             let directory = directory.path().join(name);
@@ -93,12 +101,22 @@ impl Lab {
         secondary.create_volume("journal", journal_bytes, BLOCK_BYTES);
         secondary.create_volume("copy", volume_bytes, BLOCK_BYTES);
         let group = json!({
-            "name": GROUP, "role": "secondary", "link": "wan", "journal": "journal", "apply_delay_s": apply_delay_s,
+            "name": GROUP, "role": "secondary", "link": "wan", "journal": "journal",
+            "apply_delay_s": kind.apply_delay_s,
         });
         secondary.call("group_create", group);
         primary.create_volume("original", volume_bytes, BLOCK_BYTES);
         primary.create_volume("plain", volume_bytes, BLOCK_BYTES);
-        primary.call("group_create", json!({"name": GROUP, "role": "primary", "link": "wan"}));
+        let mut group = json!({"name": GROUP, "role": "primary", "link": "wan"});
+        if kind.spill_mib > 0 {
+            primary.create_volume("spill", kind.spill_mib * MIB, BLOCK_BYTES);
+            group["spill"] = json!("spill");
+            group["buffer_bytes"] = json!(4 * MIB);
+        } else {
+            // Room for what a host writes while the link is down, so that this is measured and not an overflow.
+            group["buffer_bytes"] = json!(1024 * MIB);
+        }
+        primary.call("group_create", group);
         std::thread::scope(|scope| {
             scope.spawn(|| secondary.call("pair_create", json!({"group": GROUP, "name": PAIR, "volume": "copy"})));
             primary.call("pair_create", json!({"group": GROUP, "name": PAIR, "volume": "original"}));
@@ -126,6 +144,11 @@ impl Lab {
             let group = self.group();
             if group["state"] == state { Ok(()) } else { Err(group.to_string()) }
         });
+    }
+
+    /// Whether the copy stands, instead of being late.
+    fn has_suspended(&self) -> bool {
+        self.group()["state"].as_str().is_some_and(|state| state.starts_with("PFUS") || state.starts_with("PSU"))
     }
 
     /// Waits until the secondary has everything that was written before.
@@ -216,7 +239,7 @@ fn assert_success(status: longrun_nvmf::spec::Status) {
 }
 
 fn measure(arguments: &Arguments) -> Value {
-    let lab = Lab::new(arguments, 0);
+    let lab = Lab::new(arguments, Kind::default());
     let mut states = serde_json::Map::new();
     let mut note = |state: &str, compared: &Compared| {
         eprintln!("{state}: {}", compared.figures());
@@ -227,8 +250,8 @@ fn measure(arguments: &Arguments) -> Value {
     lab.wait_until_caught_up();
     lab.relay.cut();
     note("link_down", &lab.compare(arguments.seconds));
+    assert!(!lab.has_suspended(), "the memory did not last: {}", lab.group());
     lab.relay.mend();
-    lab.wait_for("PAIR");
     lab.wait_until_caught_up();
 
     lab.primary.call("group_suspend", json!({"name": GROUP}));
@@ -258,8 +281,17 @@ fn measure(arguments: &Arguments) -> Value {
     });
 
     drop(lab);
+    let lab = Lab::new(arguments, Kind { spill_mib: 2048, ..Kind::default() });
+    lab.relay.cut();
+    lab.fill(16 * MIB);
+    note("spilling", &lab.compare(arguments.seconds));
+    assert!(!lab.has_suspended(), "the spill did not last: {}", lab.group());
+    assert!(lab.group()["spill"]["used_bytes"].as_u64() > Some(8 * MIB), "nothing was spilled: {}", lab.group());
+
+    drop(lab);
     // The volumes stay behind for good, so everything stays in the journal.
-    let (recovery, takeover) = journal_figures(Lab::new(arguments, 86_400), arguments.journal_mib);
+    let lab = Lab::new(arguments, Kind { apply_delay_s: 86_400, ..Kind::default() });
+    let (recovery, takeover) = journal_figures(lab, arguments.journal_mib);
     json!({"host_writes_4k_qd1": states, "resync": resync, "journal_recovery": recovery, "takeover": takeover})
 }
 
