@@ -330,6 +330,11 @@ impl<M: Memory> Primary<M> {
         })
     }
 
+    /// The oldest time that what waits in the group's spill can have.
+    pub(super) fn spilled_since(&self, id: GroupId) -> Option<Time> {
+        self.spills.get(&id)?.spill.waiting_since()
+    }
+
     /// Whether what a restart found may still be sent: until then the secondary is not told of the suspension, which would
     /// end the old epochs there, and no resync begins.
     pub(super) fn is_replaying(&self, id: GroupId) -> bool {

@@ -171,7 +171,11 @@ impl<M: Memory> Primary<M> {
                     let was = group.resync().and_then(|resync| resync.was.first_missed);
                     was.map(|first| now.time.since_ns(first))
                 }
-                None => Some(backlog.oldest.map_or(0, |oldest| now.time.since_ns(oldest))),
+                // The link may have got rid of all it had while the next records are being read from the spill.
+                None => {
+                    let oldest = [backlog.oldest, self.spilled_since(id)].into_iter().flatten().min();
+                    Some(oldest.map_or(0, |oldest| now.time.since_ns(oldest)))
+                }
                 Some(suspension) => suspension.first_missed.map(|first: Time| now.time.since_ns(first)),
             },
             dirty_bytes: group.pairs.iter().map(|pair| self.pairs[pair].dirty.marked_bytes()).sum(),

@@ -157,6 +157,8 @@ pub(crate) struct Spill<S, T> {
     unsent_bytes: u64,
     /// Charge of everything from `next` on, on the device too.
     waiting_bytes: u64,
+    /// Nothing from `next` on was stamped before this.
+    waiting_since: Time,
     cursor: Option<Cursor<S, T>>,
     /// A read whose cursor is gone is under way.
     orphan: bool,
@@ -204,6 +206,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
             pending: VecDeque::new(),
             unsent_bytes: 0,
             waiting_bytes: 0,
+            waiting_since: Time(0),
             cursor: None,
             orphan: false,
             tail: Tail::new(area.capacity),
@@ -267,6 +270,9 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
         assert!(self.is_spilling, "what is not spilled goes to the link");
         self.unsent_bytes += record.head.charge_bytes();
         self.waiting_bytes += record.head.charge_bytes();
+        if self.next == self.appended {
+            self.waiting_since = record.head.stamp.time;
+        }
         self.pending.push_back(Item { record, epoch, generation, charged: false });
         self.appended += 1;
     }
@@ -308,6 +314,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
             };
             self.next += 1;
             self.waiting_bytes -= item.record.head.charge_bytes();
+            self.waiting_since = item.record.head.stamp.time;
             if self.is_wanted(&item) {
                 return Some(Spilled { epoch: item.epoch, record: item.record });
             }
@@ -435,6 +442,11 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
     /// Charge of what counts against the send buffer.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.unsent_bytes + self.cursor.as_ref().map_or(0, Cursor::bytes)
+    }
+
+    /// Nothing that the link was not given was stamped before this; `None`: it was given everything.
+    pub(crate) fn waiting_since(&self) -> Option<Time> {
+        self.holds_unsent().then_some(self.waiting_since)
     }
 
     /// Whether it holds records that the link was not given.

@@ -126,6 +126,32 @@ fn beyond_half_of_the_send_buffer_records_go_to_the_spill_and_back_in_order_and_
 }
 
 #[test]
+fn the_lag_is_that_of_the_oldest_record_also_while_it_is_on_its_way_from_the_spill_to_the_link() {
+    let (mut rig, group, pairs) = spilling(Scope::Group, SPILL_BLOCKS, 1);
+    // Not before its record: the stream's floor after each write.
+    let mut floors = Vec::new();
+    for _ in 0..60 {
+        write(&mut rig, &pairs, 1);
+        floors.push(rig.show(group).streams[0].last_time);
+    }
+    let stream = rig.show_pair(pairs[0]).stream;
+    let mut reading = 0;
+    loop {
+        let sent = seqs(&rig, stream).last().copied().unwrap_or(0);
+        rig.durable(stream, sent);
+        let shown = rig.show(group);
+        let Some(oldest) = floors.get(sent as usize) else { break };
+        reading += u64::from(shown.backlog.records == 0);
+        let age = rig.now.time.since_ns(*oldest);
+        assert!(shown.lag_ns >= Some(age), "{sent} records are durable, the next is {age} ns old: {shown:?}");
+        quiet(&mut rig);
+    }
+    assert!(reading > 0, "the link was never empty while the spill was not");
+    quiet(&mut rig);
+    assert_eq!(rig.show(group).lag_ns, Some(0));
+}
+
+#[test]
 fn after_a_crash_what_the_spill_holds_is_sent_in_its_old_epoch_before_the_resync() {
     for scope in [Scope::Group, Scope::Pair] {
         let (mut rig, _, pairs) = spilling(scope, SPILL_BLOCKS, 2);
