@@ -339,6 +339,7 @@ fn for_secondary(message: &Message) -> bool {
     match message {
         Message::OpenStream(_)
         | Message::JoinPair(_)
+        | Message::Identity { .. }
         | Message::LeavePair { .. }
         | Message::CloseStream { .. }
         | Message::GroupSuspended { .. }
@@ -482,6 +483,10 @@ impl<P: Ports> Ports for World<'_, P> {
 
     fn role_changed(&mut self, group: GroupId, role: Role, generation: Generation) {
         self.ports.role_changed(group, role, generation);
+    }
+
+    fn identity_changed(&mut self, pair: PairId) {
+        self.ports.identity_changed(pair);
     }
 
     fn log(&mut self, line: fmt::Arguments<'_>) {

@@ -43,6 +43,7 @@ pub mod blank;
 pub mod digest;
 pub mod dirty;
 pub mod engine;
+pub mod identity;
 pub mod journal;
 pub mod link;
 pub mod merge;

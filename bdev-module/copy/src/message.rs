@@ -158,6 +158,16 @@ pub enum Message {
         /// For the operator: what fails and what to do.
         text: String,
     },
+    /// Primary, before each [`Message::JoinPair`] and when a stream is opened: under which identity hosts see the pair's
+    /// volume. The secondary's volume takes it over (see [`crate::identity`]).
+    Identity {
+        /// Its group.
+        group: GroupId,
+        /// The pair.
+        pair: PairId,
+        /// NGUID and UUID.
+        identity: [u8; 16],
+    },
     /// Secondary: it is the primary now, durably, with this generation. Else: [`Message::Refused`] about the group.
     HandedOver {
         /// The group.

@@ -241,6 +241,11 @@ pub trait Ports: Memory {
         let _ = (group, role, generation);
     }
 
+    /// The pair's volume has another identity towards hosts from here on ([`crate::identity::of_pair`]).
+    fn identity_changed(&mut self, pair: PairId) {
+        let _ = pair;
+    }
+
     /// A line for the operator's log: rare, never per I/O.
     fn log(&mut self, line: std::fmt::Arguments<'_>);
 }

@@ -8,7 +8,8 @@ use longrun_copy::engine::OperatorError;
 use longrun_copy::ports::{
     DeviceError, HostError, HostIo, HostToken, LocalIo, LocalToken, Memory, MetaToken, OperatorAnswer, Ports, Ticket,
 };
-use longrun_copy::types::{LinkId, VolumeId};
+use longrun_copy::role::Role;
+use longrun_copy::types::{Generation, GroupId, LinkId, PairId, VolumeId};
 use longrun_hal::{Buf, Shared};
 
 use super::Sockets;
@@ -37,12 +38,14 @@ pub struct Outbox {
     pub answers: Vec<(Ticket, Result<OperatorAnswer, OperatorError>)>,
     /// Lines for the log.
     pub lines: Vec<String>,
+    /// This system's part in a group has changed, or a volume's identity: the control plane shows hosts what is now.
+    pub has_news: bool,
 }
 
 impl Outbox {
     /// Whether there is nothing to carry.
     pub fn is_empty(&self) -> bool {
-        self.persists.is_empty() && self.answers.is_empty() && self.lines.is_empty()
+        self.persists.is_empty() && self.answers.is_empty() && self.lines.is_empty() && !self.has_news
     }
 }
 
@@ -112,6 +115,14 @@ impl Ports for World<'_> {
 
     fn answer_operator(&mut self, ticket: Ticket, answer: Result<OperatorAnswer, OperatorError>) {
         self.outbox.answers.push((ticket, answer));
+    }
+
+    fn role_changed(&mut self, _: GroupId, _: Role, _: Generation) {
+        self.outbox.has_news = true;
+    }
+
+    fn identity_changed(&mut self, _: PairId) {
+        self.outbox.has_news = true;
     }
 
     fn log(&mut self, line: fmt::Arguments<'_>) {

@@ -1,6 +1,7 @@
 //! Consistency groups and their takeover.
 
 use super::link::link_of;
+use super::roles::Access;
 use super::shown::{certificate_info, primary_group, secondary_group};
 use super::{Caller, Control, State, catalog_error, operator_error, with_trouble};
 use crate::reactor::{Engine, Reactor};
@@ -8,23 +9,22 @@ use longrun_bdev::BdevId;
 use longrun_bdev::catalog::{Entry, Holder};
 use longrun_bdev::replica::World;
 use longrun_copy::engine::OperatorError;
+use longrun_copy::identity;
 use longrun_copy::ports::OperatorAnswer;
 use longrun_copy::primary::{self, GroupConfig as PrimaryGroup};
 use longrun_copy::role;
 use longrun_copy::secondary::{self, GroupConfig as SecondaryGroup, GroupPhase, TakeoverAt, TakeoverConsent};
 use longrun_copy::takeover;
-use longrun_copy::types::{self, GroupId, LinkId, Now, Scope, SystemId, Time, VolumeId};
+use longrun_copy::types::{self, GroupId, LinkId, Now, PairId, Scope, SystemId, Time, VolumeId};
 use longrun_rpc::RpcError;
 use longrun_rpc::methods::group::{
     GroupCreate, GroupDelete, GroupGet, GroupInfo, GroupTakeover, LossCertificate, OldPrimary, Overflow, Role,
     SequenceScope,
 };
-use longrun_rpc::methods::role::{GroupFailback, GroupSwap, RoleInfo};
 use longrun_rpc::types::TakeoverPoint;
-use uuid::Uuid;
 
 /// Bdevs that a group holds.
-type Claims = Vec<(BdevId, Holder)>;
+pub(super) type Claims = Vec<(BdevId, Holder)>;
 
 /// A group as the control plane knows it.
 pub struct GroupEntry {
@@ -40,6 +40,8 @@ pub struct GroupEntry {
     pub claims: Claims,
     /// Taken over: the volumes serve hosts here.
     pub taken_over: bool,
+    /// Whether hosts are served here.
+    pub access: Access,
     /// Its deletion waits for the journal to be wiped.
     pub is_leaving: bool,
 }
@@ -52,7 +54,7 @@ impl GroupEntry {
 }
 
 /// What the engine says of a group, by role.
-enum Status {
+pub(super) enum Status {
     Primary(Box<primary::GroupStatus>),
     /// With its pairs' states.
     Secondary(Box<secondary::GroupStatus>, Vec<types::PairState>),
@@ -130,8 +132,17 @@ impl Control {
             state.release_all(&claims);
             return Err(operator_error(error));
         }
-        let entry =
-            GroupEntry { call: call.clone(), core, id, role: part, claims, taken_over: false, is_leaving: false };
+        let access = Access::at_start(part);
+        let entry = GroupEntry {
+            call: call.clone(),
+            core,
+            id,
+            role: part,
+            claims,
+            taken_over: false,
+            access,
+            is_leaving: false,
+        };
         state.groups.insert(name.clone(), entry);
         Ok(name)
     }
@@ -151,7 +162,7 @@ impl Control {
     }
 
     /// Claims what a group needs as a secondary, and brings it to the group's core.
-    async fn claim_for_secondary(
+    pub(super) async fn claim_for_secondary(
         &self,
         state: &mut State,
         call: &GroupCreate,
@@ -259,17 +270,20 @@ impl Control {
         let mut infos = Vec::new();
         for name in names {
             let Some(group) = state.groups.get(&name) else { continue };
-            let id = group.id;
-            let (now, status, taken) = self
+            let (id, pairs) = (group.id, state.pair_ids(&name));
+            let (now, status, taken, identities) = self
                 .reactor(group.core)
                 .call(move |reactor| {
                     reactor.engine(|engine, now, world| {
-                        (now, status_of(engine, now, world, id), takeover_of(engine, now, world, id))
+                        let known = |pair: PairId| Some((pair, identity::of_pair(pair, world)?));
+                        let identities: Vec<_> = pairs.into_iter().filter_map(known).collect();
+                        (now, status_of(engine, now, world, id), takeover_of(engine, now, world, id), identities)
                     })
                 })
                 .await;
             let Some(status) = status else { continue };
-            self.note_part(&mut state, &name, &status, taken).await;
+            self.note_part(&mut state, &name, now, &status, taken).await;
+            self.note_identities(&mut state, &identities).await;
             let Some(group) = state.groups.get(&name) else { continue };
             infos.push(match status {
                 Status::Primary(status) => primary_group(&state, group, now, &status),
@@ -334,185 +348,6 @@ impl Control {
         Ok(certificate_info(&state, &call.name, &certificate, clock_error_ns, split_accepted))
     }
 
-    /// Follows the group's part as the engine says it: a takeover that a restart finished by itself, and a primary that
-    /// gave its part up, show in the group's status only.
-    async fn note_part(&self, state: &mut State, name: &str, status: &Status, taken: Option<Taken>) {
-        let Some(group) = state.groups.get_mut(name) else { return };
-        let role = match status {
-            Status::Primary(_) => Role::Primary,
-            Status::Secondary(..) => Role::Secondary,
-        };
-        let follows = role == Role::Secondary && taken.is_none();
-        let has_changed = (group.role, group.taken_over && follows) != (role, false);
-        // A volume never shows itself to hosts under the identity from before its takeover.
-        if let Some(taken) = taken.filter(|taken| !state.has_identities(name, &taken.certificate)) {
-            self.adopt_identities(state, name, &taken.certificate).await;
-        }
-        let Some(group) = state.groups.get_mut(name) else { return };
-        if has_changed {
-            group.role = role;
-            group.taken_over &= !follows;
-            let replicas: Vec<BdevId> = state
-                .pairs
-                .iter()
-                .filter(|((group, _), _)| group == name)
-                .filter_map(|(_, pair)| pair.replica)
-                .collect();
-            for replica in replicas {
-                state.refresh_states(replica);
-            }
-            self.publish(state).await;
-        }
-    }
-
-    /// Shows a group's volumes under the identities of the takeover, and lets hosts use them.
-    async fn adopt_identities(&self, state: &mut State, name: &str, certificate: &takeover::LossCertificate) {
-        let Some(group) = state.groups.get_mut(name) else { return };
-        group.taken_over = true;
-        let replicas: Vec<(BdevId, Uuid)> = certificate
-            .volumes
-            .iter()
-            .filter_map(|volume| {
-                let pair = state.pairs.values().find(|pair| pair.id == volume.pair)?;
-                Some((pair.replica?, Uuid::from_bytes(volume.uuid)))
-            })
-            .collect();
-        for (replica, uuid) in replicas {
-            state.catalog.set_uuid(replica, uuid);
-            state.refresh_namespaces(replica);
-        }
-        self.publish(state).await;
-    }
-
-    pub(super) async fn group_swap(&self, call: &GroupSwap) -> Result<RoleInfo, RpcError> {
-        let mut state = self.state().await;
-        let group = present_group(&state, &call.name)?;
-        if group.role == Role::Secondary {
-            return Err(RpcError::wrong_state(format!(
-                "group {} is secondary here; call group_swap at the system that is its primary",
-                call.name
-            )));
-        }
-        let (core, id) = (group.core, group.id);
-        // A journal that is given once is the group's from here on.
-        let given = match &call.journal {
-            Some(journal) if group.call.journal.as_ref() != Some(journal) => {
-                Some(self.take_journal(&mut state, &call.name, journal).await?)
-            }
-            _ => None,
-        };
-        let begun = self
-            .reactor(core)
-            .call(move |reactor| {
-                reactor.operate(|engine, now, world, ticket| {
-                    if let Some(config) = given {
-                        engine.offer_secondary(id, config);
-                    }
-                    engine.group_swap(now, id, ticket, world)
-                })
-            })
-            .await;
-        let ended = begun.map_err(operator_error)?;
-        drop(state);
-        let answer = ended.wait().await.map_err(operator_error)?;
-        // Namespaces follow at once.
-        self.notice_takeovers().await;
-        match answer {
-            OperatorAnswer::Swapped { generation } => {
-                Ok(RoleInfo { role: Role::Secondary, generation: generation.number })
-            }
-            _ => Err(RpcError::internal("the swap ended with another request's answer")),
-        }
-    }
-
-    pub(super) async fn group_failback(&self, call: &GroupFailback) -> Result<RoleInfo, RpcError> {
-        match call.discard_generation {
-            Some(discarded) => self.follow_newer(call, discarded).await,
-            None => self.bring_back(&call.name).await,
-        }
-    }
-
-    /// At the new primary: copies to the other site what that lacks.
-    async fn bring_back(&self, name: &str) -> Result<RoleInfo, RpcError> {
-        let state = self.state().await;
-        let group = present_group(&state, name)?;
-        let id = group.id;
-        let generation = self
-            .reactor(group.core)
-            .call(move |reactor| {
-                reactor.engine(|engine, now, world| {
-                    engine.group_failback(now, id, world)?;
-                    let (primary, world) = engine.primary(world);
-                    Ok(primary.group_status(now, id, &world).map_or(0, |status| status.generation.number))
-                })
-            })
-            .await
-            .map_err(|error: OperatorError| match error {
-                OperatorError::NotFound(_) => RpcError::wrong_state(format!(
-                    "group {name} is secondary here; failback is called at the system that took it over, or with \
-                     discard_generation at the old primary"
-                )),
-                error => operator_error(error),
-            })?;
-        Ok(RoleInfo { role: Role::Primary, generation })
-    }
-
-    /// At the old primary: becomes the secondary of the newer generation.
-    async fn follow_newer(&self, call: &GroupFailback, discarded: u64) -> Result<RoleInfo, RpcError> {
-        let mut state = self.state().await;
-        let group = present_group(&state, &call.name)?;
-        let (core, id, had) = (group.core, group.id, group.call.journal.clone());
-        let journal = call.journal.clone().or(had).ok_or_else(|| {
-            RpcError::invalid_params("as a secondary the group needs a journal; give the name of a bdev for it")
-        })?;
-        let config = self.take_journal(&mut state, &call.name, &journal).await?;
-        let begun = self
-            .reactor(core)
-            .call(move |reactor| {
-                reactor.operate(|engine, now, world, ticket| {
-                    engine.group_demote(now, id, config, discarded, ticket, world)
-                })
-            })
-            .await;
-        let ended = begun.map_err(operator_error)?;
-        drop(state);
-        let answer = ended.wait().await.map_err(operator_error)?;
-        self.notice_takeovers().await;
-        match answer {
-            OperatorAnswer::Demoted { generation } => {
-                Ok(RoleInfo { role: Role::Secondary, generation: generation.number })
-            }
-            _ => Err(RpcError::internal("the failback ended with another request's answer")),
-        }
-    }
-
-    /// Makes a bdev the journal of this group, in place of the one it has, and answers what the group is as a secondary. It
-    /// stays the group's, also if what it is wanted for is refused: it was named for that.
-    async fn take_journal(&self, state: &mut State, name: &str, journal: &str) -> Result<SecondaryGroup, RpcError> {
-        let group = group_of(state, name)?;
-        let (core, mut call) = (group.core, group.call.clone());
-        let is_spill = |(_, holder): &(BdevId, Holder)| matches!(holder, Holder::Spill { .. });
-        let (spill, held): (Claims, Claims) = group.claims.clone().into_iter().partition(is_spill);
-        state.release_all(&held);
-        let claimed = self.claim_for_secondary(state, &call, journal, call.overlay.as_deref(), core).await;
-        let (config, claims) = match claimed {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                for (bdev, holder) in held {
-                    let name = state.catalog.get(bdev).map(|entry| entry.name.clone()).unwrap_or_default();
-                    // It was this group's a moment ago, under the same lock.
-                    drop(state.catalog.claim(&name, holder).map(drop));
-                }
-                return Err(error);
-            }
-        };
-        call.journal = Some(journal.to_owned());
-        if let Some(group) = state.groups.get_mut(name) {
-            (group.claims, group.call) = ([spill, claims].concat(), call);
-        }
-        Ok(config)
-    }
-
     /// The names of secondary groups that do not know yet whether they were taken over: their journals are being read, or
     /// a takeover that a crash interrupted is being finished.
     pub async fn undecided_groups(&self) -> Vec<String> {
@@ -534,39 +369,13 @@ impl Control {
         }
         names
     }
-
-    /// Learns of takeovers that were finished by a restart, so that volumes serve hosts without anybody asking.
-    pub async fn notice_takeovers(&self) {
-        // `group_get` does just that on its way.
-        if let Err(error) = self.group_get(&GroupGet { name: None }).await {
-            tracing::warn!("{error}");
-        }
-    }
 }
 
 impl State {
-    fn release_all(&mut self, claims: &[(BdevId, Holder)]) {
+    pub(super) fn release_all(&mut self, claims: &[(BdevId, Holder)]) {
         for (bdev, holder) in claims {
             self.catalog.release(*bdev, holder);
         }
-    }
-
-    /// Whether a taken-over group and all its volumes that are here show themselves as the certificate says.
-    fn has_identities(&self, name: &str, certificate: &takeover::LossCertificate) -> bool {
-        let shown = |volume: &takeover::VolumeIdentity| {
-            let pair = self.pairs.values().find(|pair| pair.id == volume.pair);
-            let entry = pair.and_then(|pair| self.catalog.get(pair.replica?));
-            entry.is_none_or(|entry| *entry.uuid.as_bytes() == volume.uuid)
-        };
-        self.groups.get(name).is_some_and(|group| group.taken_over) && certificate.volumes.iter().all(shown)
-    }
-
-    /// Whether the bdev is the replica device of a secondary that was not taken over.
-    pub(super) fn is_untaken_secondary(&self, bdev: BdevId) -> bool {
-        self.pairs.iter().any(|((group, _), pair)| {
-            pair.replica == Some(bdev)
-                && self.groups.get(group).is_some_and(|group| group.role == Role::Secondary && !group.taken_over)
-        })
     }
 }
 
@@ -601,12 +410,12 @@ fn status_of(engine: &mut Engine, now: Now, world: &mut World<'_>, id: GroupId) 
 }
 
 /// A takeover that is complete.
-struct Taken {
-    certificate: takeover::LossCertificate,
-    split_accepted: bool,
+pub(super) struct Taken {
+    pub certificate: takeover::LossCertificate,
+    pub split_accepted: bool,
 }
 
-fn takeover_of(engine: &mut Engine, now: Now, world: &mut World<'_>, id: GroupId) -> Option<Taken> {
+pub(super) fn takeover_of(engine: &mut Engine, now: Now, world: &mut World<'_>, id: GroupId) -> Option<Taken> {
     let status = engine.secondary(world).0.group_status(now, id)?;
     let certificate = status.certificate.filter(|_| status.phase == GroupPhase::TakenOver)?;
     Some(Taken { certificate, split_accepted: status.split_accepted })

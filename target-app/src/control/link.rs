@@ -23,7 +23,8 @@ pub struct LinkEntry {
     pub id: LinkId,
     /// The system at its other end.
     pub remote: SystemId,
-    public_key: [u8; 32],
+    /// This end's public key.
+    pub public_key: [u8; 32],
     /// What its state was when an operator last looked, and since when.
     seen: Option<(LinkState, Instant)>,
 }
@@ -80,7 +81,9 @@ impl Control {
         let public_key = public_of(&private_key);
         let remote = SystemId::of_key(&remote_key);
         let entry = LinkEntry { call: call.clone(), core, id, remote, public_key, seen: None };
+        let before = state.cntlid_range(&self.public_key());
         state.links.insert(name.clone(), entry);
+        self.follow_links(&mut state, before).await;
         Ok(name)
     }
 
@@ -97,8 +100,18 @@ impl Control {
                 core.link_delete(now, uring, id);
             })
             .await;
+        let before = state.cntlid_range(&self.public_key());
         state.links.remove(&call.name);
+        self.follow_links(&mut state, before).await;
         Ok(true)
+    }
+
+    /// What depends on the links that there are: the ids of controllers.
+    async fn follow_links(&self, state: &mut State, cntlids_before: (u16, u16)) {
+        let now = state.cntlid_range(&self.public_key());
+        if state.move_cntlids(cntlids_before, now) {
+            self.publish(state).await;
+        }
     }
 
     pub(super) async fn link_get(&self, call: &LinkGet) -> Result<Vec<LinkInfo>, RpcError> {
@@ -120,6 +133,11 @@ impl Control {
 }
 
 impl LinkEntry {
+    /// The other end's public key, where it proves that it has it.
+    pub fn remote_key(&self) -> Option<&[u8; 32]> {
+        self.call.remote_public_key.as_ref().map(|key| key.as_bytes())
+    }
+
     fn info(&mut self, stats: &LinkStats) -> LinkInfo {
         let state = match stats {
             LinkStats { session_up: true, .. } => LinkState::Up,

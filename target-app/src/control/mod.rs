@@ -10,6 +10,7 @@
 //! | [`bdev`] | block devices |
 //! | [`link`] | links to other systems |
 //! | [`group`] | consistency groups and their takeover |
+//! | [`roles`] | swap, failback, and what hosts are shown while a group's part changes |
 //! | [`copying`] | suspend, resync, bookmark and verify of a group |
 //! | [`pair`] | pairs and their replica devices |
 //! | [`nvmf`] | subsystems, namespaces, listeners, hosts |
@@ -18,12 +19,14 @@
 
 mod ana;
 mod bdev;
+mod cntlid;
 mod copying;
 mod framework;
 mod group;
 mod link;
 mod nvmf;
 mod pair;
+mod roles;
 mod saving;
 mod shown;
 

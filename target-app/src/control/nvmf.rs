@@ -2,11 +2,12 @@
 
 use super::ana::{ana_group, reports_ana, shown, wire};
 use super::bdev::TICK_RATE_HZ;
+use super::roles::Access;
 use super::{Caller, Control, State, catalog_error};
 use longrun_bdev::catalog::{Entry, Holder, Kind};
 use longrun_bdev::{BdevId, IoType};
 use longrun_nvmf::target::{
-    AnaGroup, BlockSize, ConnectionInfo, IN_CAPSULE_BYTES_IO, ModelNumber, Namespace, NamespaceState, Nsid,
+    AnaGroup, BdevHandle, BlockSize, ConnectionInfo, IN_CAPSULE_BYTES_IO, ModelNumber, Namespace, NamespaceState, Nsid,
     SerialNumber, Subsystem, TRANSFER_BYTES_MAX, TransportLimits,
 };
 use longrun_nvmf::{DISCOVERY_NQN, Nqn};
@@ -87,8 +88,10 @@ impl Control {
         let mut subsystem =
             Subsystem::new(nqn, SerialNumber::new(&serial).map_err(text)?, ModelNumber::new(model).map_err(text)?);
         subsystem.allow_any_host = call.allow_any_host.unwrap_or(false);
-        subsystem.cntlid_min = call.min_cntlid.unwrap_or(subsystem.cntlid_min);
-        subsystem.cntlid_max = call.max_cntlid.unwrap_or(subsystem.cntlid_max);
+        (subsystem.cntlid_min, subsystem.cntlid_max) = match (call.min_cntlid, call.max_cntlid) {
+            (None, None) => state.cntlid_range(&self.public_key()),
+            (min, max) => (min.unwrap_or(subsystem.cntlid_min), max.unwrap_or(subsystem.cntlid_max)),
+        };
         subsystem.namespaces_max = call.max_namespaces.unwrap_or(32);
         subsystem.ana.reporting = call.ana_reporting.unwrap_or(false);
         state.target.set_subsystem(subsystem);
@@ -487,24 +490,26 @@ impl State {
 
     /// Whether hosts may use a bdev now: the volumes of a secondary wait for takeover.
     fn namespace_state(&self, entry: &Entry) -> NamespaceState {
-        if entry.kind == Kind::Replica && self.is_untaken_secondary(entry.id) {
-            NamespaceState::NotReady
-        } else {
-            NamespaceState::Ready
+        match self.access_of(entry.id) {
+            Access::Elsewhere => NamespaceState::NotReady,
+            Access::Here | Access::Changing => NamespaceState::Ready,
         }
     }
 
-    /// Brings the namespaces of a bdev up to date after its identity changed, and its state with it; [`Control::publish`]
-    /// is next.
-    pub(super) fn refresh_namespaces(&mut self, bdev: BdevId) {
+    /// Brings the namespaces of a bdev up to date after its identity changed, where what they show is `meant`, and their
+    /// state with it; [`Control::publish`] is next.
+    pub(super) fn refresh_namespaces(&mut self, bdev: BdevId, meant: impl Fn(&[u8; 16]) -> bool) {
         let Some(entry) = self.catalog.get(bdev).cloned() else { return };
         let handle = State::handle(&entry);
         let nqns: Vec<Nqn> = self.target.subsystems.keys().cloned().collect();
         for nqn in nqns {
             self.target.edit(&nqn, |subsystem| {
                 for namespace in subsystem.namespaces.values_mut().filter(|namespace| namespace.bdev == handle) {
-                    namespace.uuid = *entry.uuid.as_bytes();
-                    namespace.nguid = *entry.uuid.as_bytes();
+                    for shown in [&mut namespace.uuid, &mut namespace.nguid] {
+                        if meant(shown) {
+                            *shown = *entry.uuid.as_bytes();
+                        }
+                    }
                 }
             });
         }
@@ -512,12 +517,19 @@ impl State {
     }
 
     /// Brings the namespaces of a bdev up to date after it became another side's, or this one's again: a swap's volumes
-    /// stay what they are to hosts. Where hosts are told access states, they are sent to their other path; else the
-    /// namespace is not ready here. [`Control::publish`] is next.
+    /// stay what they are to hosts. Where hosts are told access states, they wait while the access changes, and are sent
+    /// to their other path; else the namespace is not ready here. [`Control::publish`] is next.
     pub(super) fn refresh_states(&mut self, bdev: BdevId) {
         let Some(entry) = self.catalog.get(bdev).cloned() else { return };
         let now = self.namespace_state(&entry);
         let handle = State::handle(&entry);
+        let replicas: Vec<(BdevHandle, Access)> = self
+            .catalog
+            .iter()
+            .filter(|entry| entry.kind == Kind::Replica)
+            .map(|entry| (State::handle(entry), self.access_of(entry.id)))
+            .collect();
+        let access = |bdev| replicas.iter().find(|(of, _)| *of == bdev).map_or(Access::Here, |(_, access)| *access);
         let nqns: Vec<Nqn> = self.target.subsystems.keys().cloned().collect();
         for nqn in nqns {
             self.target.edit(&nqn, |subsystem| {
@@ -530,9 +542,14 @@ impl State {
                     return;
                 }
                 for group in groups {
-                    let mut members = subsystem.namespaces.values().filter(|namespace| namespace.ana_group == group);
-                    let is_elsewhere = members.any(|namespace| namespace.state == NamespaceState::NotReady);
-                    subsystem.ana.hold(group, is_elsewhere.then(|| wire(AnaState::Inaccessible)));
+                    let members = subsystem.namespaces.values().filter(|namespace| namespace.ana_group == group);
+                    // All of a group are in one state: the worst counts.
+                    let held = match members.map(|namespace| access(namespace.bdev)).max().unwrap_or_default() {
+                        Access::Here => None,
+                        Access::Changing => Some(AnaState::Change),
+                        Access::Elsewhere => Some(AnaState::Inaccessible),
+                    };
+                    subsystem.ana.hold(group, held.map(wire));
                 }
             });
         }

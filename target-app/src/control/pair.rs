@@ -8,6 +8,7 @@ use longrun_bdev::BdevId;
 use longrun_bdev::catalog::{Created, Entry, Kind, Spec};
 use longrun_bdev::device::Device;
 use longrun_copy::engine::OperatorError;
+use longrun_copy::identity;
 use longrun_copy::primary::PairConfig as PrimaryPair;
 use longrun_copy::role;
 use longrun_copy::secondary::PairConfig as SecondaryPair;
@@ -30,7 +31,8 @@ pub struct PairEntry {
     pub failed: Option<String>,
 }
 
-/// What replica devices' identities are derived from before a takeover: a pair's name, so that a restart keeps them.
+/// What replica devices' identities are derived from at first: a pair's name and its volume. From the primary's creation of
+/// the pair on metadata has them, the same at both sites ([`identity`]).
 const REPLICA_NAMESPACE: Uuid = Uuid::from_u128(0x6c6f_6e67_7275_6e00_8000_7061_6972_0001);
 
 impl Control {
@@ -118,7 +120,8 @@ impl Control {
             }
         };
         let replica = created.device.id();
-        let began = self.begin_in_engine(&state, call, core, role, &base, created.device).await;
+        let shown = state.catalog.get(replica).map_or_else(Uuid::nil, |entry| entry.uuid);
+        let began = self.begin_in_engine(&state, call, core, role, &base, created.device, shown).await;
         match began {
             Ok(ended) => {
                 state.pairs.insert(key, PairEntry { call: call.clone(), id, replica: Some(replica), failed: None });
@@ -159,18 +162,25 @@ impl Control {
             }
         };
         self.move_home(state, &base, core).await?;
+        let id = PairId::of_name(GroupId::of_name(&call.group), call.name.as_str());
+        let known =
+            self.reactor(core).call(move |reactor| reactor.engine(|_, _, world| identity::of_pair(id, world))).await;
         let uuid_name = format!("{}/{}/{}", role_name(role), call.group, call.name.as_str());
         let spec = Spec::Replica {
             name: call.replica().as_str().to_owned(),
             base_name: call.volume.clone(),
             group: call.group.clone(),
             pair: call.name.as_str().to_owned(),
-            uuid: Uuid::new_v5(&REPLICA_NAMESPACE, format!("{uuid_name}/{}", base.uuid).as_bytes()),
+            uuid: match known {
+                Some(identity) => Uuid::from_bytes(identity),
+                None => Uuid::new_v5(&REPLICA_NAMESPACE, format!("{uuid_name}/{}", base.uuid).as_bytes()),
+            },
         };
         let created = state.catalog.create(spec, core as u32).map_err(catalog_error)?;
         Ok((base, created))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all that a pair is begun with, from one caller")]
     async fn begin_in_engine(
         &self,
         state: &State,
@@ -179,6 +189,7 @@ impl Control {
         role: Role,
         base: &Entry,
         device: Device,
+        shown: Uuid,
     ) -> Result<Ended, OperatorError> {
         let name = call.name.as_str().to_owned();
         let (volume, geometry, volatile) = (VolumeId(base.id.0), base.geometry, state.is_volatile(base));
@@ -204,6 +215,11 @@ impl Control {
                         reactor.core().0.install(device);
                         reactor.operate(|engine, now, world, ticket| {
                             let (primary, mut world) = engine.primary(world);
+                            primary.identify(
+                                PairId::of_name(config.group, &config.name),
+                                *shown.as_bytes(),
+                                &mut world,
+                            );
                             primary.pair_create(now, config, ticket, &mut world).map(|_| ())
                         })
                     })

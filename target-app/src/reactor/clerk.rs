@@ -3,7 +3,9 @@
 use super::ReactorHandle;
 use crate::metadata::Metadata;
 use longrun_bdev::replica::Persist;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use tokio::sync::Notify;
 
 /// One reactor's clerk.
 pub struct Clerk {
@@ -11,12 +13,19 @@ pub struct Clerk {
     /// The reactor's own handle, by which it is told of durability.
     reactor: ReactorHandle,
     lines: Sender<String>,
+    /// Told when the control plane has something to look at.
+    news: Arc<Notify>,
 }
 
 impl Clerk {
     /// A clerk of this reactor.
-    pub fn new(metadata: Metadata, reactor: ReactorHandle, lines: Sender<String>) -> Clerk {
-        Clerk { metadata, reactor, lines }
+    pub fn new(metadata: Metadata, reactor: ReactorHandle, lines: Sender<String>, news: Arc<Notify>) -> Clerk {
+        Clerk { metadata, reactor, lines, news }
+    }
+
+    /// Has the control plane look at what groups and volumes are now.
+    pub fn bring_news(&self) {
+        self.news.notify_one();
     }
 
     /// Has a value made durable, and the engine told so.

@@ -638,6 +638,9 @@ impl Reactor {
         for line in outbox.lines.drain(..) {
             self.parts.clerk.log(line);
         }
+        if std::mem::take(&mut outbox.has_news) {
+            self.parts.clerk.bring_news();
+        }
         for (ticket, answer) in outbox.answers.drain(..) {
             if let Some(asked) = self.tickets.remove(&ticket.0) {
                 // Whoever asked may have hung up.

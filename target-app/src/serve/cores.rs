@@ -16,6 +16,7 @@ use longrun_hal::uring::{Uring, UringConfig};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use tokio::sync::Notify;
 
 /// The reactors' threads.
 pub struct Cores {
@@ -64,6 +65,7 @@ pub fn start(
     metadata: &Metadata,
     timeline: &Timeline,
     lines: &Sender<String>,
+    news: &Arc<Notify>,
 ) -> Result<Cores, ServeError> {
     let os = |source| ServeError::Os { doing: "start the reactors", source };
     let count = options.processors.len();
@@ -73,7 +75,7 @@ pub fn start(
     for (index, (mesh, sleeper, waker)) in meshes(count).map_err(os)?.into_iter().enumerate() {
         let processor = options.processors[index];
         let (handle, commands) = commands(waker);
-        let clerk = Clerk::new(metadata.clone(), handle.clone(), lines.clone());
+        let clerk = Clerk::new(metadata.clone(), handle.clone(), lines.clone(), Arc::clone(news));
         let engine = EngineConfig {
             primary: PrimaryConfig::new(system),
             secondary: SecondaryConfig {

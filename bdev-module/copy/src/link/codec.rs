@@ -264,6 +264,9 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
         Message::Trouble { group, pair, text } => {
             out.byte(18).u64(group.0).option(pair.map(|pair| pair.0)).text(text, TEXT_BYTES_MAX);
         }
+        Message::Identity { group, pair, identity } => {
+            out.byte(19).u64(group.0).u64(pair.0).0.extend_from_slice(identity);
+        }
         Message::HandedOver { group, generation } => {
             out.byte(17).u64(group.0).generation(*generation);
         }
@@ -382,6 +385,11 @@ fn read(from: &mut Reader<'_>) -> Option<Message> {
             group: GroupId(from.u64()?),
             pair: from.option()?.map(PairId),
             text: from.text(TEXT_BYTES_MAX)?,
+        },
+        19 => Message::Identity {
+            group: GroupId(from.u64()?),
+            pair: PairId(from.u64()?),
+            identity: from.take(16)?.try_into().ok()?,
         },
         17 => Message::HandedOver { group: GroupId(from.u64()?), generation: from.generation()? },
         _ => return None,

@@ -11,6 +11,7 @@ use crate::dirty::{self, DirtyMap};
 use crate::engine::OperatorError;
 use crate::ports::Memory;
 use crate::role::{PromotedPair, Promotion};
+use crate::takeover::volume_uuid;
 use crate::types::{Extent, Generation, Geometry, GroupId, Initial, Now};
 
 impl<M: Memory> Primary<M> {
@@ -43,6 +44,10 @@ impl<M: Memory> Primary<M> {
             self.adopt_group(now, promotion, config, ports)?;
         }
         for pair in promotion.pairs.iter().filter(|pair| !self.has_pair(pair.pair)).collect::<Vec<_>>() {
+            // Hosts ride through a swap only: else the volume is another disk to them, at both sites.
+            if !promotion.is_swap {
+                self.set_identity(pair.pair, volume_uuid(promotion.generation, pair.pair), ports);
+            }
             self.adopt_pair(now, id, pair, promotion.generation, ports)?;
         }
         Ok(())

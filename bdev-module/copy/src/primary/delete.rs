@@ -170,6 +170,7 @@ impl<M: Memory> Primary<M> {
         self.out_of_lease.retain(|key| requests.contains(*key));
         // First the record: without it the chunks mean nothing.
         self.keep(&pair_key(id), &[], Wait::Note, ports);
+        self.keep(&crate::identity::key(id), &[], Wait::Note, ports);
         for key in kept_chunks::<M>(id, &pair.dirty, ports) {
             self.keep(&key, &[], Wait::Note, ports);
         }

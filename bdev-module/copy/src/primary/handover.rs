@@ -212,6 +212,11 @@ impl<M: Memory> Primary<M> {
         self.handovers.contains_key(&id)
     }
 
+    /// Since when.
+    pub(super) fn handing_over_since(&self, id: GroupId) -> Option<Mono> {
+        self.handovers.get(&id).map(|handover| handover.since)
+    }
+
     /// What a pair's hosts are told while its group changes its part.
     pub(super) fn role_refusal(&self, id: GroupId) -> Option<HostError> {
         if self.retiring.contains(&id) {

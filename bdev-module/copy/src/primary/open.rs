@@ -10,6 +10,7 @@ use super::stream::Numbers;
 use super::suspend::FirstMissed;
 use super::{Primary, Stopping, Up, Wait};
 use crate::engine::OperatorError;
+use crate::identity;
 use crate::message::{Content, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject};
 use crate::ports::{Memory, OperatorAnswer};
 use crate::types::{Epoch, GroupId, Initial, LinkId, Mono, Now, PairId, PairState, Seq, StreamId};
@@ -220,9 +221,36 @@ impl<M: Memory> Primary<M> {
         self.start_stream(id, ports);
         let members = self.groups[&group_id].pairs.clone();
         for pair in members {
+            self.tell_identity(pair, ports);
             self.join_pair(now, pair, ports);
         }
         self.due = Mono(0);
+    }
+
+    /// Says under which identity hosts see the volume of a pair that is about to be created, if it has none from before.
+    pub fn identify<U>(&mut self, pair: PairId, identity: [u8; 16], ports: &mut U)
+    where
+        U: super::Uplink<Buf = M::Buf, Shared = M::Shared>,
+    {
+        if identity::of_pair(pair, ports).is_none() {
+            self.set_identity(pair, identity, ports);
+        }
+    }
+
+    /// The pair's volume has this identity from here on.
+    pub(super) fn set_identity(&mut self, pair: PairId, identity: [u8; 16], ports: &mut impl Up<M>) {
+        if identity::of_pair(pair, ports) != Some(identity) {
+            self.keep(&identity::key(pair), &identity::encode(identity), Wait::Note, ports);
+            ports.identity_changed(pair);
+        }
+    }
+
+    /// Says the volume's identity, if there is one.
+    fn tell_identity(&self, id: PairId, ports: &mut impl Up<M>) {
+        let Some(identity) = identity::of_pair(id, ports) else { return };
+        let Some(pair) = self.pairs.get(&id) else { return };
+        let group = pair.config.group;
+        ports.send_message(self.groups[&group].config.link, Message::Identity { group, pair: id, identity });
     }
 
     /// Lets records flow once all groups that may have some in the stream are open again.
@@ -278,7 +306,9 @@ impl<M: Memory> Primary<M> {
             block_bytes: pair.config.geometry.block_bytes,
             content,
         };
-        ports.send_message(group.config.link, Message::JoinPair(join));
+        let link = group.config.link;
+        self.tell_identity(id, ports);
+        ports.send_message(link, Message::JoinPair(join));
         Some(now.mono.after_ns(self.config.retry_ns))
     }
 

@@ -134,6 +134,8 @@ pub struct GroupStatus {
     pub fenced: Option<Generation>,
     /// Two sites continue the same history independently: an operator must resolve it.
     pub split_brain: bool,
+    /// Since when it is being handed over to the other site (a swap): hosts are not served here.
+    pub handing_over: Option<Mono>,
     /// What it waits for.
     pub waiting: Option<Waiting>,
     /// Sum over its streams.

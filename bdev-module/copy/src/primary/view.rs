@@ -157,6 +157,7 @@ impl<M: Memory> Primary<M> {
             trouble: self.trouble(now, id, None),
             fenced: group.fenced,
             split_brain: group.split_brain,
+            handing_over: self.handing_over_since(id),
             waiting: group
                 .pairs
                 .iter()

@@ -194,6 +194,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         self.is_hurried = false;
         self.meta.pairs.retain(|pair| pair.id != id);
         self.volumes.remove(&id);
+        io.persist(&crate::identity::key(id), &[]);
         self.persist(io, vec![After::Answer(ticket, OperatorAnswer::Deleted)]);
         Ok(())
     }

@@ -4,6 +4,7 @@ use super::group::{After, Group, Phase};
 use super::handover::Asked;
 use super::meta::{Image, Life, PairMeta, Share};
 use super::{Downlink, Secondary};
+use crate::identity;
 use crate::message::{Content, EXTENTS_MAX, JoinPair, Message, Refusal, Subject};
 use crate::takeover::TakeoverStep;
 use crate::types::{Epoch, GroupId, LinkId, Now, PairId, Scope, Seq, StreamId, SystemId};
@@ -41,6 +42,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     let subject = Subject::Pair(join.pair);
                     ports.send_message(link, Message::Refused { group: join.group, subject, refusal, text });
                 }
+            }
+            Message::Identity { group, pair, identity } => {
+                self.take_identity(now, from, group, pair, identity, ports);
             }
             Message::LeavePair { group, pair, .. } => self.leave_pair(now, from, group, pair, ports),
             Message::CloseStream { group, stream, epoch, end, .. } => {
@@ -150,6 +154,27 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     fn owned(&mut self, from: SystemId, group: GroupId) -> Option<&mut Group<S>> {
         let group = self.groups.get_mut(&group)?;
         group.meta.streams.iter().any(|stream| stream.owner == from).then_some(group)
+    }
+
+    /// The volume is to be the same disk to hosts as the primary's.
+    fn take_identity(
+        &mut self,
+        now: Now,
+        from: SystemId,
+        group: GroupId,
+        pair: PairId,
+        identity: [u8; 16],
+        ports: &mut impl Downlink<Buf = B, Shared = S>,
+    ) {
+        let Some(owned) = self.owned(from, group) else { return };
+        let follows = owned.is_receiving() && owned.takeover.is_none() && owned.meta.pair(pair).is_some();
+        if !follows || identity::of_pair(pair, ports) == Some(identity) {
+            return;
+        }
+        self.act(now, group, ports, |_, io, _, _| {
+            io.persist(&identity::key(pair), &identity::encode(identity));
+            io.ports.identity_changed(pair);
+        });
     }
 
     fn leave_pair(

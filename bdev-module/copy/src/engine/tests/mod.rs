@@ -115,6 +115,44 @@ fn a_swap_loses_nothing_and_there_and_back_again_both_sides_are_equal() {
 }
 
 #[test]
+fn a_volume_is_the_same_disk_at_both_sites_through_swaps_and_another_one_after_a_disaster() {
+    for scope in SCOPES {
+        let mut rig = Rig::new(5, scope);
+        rig.write_some(0, 10);
+        settle(&mut rig, 0);
+        let first = rig.identities(0);
+        assert!(!first.is_empty() && first.iter().all(|identity| *identity == Some([1; 16])), "{first:?}");
+        assert_eq!(rig.identities(1), first);
+        for from in [0, 1, 0] {
+            swap(&mut rig, from);
+            rig.write_some(1 - from, 10);
+            settle(&mut rig, 1 - from);
+            assert_eq!((rig.identities(0), rig.identities(1)), (first.clone(), first.clone()));
+        }
+        // Both die and come back as what they are now.
+        for me in [0, 1] {
+            rig.kill(me);
+            rig.start(me);
+        }
+        settle(&mut rig, 1);
+        assert_eq!((rig.identities(0), rig.identities(1)), (first.clone(), first.clone()));
+        rig.is_cut = true;
+        rig.take_over(0);
+        rig.forget_told(0);
+        let second = rig.identities(0);
+        let is_new = |(now, before): (&Option<[u8; 16]>, _)| now.is_some() && now != before;
+        assert!(second.iter().zip(&first).all(is_new), "{second:?}");
+        rig.is_cut = false;
+        rig.until("the old primary is fenced", |rig| !rig.serves(1));
+        assert_eq!(rig.identities(1), first, "until it follows");
+        demote(&mut rig, 1);
+        fail_back(&mut rig, 0);
+        settle(&mut rig, 0);
+        assert_eq!((rig.identities(0), rig.identities(1)), (second.clone(), second));
+    }
+}
+
+#[test]
 fn a_refused_swap_lets_hosts_write_where_they_did() {
     let mut rig = Rig::new(3, Scope::Group);
     rig.write_some(0, 10);

@@ -2,6 +2,7 @@
 //! thread, all chance from one seed; either system may be killed between any two of its events.
 
 use crate::engine::{Engine, EngineConfig, OperatorError};
+use crate::identity;
 use crate::link::{LinkConfig, Security, public_of};
 use crate::ports::{
     DeviceError, Event, HostError, HostIo, HostToken, LocalIo, LocalToken, Memory, MetaToken, OperatorAnswer, Ports,
@@ -368,6 +369,8 @@ impl Rig {
                         volatile: false,
                     };
                     let (roles, mut world) = engine.primary(world);
+                    // Told of the disk that it would be here; what it is known as already counts.
+                    roles.identify(PairId::of_name(group(), &config.name), [me as u8 + 1; 16], &mut world);
                     roles.pair_create(now, config, ticket, &mut world).unwrap();
                 }
                 (Role::Secondary, Some(pair)) => {
@@ -709,6 +712,13 @@ impl Rig {
         let Some(engine) = engine.as_mut() else { return 1 };
         let (roles, world) = engine.primary(world);
         lag + roles.group_status(now, group(), &world).map_or(1, |status| status.backlog.records + status.missing_bytes)
+    }
+
+    /// What the volumes are to hosts of a system.
+    pub fn identities(&self, me: usize) -> Vec<Option<[u8; 16]>> {
+        let world = &self.systems[me].world;
+        let pairs = self.pairs.iter().map(|name| PairId::of_name(group(), name));
+        pairs.map(|pair| identity::of_pair(pair, world)).collect()
     }
 
     /// A disaster takeover may have lost what hosts were told: what the new primary holds counts from here on.

@@ -118,6 +118,11 @@ fn messages() -> impl Strategy<Value = Message> {
                 })
             }),
         numbers().prop_map(|(group, pair, ..)| Message::PairJoined { group: GroupId(group), pair: PairId(pair) }),
+        (numbers(), any::<[u8; 16]>()).prop_map(|((group, pair, ..), identity)| Message::Identity {
+            group: GroupId(group),
+            pair: PairId(pair),
+            identity
+        }),
         numbers().prop_map(|(group, pair, at, ..)| Message::LeavePair {
             group: GroupId(group),
             pair: PairId(pair),
