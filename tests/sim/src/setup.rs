@@ -160,6 +160,7 @@ impl World {
         let mut primary = PrimaryConfig::new(SystemId::of_key(&public_of(&self.keys[node])));
         primary.retry_ns = 20_000_000;
         primary.clear_after_ns = self.plan.clear_after_ns;
+        primary.mark_ahead_bytes = self.plan.mark_ahead_bytes;
         primary.resync_pause_ns = self.plan.resync_pause_ns;
         primary.resync_pause_ns_max = 2_000_000_000;
         primary.digest_wait_ns = self.plan.digest_wait_ns;

@@ -43,10 +43,10 @@ impl Bits {
         self.count = self.len;
     }
 
-    /// Adds all of another set of the same size.
-    pub fn join(&mut self, other: &Bits) {
-        for (word, other) in self.words.iter_mut().zip(&other.words) {
-            *word |= other;
+    /// Adds all of another set of the same size but for what is in a third.
+    pub fn join_without(&mut self, other: &Bits, without: &Bits) {
+        for ((word, other), without) in self.words.iter_mut().zip(&other.words).zip(&without.words) {
+            *word |= other & !without;
         }
         self.count = self.words.iter().map(|word| u64::from(word.count_ones())).sum();
     }

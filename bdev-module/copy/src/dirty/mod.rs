@@ -11,7 +11,13 @@
 //!   the sites differ for ever*). A write that meets a clear in flight marks again, and waits for that.
 //! - **After a restart every mark counts**: what it stands for is due to be copied.
 //!
-//! Memory: four bits per region, and an entry per region that was written lately. A region is a 2^20th of the volume,
+//! **Marks are made ahead.** A write that has to wait for its mark has the whole stretch around it marked, so that the
+//! next writes nearby find their marks there: durable marks cost a flush of the metadata, and a host that writes all over
+//! a few gigabytes would pay that for each 64 KiB of them. A region that is marked only ahead is known to be clean while
+//! this process lives: nothing copies it. After an unclean stop it is compared like the others, by its digest. A stretch's
+//! marks go when all of it was quiet for a while.
+//!
+//! Memory: five bits per region, and an entry per region that was written lately. A region is a 2^20th of the volume,
 //! between 64 KiB and 16 MiB: 512 KiB of bits for volumes up to 16 TiB. What that gives up: one written block is copied
 //! as its whole region.
 
@@ -51,8 +57,6 @@ struct Hot {
     last: Option<(Epoch, Seq)>,
     /// A flush of at least this number, begun after the last local completion, has to end.
     flush: u64,
-    /// When it was last written.
-    touched: Mono,
 }
 
 /// What a sweep for marks to clear found.
@@ -72,6 +76,8 @@ pub struct DirtyMap {
     geometry: Geometry,
     region_blocks: u64,
     regions: u64,
+    /// Regions that are marked together.
+    stretch: u64,
     /// As metadata says, or was or will be asked to say.
     marked: Bits,
     /// Of these: what is here has to be copied, no record in a queue brings it.
@@ -80,7 +86,11 @@ pub struct DirtyMap {
     doubtful: Bits,
     /// Of these: the mark is durable.
     settled: Bits,
+    /// Of these: marked ahead, not written since.
+    ahead: Bits,
     hot: BTreeMap<u64, Hot>,
+    /// When each stretch with marks that may be cleared was last written, by its first region.
+    touched: BTreeMap<u64, Mono>,
     /// Regions whose mark is not durable yet, and the round that brings it.
     pending: BTreeMap<u64, Round>,
     /// All regions were marked at once: the others that are not settled are with this round.
@@ -107,19 +117,23 @@ pub fn chunk_key(pair: crate::types::PairId, chunk: u32) -> String {
 }
 
 impl DirtyMap {
-    /// A map without marks. `region_bytes` is a multiple of the block size.
-    pub fn new(geometry: Geometry, region_bytes: u64) -> DirtyMap {
+    /// A map without marks. `region_bytes` is a multiple of the block size; `stretch_bytes` of it: what is marked together,
+    /// one region at least.
+    pub fn new(geometry: Geometry, region_bytes: u64, stretch_bytes: u64) -> DirtyMap {
         let region_blocks = (region_bytes / u64::from(geometry.block_bytes)).max(1);
         let regions = geometry.blocks.div_ceil(region_blocks);
         DirtyMap {
             geometry,
             region_blocks,
             regions,
+            stretch: (stretch_bytes / region_bytes).max(1),
             marked: Bits::new(regions),
             missing: Bits::new(regions),
             doubtful: Bits::new(regions),
             settled: Bits::new(regions),
+            ahead: Bits::new(regions),
             hot: BTreeMap::new(),
+            touched: BTreeMap::new(),
             pending: BTreeMap::new(),
             pending_all: None,
             changed: BTreeSet::new(),
@@ -163,19 +177,32 @@ impl DirtyMap {
     pub fn begin(&mut self, now: Mono, extent: Extent) -> Option<Round> {
         let flush = self.flushes_begun + 1;
         let mut wait = None;
-        for region in self.touched(extent) {
-            let hot = Hot { in_flight: 0, last: None, flush, touched: now };
-            let hot = self.hot.entry(region).or_insert(hot);
-            (hot.in_flight, hot.touched) = (hot.in_flight + 1, now);
+        for region in self.regions_of(extent) {
+            self.hot.entry(region).or_insert(Hot { in_flight: 0, last: None, flush }).in_flight += 1;
+            if !self.marked.get(region) {
+                self.mark_ahead(region);
+            }
             self.mark(region);
+            self.touch(now, region);
             wait = wait.max(self.awaited(region));
         }
         wait
     }
 
+    /// Marks what is clean around a region.
+    fn mark_ahead(&mut self, region: u64) {
+        let first = self.stretch_of(region);
+        for near in first..(first + self.stretch).min(self.regions) {
+            if near != region && !self.marked.get(near) {
+                self.mark(near);
+                self.ahead.set(near);
+            }
+        }
+    }
+
     /// The record of a write that began got this number.
     pub fn stamped(&mut self, extent: Extent, epoch: Epoch, seq: Seq) {
-        for region in self.touched(extent) {
+        for region in self.regions_of(extent) {
             debug_assert!(self.marked.get(region) && self.awaited(region).is_none(), "stamped before it was marked");
             self.doubtful.unset(region);
             if let Some(hot) = self.hot.get_mut(&region) {
@@ -186,7 +213,7 @@ impl DirtyMap {
 
     /// A write that began is submitted without a stamp: the other side will lack it.
     pub fn unstamped(&mut self, extent: Extent) {
-        for region in self.touched(extent) {
+        for region in self.regions_of(extent) {
             debug_assert!(self.marked.get(region) && self.awaited(region).is_none(), "written before it was marked");
             self.missing.set(region);
             self.doubtful.unset(region);
@@ -196,29 +223,30 @@ impl DirtyMap {
     /// A write that began is over: done at the device, failed there, or never submitted.
     pub fn end(&mut self, now: Mono, extent: Extent) {
         let flush = self.flushes_begun + 1;
-        for region in self.touched(extent) {
+        for region in self.regions_of(extent) {
             let Some(hot) = self.hot.get_mut(&region) else {
                 debug_assert!(false, "a write ends that did not begin");
                 continue;
             };
             hot.in_flight -= 1;
-            (hot.flush, hot.touched) = (flush, now);
+            hot.flush = flush;
             if hot.in_flight == 0 && self.missing.get(region) {
                 // What it knew is of no use before the region is copied.
                 self.hot.remove(&region);
             }
+            self.touch(now, region);
         }
     }
 
-    /// From here on nothing brings what is marked: all of it is due to be copied.
+    /// From here on nothing brings what is marked: all of it is due to be copied, but for what was only marked ahead.
     pub fn miss_all(&mut self) {
-        self.missing.join(&self.marked);
+        self.missing.join_without(&self.marked, &self.ahead);
         self.hot.retain(|_, hot| hot.in_flight > 0);
     }
 
     /// Marks what is found to differ (or may), and makes it due to be copied.
     pub fn miss(&mut self, extent: Extent) {
-        for region in self.touched(extent) {
+        for region in self.regions_of(extent) {
             self.mark(region);
             self.missing.set(region);
         }
@@ -235,6 +263,7 @@ impl DirtyMap {
             self.marked.set_all();
         }
         self.missing.set_all();
+        self.ahead = Bits::new(self.regions);
         self.doubtful = if doubtful { self.marked.clone() } else { Bits::new(self.regions) };
         self.hot.retain(|_, hot| hot.in_flight > 0);
     }
@@ -247,11 +276,12 @@ impl DirtyMap {
             return;
         }
         let flush = self.flushes_begun + 1;
-        let hot = self.hot.entry(region).or_insert(Hot { in_flight: 0, last: None, flush, touched: now });
-        (hot.flush, hot.touched) = (flush, now);
+        let hot = self.hot.entry(region).or_insert(Hot { in_flight: 0, last: None, flush });
+        hot.flush = flush;
         // Of an epoch before nothing counts any more: what it did not bring, this copy did.
         let earlier = hot.last.filter(|(epoch, _)| stamp.is_none_or(|(new, _)| *epoch >= new));
         hot.last = earlier.max(stamp);
+        self.touch(now, region);
     }
 
     /// The chunks that are to be made durable now, in any order but together, and the round that they close. `None`: none.
@@ -319,8 +349,8 @@ impl DirtyMap {
         is_news
     }
 
-    /// Clears marks that nothing needs any more, looking at `most` regions from `from` on. `is_durable` says whether the
-    /// other side has a record durably.
+    /// Clears marks that nothing needs any more, of stretches that were quiet for so long; from region `from` on, until
+    /// `most` regions were looked at. `is_durable` says whether the other side has a record durably.
     pub fn sweep(
         &mut self,
         now: Mono,
@@ -330,32 +360,46 @@ impl DirtyMap {
         most: usize,
     ) -> Sweep {
         let mut sweep = Sweep::default();
-        let mut done = Vec::new();
-        for (looked, (&region, hot)) in self.hot.range(from..).enumerate() {
-            if looked == most {
-                sweep.next = Some(region);
+        let (mut looked, mut done, mut cold) = (0, Vec::new(), Vec::new());
+        for (&first, &touched) in self.touched.range(self.stretch_of(from)..) {
+            if looked >= most {
+                sweep.next = Some(first);
                 break;
             }
-            let is_there = hot.last.is_none_or(|(epoch, seq)| is_durable(epoch, seq));
-            let is_quiet = now.since_ns(hot.touched) >= quiet_ns;
-            if hot.in_flight > 0 || !is_there || !is_quiet || self.missing.get(region) {
+            looked += 1;
+            if now.since_ns(touched) < quiet_ns {
                 continue;
             }
-            match hot.flush <= self.flushed {
-                true => done.push(region),
-                false => sweep.want_flush += 1,
+            let (whole, mut kept) = (first..first + self.stretch, 0);
+            done.extend(self.ahead.iter_from(first).take_while(|region| whole.contains(region)));
+            for (&region, hot) in self.hot.range(whole) {
+                looked += 1;
+                let is_there = hot.last.is_none_or(|(epoch, seq)| is_durable(epoch, seq));
+                let is_needed = hot.in_flight > 0 || !is_there || self.missing.get(region);
+                if !is_needed && hot.flush <= self.flushed {
+                    done.push(region);
+                } else {
+                    kept += 1;
+                    sweep.want_flush += u64::from(!is_needed);
+                }
+            }
+            if kept == 0 {
+                cold.push(first);
             }
         }
         sweep.cleared = done.len() as u64;
         for region in done {
             self.clear(region);
         }
+        for first in cold {
+            self.touched.remove(&first);
+        }
         sweep
     }
 
     /// Whether there is a mark that a sweep may clear some time.
     pub fn may_clear(&self) -> bool {
-        !self.hot.is_empty()
+        !self.touched.is_empty()
     }
 
     /// Clears every mark. The caller knows that both sides hold the same, durably, and that no write is in flight.
@@ -364,6 +408,7 @@ impl DirtyMap {
         for region in self.marked.iter_from(0).collect::<Vec<_>>() {
             self.clear(region);
         }
+        self.touched.clear();
     }
 
     /// The first region at or after `from` that is marked.
@@ -415,7 +460,15 @@ impl DirtyMap {
         (whole - short) * u64::from(self.geometry.block_bytes)
     }
 
-    fn touched(&self, extent: Extent) -> std::ops::RangeInclusive<u64> {
+    fn stretch_of(&self, region: u64) -> u64 {
+        region - region % self.stretch
+    }
+
+    fn touch(&mut self, now: Mono, region: u64) {
+        self.touched.insert(self.stretch_of(region), now);
+    }
+
+    fn regions_of(&self, extent: Extent) -> std::ops::RangeInclusive<u64> {
         debug_assert!(self.geometry.holds(extent));
         extent.lba / self.region_blocks..=(extent.end() - 1) / self.region_blocks
     }
@@ -429,6 +482,7 @@ impl DirtyMap {
     }
 
     fn mark(&mut self, region: u64) {
+        self.ahead.unset(region);
         if self.marked.set(region) {
             self.changed.insert(chunk_of(region));
             self.pending.insert(region, self.round);
@@ -438,6 +492,7 @@ impl DirtyMap {
     fn clear(&mut self, region: u64) {
         self.marked.unset(region);
         self.changed.insert(chunk_of(region));
+        self.ahead.unset(region);
         self.hot.remove(&region);
         self.pending.remove(&region);
         self.settled.unset(region);

@@ -7,7 +7,12 @@ const GEOMETRY: Geometry = Geometry { blocks: 5 * 128 + 7, block_bytes: 512 };
 const EPOCH: Epoch = Epoch(3);
 
 fn map() -> DirtyMap {
-    DirtyMap::new(GEOMETRY, region_bytes(GEOMETRY))
+    marking(0)
+}
+
+/// Marks so many bytes at once.
+fn marking(stretch_bytes: u64) -> DirtyMap {
+    DirtyMap::new(GEOMETRY, region_bytes(GEOMETRY), stretch_bytes)
 }
 
 fn at(lba: u64, blocks: u32) -> Extent {
@@ -23,7 +28,7 @@ fn a_region_is_a_2_to_the_20th_of_the_volume_between_64_kib_and_16_mib() {
     assert_eq!(of(16 << 40), 16 << 20);
     assert_eq!(of(1 << 50), 16 << 20);
     let huge = Geometry { blocks: 16 << 28, block_bytes: 4096 };
-    assert_eq!(DirtyMap::new(huge, region_bytes(huge)).chunks(), 512);
+    assert_eq!(DirtyMap::new(huge, region_bytes(huge), 0).chunks(), 512);
 }
 
 #[test]
@@ -38,6 +43,47 @@ fn a_marked_region_costs_nothing_and_marks_of_one_turn_go_out_as_one_value() {
     assert_eq!(map.begin(Mono(0), at(2, 1)), None);
     assert!(map.ask().is_none());
     assert_eq!(map.marked_bytes(), 3 * (64 << 10));
+}
+
+#[test]
+fn a_write_that_waits_for_its_mark_has_those_around_it_marked_and_nothing_copies_them() {
+    let mut map = marking(256 << 10);
+    let round = map.begin(Mono(0), at(130, 1)).expect("not marked yet");
+    let (asked, chunks) = map.ask().unwrap();
+    assert_eq!((asked, chunks[0].1[1]), (round, 0b1111), "a stretch of four regions");
+    map.durable(round);
+    assert_eq!(map.begin(Mono(9), at(256, 1)), None, "marked ahead");
+    assert!(map.ask().is_none());
+    map.stamped(at(130, 1), EPOCH, Seq(1));
+    map.stamped(at(256, 1), EPOCH, Seq(2));
+    map.end(Mono(9), at(130, 1));
+    map.end(Mono(9), at(256, 1));
+    map.miss_all();
+    let missing: Vec<u64> = map.missing.iter_from(0).collect();
+    assert_eq!(missing, [1, 2], "what was only marked ahead is known to be clean");
+    map.copied(Mono(10), 1, None);
+    map.copied(Mono(10), 2, None);
+    let flush = map.flush_begins();
+    map.flush_ended(flush);
+    assert_eq!(map.sweep(Mono(19), 10, |_, _| true, 0, 99).cleared, 0, "part of the stretch was written lately");
+    assert_eq!(map.sweep(Mono(20), 10, |_, _| true, 0, 99).cleared, 4);
+    assert!(map.is_clean() && !map.may_clear());
+    let again = map.begin(Mono(21), at(0, 1));
+    assert!(again > Some(asked), "a clear in flight");
+}
+
+#[test]
+fn a_stretch_with_nothing_to_clear_is_not_looked_at_again_and_again() {
+    let mut map = marking(256 << 10);
+    let round = map.begin(Mono(0), at(0, 1)).expect("not marked yet");
+    let _ = map.ask();
+    map.durable(round);
+    map.unstamped(at(0, 1));
+    map.end(Mono(0), at(0, 1));
+    assert_eq!(map.sweep(Mono(5), 0, |_, _| true, 0, 9).cleared, 3, "what was marked ahead");
+    assert!(!map.may_clear() && map.is_missing(0));
+    map.copied(Mono(5), 0, None);
+    assert!(map.may_clear());
 }
 
 #[test]
@@ -253,8 +299,9 @@ proptest! {
     #[test]
     fn whatever_persists_are_durable_at_a_crash_no_submitted_write_lacks_its_mark(
         steps in proptest::collection::vec(step(), 0..80),
+        stretch_regions in 0..4u64,
     ) {
-        let (mut map, mut model) = (map(), Model::default());
+        let (mut map, mut model) = (marking(stretch_regions * (64 << 10)), Model::default());
         for step in steps {
             match step {
                 Step::Begin { lba, blocks } => {
@@ -315,6 +362,10 @@ proptest! {
                 prop_assert!(at_risk.is_subset(&marked), "at risk {at_risk:?}, marked {marked:?}, kept {kept}");
             }
             prop_assert!(map.missing.iter_from(0).all(|region| map.marked.get(region)), "to be copied and not marked");
+            for region in map.ahead.iter_from(0) {
+                let is_idle = !map.missing.get(region) && !map.hot.contains_key(&region);
+                prop_assert!(map.marked.get(region) && is_idle, "region {region} is marked ahead, and written");
+            }
         }
         // And the marks do go once all is quiet.
         for write in model.writes.iter().filter(|write| write.ended.is_none()) {

@@ -100,9 +100,9 @@ impl<M: Memory> Primary<M> {
             is_copying: false,
         });
         let mut map = match &known {
-            Some(_) => marks::load::<M>(id, geometry, record.region_bytes, ports)?,
+            Some(_) => marks::load::<M>(id, geometry, (record.region_bytes, self.config.mark_ahead_bytes), ports)?,
             // What an earlier pair of this name left behind means nothing; the values below take its place.
-            None => DirtyMap::new(geometry, record.region_bytes),
+            None => DirtyMap::new(geometry, record.region_bytes, self.config.mark_ahead_bytes),
         };
         if known.is_none() {
             for key in marks::kept_chunks::<M>(id, &map, ports) {

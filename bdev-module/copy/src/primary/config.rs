@@ -26,8 +26,11 @@ pub struct PrimaryConfig {
     /// How many host requests one pair holds at a time, waiting or in flight. One more is answered
     /// [`crate::ports::HostError::Aborted`], which a host retries.
     pub requests_max: usize,
-    /// How long a region of a dirty map must have been quiet before its mark is cleared in the background.
+    /// How long a stretch of a volume must have been quiet before its dirty marks are cleared in the background. Longer:
+    /// fewer writes wait for a mark, and after an unclean stop more is compared.
     pub clear_after_ns: u64,
+    /// The length of such a stretch, in bytes: what is marked at once when a write has to wait for its mark.
+    pub mark_ahead_bytes: u64,
     /// How long a group that suspended itself waits before it begins a resync by itself: this after a resync that was
     /// completed, twice as long after each attempt that ended in PFUS again ...
     pub resync_pause_ns: u64,
@@ -51,7 +54,8 @@ impl PrimaryConfig {
             operator_wait_ns: 30_000 * MS,
             shutdown_wait_ns: 10_000 * MS,
             requests_max: 16384,
-            clear_after_ns: 2_000 * MS,
+            clear_after_ns: 30_000 * MS,
+            mark_ahead_bytes: 4 << 20,
             resync_pause_ns: 1_000 * MS,
             resync_pause_ns_max: 60_000 * MS,
             digest_wait_ns: 5_000 * MS,

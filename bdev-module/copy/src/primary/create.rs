@@ -212,7 +212,7 @@ impl<M: Memory> Primary<M> {
         ports: &mut impl Up<M>,
     ) -> Result<(), OperatorError> {
         let PairRecord { suspended, region_bytes, is_copying, .. } = record;
-        let dirty = marks::load::<M>(id, config.geometry, region_bytes, ports)?;
+        let dirty = marks::load::<M>(id, config.geometry, (region_bytes, self.config.mark_ahead_bytes), ports)?;
         let group_id = config.group;
         let group = &self.groups[&group_id];
         let goes_on =
@@ -296,7 +296,7 @@ impl<M: Memory> Primary<M> {
             Initial::Empty => (Content::Empty, Phase::Checking(BlankCheck::new(config.volume, config.geometry)), None),
         };
         let region_bytes = dirty::region_bytes(config.geometry);
-        let dirty = DirtyMap::new(config.geometry, region_bytes);
+        let dirty = DirtyMap::new(config.geometry, region_bytes, self.config.mark_ahead_bytes);
         for key in marks::kept_chunks::<M>(id, &dirty, ports) {
             // Of a pair of this name that is no more.
             self.keep(&key, &[], Wait::Note, ports);

@@ -196,10 +196,10 @@ impl<M: Memory> Primary<M> {
 pub(super) fn load<M: Memory>(
     id: PairId,
     geometry: Geometry,
-    region_bytes: u64,
+    (region_bytes, stretch_bytes): (u64, u64),
     ports: &impl Up<M>,
 ) -> Result<DirtyMap, OperatorError> {
-    let mut map = DirtyMap::new(geometry, region_bytes);
+    let mut map = DirtyMap::new(geometry, region_bytes, stretch_bytes);
     for chunk in 0..map.chunks() {
         let load = |value: &[u8]| map.load(chunk, value).then_some(());
         recalled::<M, _>(&dirty::chunk_key(id, chunk), load, ports)?;

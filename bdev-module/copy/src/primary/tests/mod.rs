@@ -203,7 +203,12 @@ impl Rig {
 
     /// Marks stay for ever and no resync begins by itself, so that tests of other things need not think of them.
     fn config() -> PrimaryConfig {
-        PrimaryConfig { clear_after_ns: u64::MAX, resync_pause_ns: u64::MAX, ..PrimaryConfig::new(HERE) }
+        PrimaryConfig {
+            mark_ahead_bytes: 0,
+            clear_after_ns: u64::MAX,
+            resync_pause_ns: u64::MAX,
+            ..PrimaryConfig::new(HERE)
+        }
     }
 
     pub fn group_config(name: &str, scope: Scope) -> GroupConfig {
