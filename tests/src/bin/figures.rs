@@ -97,7 +97,8 @@ impl Lab {
         link(&secondary, ends[1], relay.facing_b(), &keys[0]);
         let volume_bytes = arguments.volume_mib * MIB;
 
-        let journal_bytes = (arguments.journal_mib * 5 / 4 + 64) * MIB;
+        // Room for what is to stay in it, and for a resync of everything.
+        let journal_bytes = (arguments.journal_mib.max(arguments.volume_mib) * 5 / 4 + 64) * MIB;
         secondary.create_volume("journal", journal_bytes, BLOCK_BYTES);
         secondary.create_volume("copy", volume_bytes, BLOCK_BYTES);
         let group = json!({
