@@ -5,7 +5,7 @@ use crate::history::first_difference;
 use crate::host::content;
 use crate::memory::{Buf, Bytes};
 use crate::node::Input;
-use crate::plan::{Ending, Fault, Known};
+use crate::plan::{Ending, Fault};
 use crate::world::{What, World};
 use longrun_copy::ports::{HostError, HostIo, HostToken, OperatorAnswer};
 use longrun_copy::secondary::{GroupPhase, TakeoverAt, TakeoverConsent};
@@ -58,9 +58,8 @@ impl World {
         let deadline = self.at + 40 * SECOND;
         self.run_until("caught up 40 s after the faults stopped", deadline, |world| world.has_caught_up());
         self.explain_suspensions();
-        let may_delete = self.plan.apply_delay_ns == 0 || !self.plan.known.contains(&Known::DelayForbidsDeletion);
         let is_hurt = (0..self.groups.len()).any(|group| !self.is_copying(group));
-        if self.chance.hits(if is_hurt { 0.7 } else { 0.1 }) && may_delete {
+        if self.chance.hits(if is_hurt { 0.7 } else { 0.1 }) {
             self.create_anew();
         }
         self.totals.quiet += 1;

@@ -278,9 +278,6 @@ impl World {
                 self.totals.never_consistent += 1;
                 continue;
             }
-            if !pair.is_copied && self.plan.known.contains(&Known::UnjoinedCounts) {
-                continue;
-            }
             let is = contents(pair.secondary_volume);
             self.totals.bytes_compared += pair.geometry.bytes();
             let should = info.history.image(pair.id, point);

@@ -1,18 +1,14 @@
 //! What operators command while a world runs: what makes sense and what does not. A refusal is a sentence and changes
 //! nothing: neither what is shown, nor what is durable, nor what is sent.
 
-use crate::coverage::{Hit, State};
+use crate::coverage::Hit;
 use crate::node::Out;
-use crate::plan::Known;
 use crate::world::World;
 use longrun_copy::engine::OperatorError;
 use longrun_copy::ports::{OperatorAnswer, Ticket};
 use longrun_copy::primary;
 use longrun_copy::secondary::{self, TakeoverAt, TakeoverConsent};
 use longrun_copy::types::{Geometry, GroupId, Initial, Now, Overflow, PairId, Scope, Time, VolumeId};
-
-/// Added to a group whose suspension was asked for in the middle of a resync.
-const IN_RESYNC: usize = 1 << 16;
 
 /// What a command may end in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,11 +102,6 @@ impl World {
     /// Such a request was answered.
     pub fn loose_answer(&mut self, node: usize, group: usize, answer: &Result<OperatorAnswer, OperatorError>) {
         let Ok(OperatorAnswer::Suspended { at, drained }) = answer else { return };
-        let is_in_resync = group >= IN_RESYNC;
-        if is_in_resync && self.plan.known.contains(&Known::DrainedInResync) {
-            return;
-        }
-        let group = group % IN_RESYNC;
         self.totals.operator_suspensions += 1;
         let info = &self.groups[group];
         if !drained || info.has_rotten || self.plan.primaries > 1 {
@@ -158,8 +149,7 @@ impl World {
         let pair = pair.expect("each primary has a pair of each group");
         let pair_config = self.primary_pair_config(pair);
         let nobody = GroupId(id.0 ^ 1);
-        let ticket =
-            self.loose_ticket(group + if self.states[node][group] == Some(State::Copy) { IN_RESYNC } else { 0 });
+        let ticket = self.loose_ticket(group);
         let (name, number) = (self.pairs[pair].id, self.chance.draw());
         let full = self.chance.hits(0.2);
         self.command(node, |engine, ports, now| {

@@ -61,14 +61,6 @@ pub enum Fault {
 /// others. A test per entry, named after it, is ignored until then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// A pair that is to be copied and that no primary joined yet counts as consistent in a takeover.
-    UnjoinedCounts,
-    /// While a resync is not complete, its lag is counted from too late.
-    LagInUnit,
-    /// A suspension in the middle of a resync says that the secondary has everything.
-    DrainedInResync,
-    /// A suspended group with an apply delay never lets its pairs be deleted.
-    DelayForbidsDeletion,
     /// Rot in a journal's last block looks like a block that was never written whole, also when it was applied, and a unit
     /// behind it is not taken for proof of the contrary.
     RottenTail,
@@ -76,13 +68,7 @@ pub enum Known {
 
 impl Known {
     /// All of them.
-    pub const ALL: [Known; 5] = [
-        Known::UnjoinedCounts,
-        Known::LagInUnit,
-        Known::DrainedInResync,
-        Known::DelayForbidsDeletion,
-        Known::RottenTail,
-    ];
+    pub const ALL: [Known; 1] = [Known::RottenTail];
 }
 
 /// All parameters.

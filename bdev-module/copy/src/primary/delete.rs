@@ -144,7 +144,7 @@ impl<M: Memory> Primary<M> {
     pub(super) fn tell_left(&self, id: PairId, ports: &mut impl Up<M>) {
         let pair = &self.pairs[&id];
         let group = &self.groups[&pair.config.group];
-        if group.is_sending() && ports.session_is_up(group.config.link) {
+        if ports.session_is_up(group.config.link) {
             let at = self.stamper.floor().after_ns(1);
             ports.send_message(group.config.link, Message::LeavePair { group: pair.config.group, pair: id, at });
         }

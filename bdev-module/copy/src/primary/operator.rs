@@ -1,9 +1,10 @@
 //! What operators ask of a group that exists: to suspend it, and to resync it.
 
 use super::group::{Drain, Life};
-use super::meta::{StreamMark, Suspension, pair_key, stream_key};
+use super::meta::{StreamMark, Suspension, group_key, pair_key, stream_key};
 use super::pair::Phase;
 use super::stream::Numbers;
+use super::suspend::FirstMissed;
 use super::{Primary, Stopping, Up, Wait};
 use crate::engine::OperatorError;
 use crate::ports::{Memory, OperatorAnswer, Ticket};
@@ -35,6 +36,10 @@ impl<M: Memory> Primary<M> {
             return wrong(format!("group {name} is fenced (generation {}); it sends nothing any more", newer.number));
         }
         if let Some(suspension) = group.suspension() {
+            if suspension.auto && suspension.state != PairState::TakenOver {
+                self.stay_suspended(id, ticket, ports);
+                return Ok(());
+            }
             return wrong(format!(
                 "group {name} is suspended already ({}: {})",
                 suspension.state.code(),
@@ -53,8 +58,9 @@ impl<M: Memory> Primary<M> {
             self.end_streams(now, id, ports);
         }
         let reason = "suspended by the operator; group_resync goes on".to_string();
-        let suspension =
-            Suspension { state: PairState::SuspendedOperator, reason, first_missed: Some(at), auto: false };
+        // Until it is drained; in a resync the image stays the one from before it.
+        let first_missed = self.first_missed(now, id, FirstMissed::Known, ports);
+        let suspension = Suspension { state: PairState::SuspendedOperator, reason, first_missed, auto: false };
         let drain = Drain { ticket: None, at, until: now.mono.after_ns(self.config.operator_wait_ns) };
         self.suspend_all(now, id, suspension, drains.then_some(drain), ports);
         let group = self.groups.get_mut(&id).expect("looked up above");
@@ -65,6 +71,32 @@ impl<M: Memory> Primary<M> {
         }
         self.due = Mono(0);
         Ok(())
+    }
+
+    /// A group that would be resynced by itself waits for the operator from here on, and so do those whose resyncs go
+    /// together with its. The ticket is answered when that is durable.
+    fn stay_suspended(&mut self, id: GroupId, ticket: Ticket, ports: &mut impl Up<M>) {
+        let at = self.stamper.floor();
+        for other in self.together(id) {
+            self.abandon_drain(other, ports);
+            let group = self.groups.get_mut(&other).expect("just listed");
+            let Some(was) = group.suspension().filter(|it| it.auto && it.state != PairState::TakenOver).cloned() else {
+                continue;
+            };
+            let (state, before) = (PairState::SuspendedOperator, was.state.code());
+            let reason =
+                format!("suspended by the operator; group_resync goes on (before, it was {before}: {})", was.reason);
+            ports.log(format_args!("group {} stays suspended: {reason}", group.config.name));
+            group.life = Life::Suspending(Suspension { state, reason, auto: false, ..was });
+            group.next_attempt = None;
+            if other == id {
+                group.drain = Some(Drain { ticket: Some(ticket), at, until: Mono(0) });
+            }
+            let (record, serial) = (group.record().encode(), group.serial);
+            self.keep(&group_key(other), &record, Wait::GroupSuspended(other, serial), ports);
+            self.tell_suspended(other, ports);
+        }
+        self.due = Mono(0);
     }
 
     /// No new numbers: what was stamped is still sent, and that there is no more up to now. One time for all streams.
@@ -114,6 +146,8 @@ impl<M: Memory> Primary<M> {
     fn end_drain(&mut self, id: GroupId, is_drained: bool, ports: &mut impl Up<M>) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let Some(drain) = group.drain.take() else { return };
+        let did_drain = drain.until > Mono(0);
+        let oldest = self.streams_of(id).filter_map(|(stream, link)| ports.stream_backlog(link, stream).oldest).min();
         let streams: Vec<StreamId> = self.streams_of(id).map(|(stream, _)| stream).collect();
         for stream_id in streams {
             let stream = &self.streams[&stream_id];
@@ -123,8 +157,18 @@ impl<M: Memory> Primary<M> {
                 self.keep(&stream_key(stream_id), &mark.encode(), Wait::Note, ports);
             }
         }
-        self.break_streams(id, ports);
-        self.tell_suspended(id, ports);
+        let group = self.groups.get_mut(&id).expect("looked up above");
+        if let (Life::Suspended(suspension) | Life::Suspending(suspension), true, false) =
+            (&mut group.life, did_drain, group.is_resyncing)
+        {
+            let first = oldest.filter(|_| !is_drained).map_or(drain.at, |oldest| oldest.min(drain.at));
+            suspension.first_missed = Some(first);
+            self.keep_group(id, ports);
+        }
+        if did_drain {
+            self.break_streams(id, ports);
+            self.tell_suspended(id, ports);
+        }
         if let Some(ticket) = drain.ticket {
             ports.answer_operator(ticket, Ok(OperatorAnswer::Suspended { at: drain.at, drained: is_drained }));
         }

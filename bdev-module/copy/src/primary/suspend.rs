@@ -114,7 +114,7 @@ impl<M: Memory> Primary<M> {
         };
         let since: Vec<Option<Time>> = together
             .iter()
-            .map(|other| match *other == id || drain.is_some() {
+            .map(|other| match *other == id || (drain.is_some() && self.groups[other].is_running()) {
                 true => suspension.first_missed,
                 false => self.first_missed(now, *other, missed, ports),
             })
@@ -145,7 +145,8 @@ impl<M: Memory> Primary<M> {
         self.due = Mono(0);
     }
 
-    fn first_missed(&self, now: Now, id: GroupId, missed: FirstMissed, ports: &impl Up<M>) -> Option<Time> {
+    /// The first write that the secondary may lack, if the group is suspended now.
+    pub(super) fn first_missed(&self, now: Now, id: GroupId, missed: FirstMissed, ports: &impl Up<M>) -> Option<Time> {
         if let Some(resync) = self.groups.get(&id).and_then(super::Group::resync) {
             return resync.was.first_missed;
         }

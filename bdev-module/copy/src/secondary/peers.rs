@@ -218,7 +218,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     None if is_shared => Seq(u64::MAX),
                     None => inlet.durable,
                 };
-                if inlet.end.is_some_and(|end| durable >= end) && inlet.undurable.is_empty() {
+                let is_over = inlet.end.is_some_and(|end| durable >= end) && inlet.undurable.is_empty();
+                if is_over || group.is_orphan(*stream) {
                     ended.push((*id, *stream));
                 }
             }
@@ -230,8 +231,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     self.intakes.remove(&stream);
                 }
             }
-            self.act(now, group, ports, |group, io, _, _| {
-                let durable = group.inlets.remove(&stream).map(|inlet| inlet.durable);
+            self.act(now, group, ports, |group, io, effects, _| {
+                let inlet = group.inlets.remove(&stream);
+                let durable = inlet.as_ref().map(|inlet| inlet.durable);
+                inlet.into_iter().for_each(|inlet| group.throw_away(stream, inlet, effects));
                 if let Some((stream, durable)) = group.meta.stream_mut(stream).zip(durable) {
                     stream.durable = durable;
                     stream.closed = true;

@@ -18,7 +18,7 @@ use super::meta::{Image, Life, Share, UnitMeta, UnitOwner};
 use super::overlay::State;
 use super::status::UnitStatus;
 use crate::message::{CopyId, Message, OpenStream};
-use crate::types::{Extent, LinkId, PairId, SystemId, Time};
+use crate::types::{Extent, LinkId, PairId, StreamId, SystemId, Time};
 
 /// What a unit holds back, in memory: until its end is durable too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     }
 
     /// Records that their stream gives up.
-    fn throw_away(&mut self, stream: crate::types::StreamId, inlet: Inlet<S>, effects: &mut Effects) {
+    pub(super) fn throw_away(&mut self, stream: StreamId, inlet: Inlet<S>, effects: &mut Effects) {
         for item in inlet.queue {
             let head = item.record.head;
             effects.freed.push((stream, item.epoch, head.charge_bytes()));
@@ -196,6 +196,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             let told = Message::CopyDone { group: self.id, copy: CopyId::Pair(pair) };
             self.persist(io, link.map(|link| After::Send(link, told)).into_iter().collect());
         }
+    }
+
+    /// Whether a resync waits for this stream's primary, which has no pair left that the stream would bring: deleted here or
+    /// there while the group was suspended, when a stream is not ended.
+    pub(super) fn is_orphan(&self, stream: StreamId) -> bool {
+        let (Some(unit), Some(meta)) = (&self.meta.unit, self.meta.stream(stream)) else { return false };
+        let is_awaited = unit.owners.iter().any(|part| part.owner == meta.owner && part.number.is_none());
+        is_awaited && !self.meta.pairs.iter().any(|pair| pair.stream == Some(stream) && !pair.left)
     }
 
     /// Primaries that left the group in the middle of their resync are not waited for; what they brought is no image.

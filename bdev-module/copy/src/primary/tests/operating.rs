@@ -100,6 +100,93 @@ fn a_suspension_that_cannot_drain_in_time_says_so_and_its_marks_cover_the_rest()
 }
 
 #[test]
+fn until_a_suspension_is_drained_its_lag_counts_from_what_the_secondary_lacks() {
+    for (session, crash) in [(true, false), (false, false), (true, true)] {
+        let (mut rig, _, group, pairs) = Rig::large(config(), 1);
+        rig.write(pairs[0], 0, 8, 1);
+        rig.run();
+        let first = rig.pushed()[0].stamp.time;
+        rig.pass(SECOND);
+        rig.world.up = session;
+        rig.primary.group_suspend(rig.now, group, Ticket(80), &mut rig.world).unwrap();
+        rig.run();
+        let lag = |rig: &Rig| rig.show(group).lag_ns.unwrap();
+        assert!(lag(&rig) >= rig.now.time.since_ns(first));
+        // Neither does a crash in the middle nor a drain that failed make it smaller.
+        if crash {
+            let mut rig = rig.crash();
+            rig.large_group(config(), 1);
+            assert!(lag(&rig) >= rig.now.time.since_ns(first));
+            continue;
+        }
+        rig.pass(30 * SECOND);
+        assert!(!suspended(&rig).1);
+        assert!(lag(&rig) >= rig.now.time.since_ns(first));
+    }
+}
+
+#[test]
+fn a_suspension_in_the_middle_of_a_resync_is_not_drained_and_its_lag_is_that_of_the_image() {
+    let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
+    rig.write(pairs[0], 0, 8, 1);
+    rig.run();
+    let first = rig.pushed()[0].stamp.time;
+    rig.stop_group(group);
+    rig.run();
+    site.meets(&rig);
+    rig.pass(SECOND);
+    while rig.keep() | site.answer(&mut rig) {}
+    rig.turn();
+    assert_eq!(rig.show(group).unit, Some(1));
+    rig.pass(SECOND);
+    rig.primary.group_suspend(rig.now, group, Ticket(80), &mut rig.world).unwrap();
+    rig.run();
+    assert!(!suspended(&rig).1, "the secondary's image is the one from before the resync");
+    assert!(rig.show(group).lag_ns.unwrap() >= rig.now.time.since_ns(first));
+    // The next one too is no image until it is done.
+    rig.primary.group_resync(rig.now, group, false, &mut rig.world).unwrap();
+    rig.run();
+    assert_eq!(rig.show(group).unit, Some(2));
+    assert!(rig.show(group).lag_ns.unwrap() >= rig.now.time.since_ns(first));
+}
+
+#[test]
+fn an_operator_may_hold_a_group_that_would_be_resynced_by_itself() {
+    for scope in [Scope::Group, Scope::System] {
+        let (mut rig, mut site, group, pairs) = Rig::large(Rig::group_config("g", scope), 1);
+        rig.write(pairs[0], 0, 8, 1);
+        rig.run();
+        rig.stop_group(group);
+        rig.run();
+        let lag = rig.show(group).lag_ns;
+        assert!(rig.show(group).next_attempt.is_some());
+        rig.primary.group_suspend(rig.now, group, Ticket(80), &mut rig.world).unwrap();
+        assert!(!rig.world.operators.contains_key(&80), "not before it is durable");
+        rig.run();
+        assert!(!suspended(&rig).1);
+        let show = rig.show(group);
+        assert_eq!((show.state, show.next_attempt), (PairState::SuspendedOperator, None));
+        assert!(show.reason.as_ref().is_some_and(|reason| reason.contains("PSUE")), "{:?}", show.reason);
+        assert_eq!(show.lag_ns, lag);
+        assert!(rig.said().iter().any(|it| matches!(it, Message::GroupSuspended { state, .. } if state == "PSUS")));
+        site.meets(&rig);
+        site.pass(&mut rig, 5 * SECOND);
+        // Nor after a restart.
+        let mut rig = rig.crash();
+        site.meets(&rig);
+        rig.large_group(Rig::group_config("g", scope), 1);
+        site.pass(&mut rig, 5 * SECOND);
+        assert_eq!(rig.state(pairs[0]), PairState::SuspendedOperator, "until the operator says so");
+        let refused = rig.primary.group_suspend(rig.now, group, Ticket(81), &mut rig.world);
+        assert!(matches!(refused, Err(OperatorError::WrongState(text)) if text.contains("already")));
+        rig.primary.group_resync(rig.now, group, false, &mut rig.world).unwrap();
+        site.pass(&mut rig, SECOND);
+        assert_eq!(rig.state(pairs[0]), PairState::Pair);
+        site.assert_equal(&rig);
+    }
+}
+
+#[test]
 fn a_drain_goes_on_in_the_next_session() {
     let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
     rig.write(pairs[0], 0, 8, 1);
@@ -126,10 +213,11 @@ fn suspending_is_refused_by_a_sentence_where_it_makes_no_sense() {
     };
     refused(GroupId(4), "no such group", &mut rig);
     refused(group, "no pair that copies", &mut rig);
-    let (mut rig, _, group, _) = Rig::large(config(), 1);
+    let (mut rig, mut site, group, _) = Rig::large(config(), 1);
+    rig.primary.group_suspend(rig.now, group, Ticket(80), &mut rig.world).unwrap();
+    site.run(&mut rig);
     rig.world.operators.clear();
-    rig.stop_group(group);
-    refused(group, "suspended already (PSUE", &mut rig);
+    refused(group, "suspended already (PSUS", &mut rig);
     rig.hear(Message::Fenced { group, generation: Generation { number: 2, id: 5, parent: 77 } });
     refused(group, "fenced", &mut rig);
 }

@@ -265,6 +265,51 @@ fn a_resync_of_a_group_that_stopped_waits_for_every_primary_of_it() {
 }
 
 #[test]
+fn a_resync_does_not_wait_for_a_primary_whose_pairs_are_no_more() {
+    for is_told in [true, false] {
+        let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a")]).stream(2, Scope::Group, &[("g", "b")]);
+        rig.journal_blocks = 1 << 12;
+        rig.resyncs = true;
+        rig.create();
+        rig.settle();
+        rig.drain();
+        for index in [0, 1, 0, 1] {
+            rig.write(index);
+            rig.drain();
+        }
+        rig.suspend(0);
+        rig.settle();
+        rig.senders[1].has_to_resync = false;
+        // Its operator deletes the pair; the word of it may be lost.
+        let (group, pair, at) = (group(), PairId::of_name(group(), "b"), Time(rig.clock));
+        if is_told {
+            ask(&mut rig, 2, 2, Message::LeavePair { group, pair, at });
+        }
+        rig.resync(0);
+        for turn in 0..20 {
+            rig.hello();
+            while !rig.senders[0].marks.is_empty() {
+                rig.copy(0);
+            }
+            for _ in 0..20 {
+                rig.deliver(0);
+            }
+            rig.beacon(0);
+            rig.copy_end(0);
+            rig.settle();
+            if turn == 10 && !is_told {
+                assert!(rig.status("g").reason.unwrap().contains("other primaries"));
+                let (now, ticket) = (rig.now(), rig.ticket());
+                rig.secondary.pair_delete(now, pair, ticket, &mut rig.world).unwrap();
+            }
+        }
+        let status = rig.status("g");
+        assert!(status.unit.is_none() && rig.senders[0].unit.is_none(), "{is_told}: {status:#?}");
+        assert_eq!(rig.volume("g", "a"), rig.replay("g", "a", status.recovery_point));
+    }
+}
+
+#[test]
 fn a_suspended_group_gives_its_memory_and_its_grants_back() {
     let mut rig = with_large_journal(2);
     rig.write(0);
