@@ -106,6 +106,9 @@ pub(crate) struct Applier<S> {
     barrier: Barrier,
     /// Records later than this are thrown away: the takeover's cut.
     cut: Option<Time>,
+    /// Nothing durable says yet that blocks behind this position are: one that does not check after a crash would be
+    /// taken for a torn one, so that its records must not be on a volume.
+    attested: u64,
     /// Blocks behind this position change what must be kept elsewhere first.
     gate: Option<u64>,
     queue: VecDeque<Committed<S>>,
@@ -157,6 +160,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             recovery: (journal_id, recovery_epoch),
             barrier: Barrier::NONE,
             cut: None,
+            attested: 0,
             gate: None,
             queue: VecDeque::new(),
             queued: checkpoint,
@@ -236,10 +240,22 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         self.barrier = barrier;
     }
 
+    /// Something durable says that the journal is, up to here.
+    pub(crate) fn attest(&mut self, end: u64) {
+        self.attested = self.attested.max(end);
+    }
+
+    /// How far something durable says that the journal is.
+    pub(crate) fn attested(&self) -> u64 {
+        self.attested
+    }
+
     /// The takeover's cut is durable: what is behind this position, or later, never was.
     pub(crate) fn seal(&mut self, end: u64, cut: Time) {
         self.cut = Some(cut);
         self.barrier = Barrier::NONE;
+        // The seal says where the journal ends.
+        self.attested = u64::MAX;
         self.end = self.end.min(end);
         while self.queue.back().is_some_and(|block| block.end > end) {
             if let Some(block) = self.queue.pop_back() {
@@ -304,6 +320,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
     /// What rounds reached.
     pub(crate) fn applied(&self) -> Point {
         self.applied
+    }
+
+    /// What the volumes hold is what they held at this time.
+    pub(crate) fn begin_at(&mut self, time: Time) {
+        self.latest = self.latest.max(time);
     }
 
     /// Nothing later may be on the volumes.
@@ -402,7 +423,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         let mut count = 0;
         let mut is_gated = false;
         for block in &self.queue {
-            if bytes >= ROUND_BYTES || !self.barrier.lets(block) {
+            if bytes >= ROUND_BYTES || !self.barrier.lets(block) || block.end > self.attested {
                 break;
             }
             let is_behind = self.gate.is_some_and(|gate| block.end > gate);

@@ -439,7 +439,7 @@ fn primary_config(call: &GroupCreate, link: LinkId, remote: SystemId) -> Primary
     }
 }
 
-fn role_info(role: role::Role) -> Role {
+pub(super) fn role_info(role: role::Role) -> Role {
     match role {
         role::Role::Primary => Role::Primary,
         role::Role::Secondary => Role::Secondary,

@@ -1,6 +1,6 @@
 //! Pairs and their replica devices.
 
-use super::group::{group_of, present_group};
+use super::group::{group_of, present_group, role_info};
 use super::shown::{primary_pair, secondary_pair};
 use super::{Caller, Control, State, catalog_error, operator_error, with_trouble};
 use crate::reactor::Ended;
@@ -199,6 +199,13 @@ impl Control {
             Initial::Copy => types::Initial::Copy,
             Initial::CopyDifferences => types::Initial::CopyDifferences,
         };
+        // A group that was taken over comes back as the secondary that it was: the engine knows whose pair this is.
+        let (group, pair) = (GroupId::of_name(&call.group), PairId::of_name(GroupId::of_name(&call.group), &name));
+        let role = self
+            .reactor(core)
+            .call(move |reactor| reactor.engine(|engine, now, world| engine.pair_role(now, group, pair, world)))
+            .await
+            .map_or(role, role_info);
         match role {
             Role::Primary => {
                 let config = PrimaryPair {

@@ -57,7 +57,7 @@ pub(super) fn primary_group(state: &State, group: &GroupEntry, now: Now, status:
     let suspended = !status.state.is_copying();
     // Before the first pair is established there is no copy whose age could be told. During a resync the secondary keeps
     // its last image.
-    let is_established = is_established(status.state) || status.unit.is_some();
+    let is_established = (is_established(status.state) || status.unit.is_some()) && status.has_image;
     let lag_ns = status.lag_ns.filter(|_| is_established);
     // The secondary lacks what waits in the spill too.
     let spilled = status.spill.as_ref().map_or((0, 0), |spill| (spill.unsent_records, spill.unsent_bytes));
@@ -298,7 +298,8 @@ pub(super) fn primary_pair(
         .and_then(|group| group.streams.iter().find(|stream| stream.stream == status.stream))
         .map(|stream| stream.backlog);
     let waiting = status.waiting.as_ref().map(|waiting| waiting_info(now, waiting));
-    let is_established = is_established(status.state) || group.as_ref().is_some_and(|group| group.unit.is_some());
+    let is_unit = group.as_ref().is_some_and(|group| group.unit.is_some());
+    let is_established = (is_established(status.state) || is_unit) && status.has_image;
     PairInfo {
         state: state_in_trouble(status.state, status.trouble.as_ref()),
         consistent: is_established,

@@ -63,15 +63,13 @@ impl World {
                 assert!(point >= before, "group {name}: the recovery point went from {before} back to {point}");
             }
             info.reported_in_life = (life, point);
-            if point < info.reported && !info.has_rotten {
-                // Time without records may be lost in a crash, records not.
-                if let Some(lost) = info.history.first_after(point).filter(|lost| lost.stamp.time <= info.reported) {
-                    panic!(
-                        "promise 1 (cut): group {name} reported recovery point {}, and now {point}: {lost:?} is lost",
-                        info.reported
-                    );
-                }
-            }
+            // Neither records nor the time behind the last of them are lost in a crash.
+            assert!(
+                point >= info.reported || info.has_rotten,
+                "promise 1 (cut): group {name} reported recovery point {}, and now {point}: {:?} is lost",
+                info.reported,
+                info.history.first_after(point).filter(|lost| lost.stamp.time <= info.reported)
+            );
             info.reported = info.reported.max(point);
             info.limit = info.limit.max(status.limit);
             // Everything up to the recovery point is durable.
@@ -176,7 +174,13 @@ impl World {
                     let are_clocks_right = !self.plan.faults.contains(&Fault::ClockStep);
                     assert!(
                         !are_clocks_right || lag + slack >= truth,
-                        "promise 9: group {name} shows a lag of {lag} ns, {missing:?} was stamped {truth} ns ago"
+                        "promise 9: group {name} ({:?}) shows a lag of {lag} ns, {missing:?} was stamped {truth} ns ago; \
+                         it is {} at {} ns, {} primaries, bound {} ns",
+                        status.state,
+                        now.time,
+                        self.at,
+                        self.plan.primaries,
+                        self.plan.error_bound_ns
                     );
                 }
             }

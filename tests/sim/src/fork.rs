@@ -4,7 +4,6 @@ use crate::disk::{Blob, Disk, DiskIo, Loss};
 use crate::history::first_difference;
 use crate::memory::Pool;
 use crate::node::{Node, Out};
-use crate::plan::Known;
 use crate::world::World;
 use longrun_copy::ports::{Event, LocalIo, OperatorAnswer, Ticket};
 use longrun_copy::secondary::{GroupPhase, GroupStatus, TakeoverAt, TakeoverConsent};
@@ -258,15 +257,14 @@ impl World {
             && *at == TakeoverAt::Newest
             && let Some(lost) = info.history.first_after(point).filter(|lost| lost.stamp.time <= info.reported)
         {
-            if info.has_rotten && self.plan.known.contains(&Known::RottenTail) {
-                // The last block of a journal, damaged, looks like one that was never written whole.
-                self.totals.rotten_tails += 1;
-                return false;
-            }
-            panic!(
+            // The last block of a journal, damaged before anything durable knew of it, looks like one that was never written
+            // whole. What it held is lost, the volumes are a cut all the same.
+            assert!(
+                info.has_rotten,
                 "promise 1 (cut): group {} had reported {}, {when} the recovery point is {point}: {lost:?} is lost",
                 info.name, info.reported
             );
+            self.totals.rotten_tails += 1;
         }
         for pair in self.pairs.iter().filter(|pair| pair.group == group) {
             if certificate.never_consistent.contains(&pair.id) {
@@ -282,10 +280,6 @@ impl World {
             self.totals.bytes_compared += pair.geometry.bytes();
             let should = info.history.image(pair.id, point);
             if let Some(sector) = first_difference(&is, should) {
-                if info.has_rotten && self.plan.known.contains(&Known::RottenTail) {
-                    self.totals.rotten_tails += 1;
-                    return false;
-                }
                 let about = |blob: &Blob| {
                     let id = u64::from_le_bytes(blob.bytes()[..8].try_into().expect("8 bytes")) as usize;
                     let op = id.checked_sub(1).and_then(|id| self.ops.get(id));

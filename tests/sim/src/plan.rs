@@ -57,20 +57,6 @@ pub enum Fault {
     Operators,
 }
 
-/// Faults of the engine that are known and not mended yet: worlds pass over them, and only over them, so that they find
-/// others. A test per entry, named after it, is ignored until then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// Rot in a journal's last block looks like a block that was never written whole, also when it was applied, and a unit
-    /// behind it is not taken for proof of the contrary.
-    RottenTail,
-}
-
-impl Known {
-    /// All of them.
-    pub const ALL: [Known; 1] = [Known::RottenTail];
-}
-
 /// All parameters.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -126,8 +112,6 @@ pub struct Plan {
     /// After how many answered requests the end begins.
     pub end_after: usize,
     pub forks: usize,
-    /// What is passed over.
-    pub known: Vec<Known>,
 }
 
 impl Plan {
@@ -238,7 +222,6 @@ impl Plan {
             faults_at_setup: c.hits(0.25),
             ending: c.pick(&[Ending::Quiet, Ending::Quiet, Ending::Disaster, Ending::Disaster, Ending::Split]),
             end_after: c.range(ops as u64 / 4, ops as u64) as usize,
-            known: Known::ALL.to_vec(),
             forks: if big { 8 } else { 40 },
         }
     }

@@ -171,6 +171,7 @@ impl World {
             stream_records: self.plan.stream_records,
             stamp_ahead_ns_max: 1_000_000_000,
             checkpoint_interval_ns: self.plan.checkpoint_interval_ns,
+            attest_after_ns: self.plan.checkpoint_interval_ns / 4,
             ..SecondaryConfig::default()
         };
         EngineConfig { primary, secondary, seed: self.chance.bytes() }

@@ -67,6 +67,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
                 end: after.position,
                 checksum: after.previous,
                 limit: info.limit,
+                durable_end: info.durable_end,
             };
             self.queued = block.point();
             self.queue.push_back(block);

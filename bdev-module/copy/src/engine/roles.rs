@@ -10,7 +10,7 @@ use crate::ports::{Memory, OperatorAnswer, Ports, Ticket};
 use crate::primary::{self, Fenced};
 use crate::role::Role;
 use crate::secondary;
-use crate::types::{Generation, GroupId, Now, Time};
+use crate::types::{Generation, GroupId, Now, PairId, Time};
 use std::collections::BTreeMap;
 
 /// What the embedding has said of the groups' other parts, and the changes under way.
@@ -169,6 +169,22 @@ impl<M: Memory> Engine<M> {
             Some(Role::Primary)
         } else {
             self.secondary.groups().contains(&group).then_some(Role::Secondary)
+        }
+    }
+
+    /// As part of which of its group's roles a pair is to be created here; `None` without the group. A group that was taken
+    /// over here is its secondary's tombstone and a primary: pairs of before are attached through the first, all others are
+    /// the second's.
+    pub fn pair_role<P>(&mut self, now: Now, group: GroupId, pair: PairId, ports: &mut P) -> Option<Role>
+    where
+        P: Ports<Buf = M::Buf, Shared = M::Shared>,
+    {
+        self.settle_roles(now, ports);
+        match (self.primary.has_group(group), self.secondary.standing(group)) {
+            (true, Some((_, pairs))) if pairs.contains(&pair) && !self.primary.has_pair(pair) => Some(Role::Secondary),
+            (true, _) => Some(Role::Primary),
+            (false, Some(_)) => Some(Role::Secondary),
+            (false, None) => None,
         }
     }
 

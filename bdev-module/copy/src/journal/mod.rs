@@ -81,6 +81,8 @@ pub(crate) struct Committed<S> {
     pub(crate) end: u64,
     pub(crate) checksum: u32,
     pub(crate) limit: Time,
+    /// What the block says of the log before it: it was durable up to here.
+    pub(crate) durable_end: u64,
 }
 
 impl<S> Committed<S> {
@@ -96,6 +98,7 @@ struct Batch<S> {
     blocks: u64,
     checksum: u32,
     limit: Time,
+    durable_end: u64,
     continues: bool,
     writing: usize,
     error: Option<DeviceError>,
@@ -236,8 +239,18 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
             chunks.zero(payload.len().next_multiple_of(8) - payload.len());
         }
         let chunks = chunks.finish(io);
-        self.batch =
-            Some(Batch { items, chunks, blocks, checksum, limit, continues, writing: 0, error: None, retry_at: None });
+        self.batch = Some(Batch {
+            items,
+            chunks,
+            blocks,
+            checksum,
+            limit,
+            durable_end: self.committed,
+            continues,
+            writing: 0,
+            error: None,
+            retry_at: None,
+        });
         self.write(io);
         Ok(())
     }
@@ -290,6 +303,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
             end: self.end,
             checksum: batch.checksum,
             limit: batch.limit,
+            durable_end: batch.durable_end,
         })
     }
 

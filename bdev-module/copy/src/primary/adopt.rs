@@ -98,6 +98,7 @@ impl<M: Memory> Primary<M> {
             region_bytes: dirty::region_bytes(geometry),
             suspended: None,
             is_copying: false,
+            keeps_image: false,
         });
         let mut map = match &known {
             Some(_) => marks::load::<M>(id, geometry, (record.region_bytes, self.config.mark_ahead_bytes), ports)?,

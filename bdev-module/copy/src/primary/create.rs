@@ -211,7 +211,7 @@ impl<M: Memory> Primary<M> {
         record: PairRecord,
         ports: &mut impl Up<M>,
     ) -> Result<(), OperatorError> {
-        let PairRecord { suspended, region_bytes, is_copying, .. } = record;
+        let PairRecord { suspended, region_bytes, is_copying, keeps_image, .. } = record;
         let dirty = marks::load::<M>(id, config.geometry, (region_bytes, self.config.mark_ahead_bytes), ports)?;
         let group_id = config.group;
         let group = &self.groups[&group_id];
@@ -240,7 +240,7 @@ impl<M: Memory> Primary<M> {
         let name = config.name.clone();
         self.insert_pair(now, id, config, stream, Content::Established, phase, None, (dirty, region_bytes));
         let pair = self.pairs.get_mut(&id).expect("just made");
-        (pair.is_copying, pair.is_lost) = (is_copying, is_lost);
+        (pair.is_copying, pair.keeps_image, pair.is_lost) = (is_copying, keeps_image, is_lost);
         let is_resyncing = self.groups[&group_id].resync().is_some();
         let reason = match fault {
             _ if is_lost && goes_on => {
@@ -336,6 +336,7 @@ impl<M: Memory> Primary<M> {
             marking: VecDeque::new(),
             tending: Tending::default(),
             is_copying: false,
+            keeps_image: false,
             is_lost: false,
             rejoin: Rejoin::Done,
             copy: PairCopy::default(),

@@ -115,6 +115,8 @@ pub(super) struct PairRecord {
     pub suspended: Option<String>,
     /// Its first copy is not done: it joins as a pair that is to be copied.
     pub is_copying: bool,
+    /// That copy is over an image that stays until its resync is done.
+    pub keeps_image: bool,
 }
 
 impl StreamMark {
@@ -271,7 +273,7 @@ impl PairRecord {
         out.number(u64::from(self.geometry.block_bytes));
         out.number(self.region_bytes);
         out.option(self.suspended.as_ref(), |out, reason| out.text(reason));
-        out.byte(u8::from(self.is_copying));
+        out.byte(u8::from(self.is_copying) | u8::from(self.keeps_image) << 1);
         out.0
     }
 
@@ -279,11 +281,12 @@ impl PairRecord {
         let mut from = Reader::new(bytes)?;
         let (blocks, block_bytes, region_bytes) = (from.number()?, from.number()?, from.number()?);
         let suspended = from.option(Reader::text)?;
-        let is_copying = from.flag()?;
+        let copying = from.byte().filter(|byte| *byte < 4)?;
+        let (is_copying, keeps_image) = (copying & 1 != 0, copying & 2 != 0);
         from.end()?;
         let geometry = Geometry { blocks, block_bytes: u32::try_from(block_bytes).ok()? };
         let fits = region_bytes.is_power_of_two() && (512..=1 << 30).contains(&region_bytes);
-        fits.then_some(PairRecord { geometry, region_bytes, suspended, is_copying })
+        fits.then_some(PairRecord { geometry, region_bytes, suspended, is_copying, keeps_image })
     }
 }
 
@@ -414,6 +417,7 @@ mod tests {
                 region_bytes: 65536,
                 suspended,
                 is_copying: true,
+                keeps_image: true,
             };
             assert_eq!(PairRecord::decode(&pair.encode()), Some(pair));
         }

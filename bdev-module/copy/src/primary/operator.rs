@@ -210,7 +210,7 @@ impl<M: Memory> Primary<M> {
             for pair_id in &members {
                 let pair = self.pairs.get_mut(pair_id).expect("just listed");
                 pair.dirty.miss_everything(false);
-                pair.is_copying = true;
+                (pair.keeps_image, pair.is_copying) = (pair.has_image(), true);
                 let record = pair.record().encode();
                 // The marks first: a start that finds the pair copying finds them.
                 self.keep_marks_of(*pair_id, ports);

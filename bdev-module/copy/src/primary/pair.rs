@@ -36,6 +36,8 @@ pub(super) struct Pair {
     pub tending: Tending,
     /// Its first copy is not done: it joins as a pair that is to be copied.
     pub is_copying: bool,
+    /// What is copied as a whole is copied over an image, which stays until the resync is done.
+    pub keeps_image: bool,
     /// Its volume was in memory and lost its content with an earlier process: it may never be copied from.
     pub is_lost: bool,
     pub rejoin: Rejoin,
@@ -99,6 +101,11 @@ impl Pair {
         if self.is_copying { Content::Copy } else { self.content }
     }
 
+    /// Whether the secondary's volume is, or holds on to, a picture of this one.
+    pub fn has_image(&self) -> bool {
+        matches!(self.phase, Phase::Member) && (!self.is_copying || self.keeps_image)
+    }
+
     /// Whether it has not become part of its group yet.
     pub fn is_opening(&self) -> bool {
         matches!(self.phase, Phase::Checking(_) | Phase::Opening | Phase::Joining { .. } | Phase::Recording)
@@ -115,6 +122,7 @@ impl Pair {
             region_bytes: self.region_bytes,
             suspended,
             is_copying: self.is_copying,
+            keeps_image: self.keeps_image,
         }
     }
 

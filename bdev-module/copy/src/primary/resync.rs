@@ -334,7 +334,7 @@ impl<M: Memory> Primary<M> {
             CopyId::Pair(pair_id) => {
                 let pair = self.pairs.get_mut(&pair_id).filter(|pair| pair.config.group == id);
                 let Some(pair) = pair.filter(|pair| pair.is_copying && pair.copy.is_told) else { return };
-                pair.is_copying = false;
+                (pair.is_copying, pair.keeps_image) = (false, false);
                 let record = pair.record().encode();
                 ports.log(format_args!("pair {} is copied", pair.config.name));
                 self.keep(&pair_key(pair_id), &record, Wait::Note, ports);

@@ -83,6 +83,8 @@ pub struct PairStatus {
     /// A device of the secondary fails for longer than a moment: the copy does not go on. While records still flow, the
     /// state stays what it is.
     pub trouble: Option<String>,
+    /// Whether the secondary's volume was ever a true picture of this one: not before the first copy is done.
+    pub has_image: bool,
     /// Whether hosts' I/O fails because another site took over.
     pub fenced: bool,
     /// What it waits for.
@@ -132,6 +134,8 @@ pub struct GroupStatus {
     pub trouble: Option<String>,
     /// The newer generation that fenced this one.
     pub fenced: Option<Generation>,
+    /// Whether the secondary holds an image of any of its pairs; see [`PairStatus::has_image`].
+    pub has_image: bool,
     /// Two sites continue the same history independently: an operator must resolve it.
     pub split_brain: bool,
     /// Since when it is being handed over to the other site (a swap): hosts are not served here.

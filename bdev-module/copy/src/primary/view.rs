@@ -30,6 +30,7 @@ impl<M: Memory> Primary<M> {
                 _ => None,
             },
             trouble: self.trouble(now, pair.config.group, Some(id)),
+            has_image: pair.has_image(),
             fenced: group.fenced.is_some(),
             waiting: self.mark_waiting(now, id).or_else(|| self.waiting(id)),
             check,
@@ -156,6 +157,7 @@ impl<M: Memory> Primary<M> {
             reason: group.suspension().map(|suspension| suspension.reason.clone()),
             trouble: self.trouble(now, id, None),
             fenced: group.fenced,
+            has_image: group.pairs.iter().any(|pair| self.pairs[pair].has_image()),
             split_brain: group.split_brain,
             handing_over: self.handing_over_since(id),
             waiting: group

@@ -101,7 +101,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             .collect();
         self.detach(id);
         self.fence_told.retain(|(_, group)| *group != id);
-        let mut group = Group::new(config, meta, now.mono, self.config.checkpoint_interval_ns);
+        let mut group = Group::new(config, meta, now.mono, self.config);
         group.phase = Phase::Start { not_before: Mono(u64::MAX) };
         group.is_beginning = true;
         for pair in &former.pairs {

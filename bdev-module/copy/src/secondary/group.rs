@@ -1,6 +1,7 @@
 //! One group at the secondary: from the runs of its streams to its volumes.
 
 use super::ask::Ask;
+use super::attest::Attest;
 use super::failover::Takeover;
 use super::handover::Handed;
 use super::intake::Effects;
@@ -12,7 +13,7 @@ use super::restore::Restore;
 use super::touched::Touched;
 use super::trouble::Trouble;
 use super::unit::Hold;
-use super::{Downlink, GroupConfig, PairConfig};
+use super::{Downlink, GroupConfig, PairConfig, SecondaryConfig};
 use crate::apply::{Applied, Applier, Target};
 use crate::blank::BlankCheck;
 use crate::journal::format::Area;
@@ -110,7 +111,17 @@ pub(crate) enum After {
     Closed,
     /// That this system, a primary before, follows one is durable.
     Follows,
+    /// That the journal is durable, and its limit, is durable.
+    Attested,
     Deleted(Ticket),
+}
+
+/// A metadata write that is under way.
+#[derive(Default)]
+struct Kept {
+    after: Vec<After>,
+    /// See [`Group::attestation`].
+    attestation: (u64, Time),
 }
 
 /// An operator's pair that is not established yet.
@@ -162,7 +173,7 @@ pub(crate) struct Group<S> {
     pub(crate) commit: Vec<crate::journal::Committed<S>>,
     pub(crate) volumes: BTreeMap<PairId, (VolumeId, String)>,
     pub(crate) candidates: BTreeMap<PairId, Candidate>,
-    after: HashMap<u64, Vec<After>>,
+    after: HashMap<u64, Kept>,
     pub(crate) takeover: Option<Takeover>,
     /// Hosts may have written to its volumes here without a mark: it was taken over, and nobody took it up as a primary.
     pub(crate) has_unmarked: bool,
@@ -177,6 +188,7 @@ pub(crate) struct Group<S> {
     pub(crate) checkpoint_due: Option<Mono>,
     /// A device that fails.
     pub(crate) trouble: Option<Trouble>,
+    pub(crate) attest: Attest,
     checkpoint_interval_ns: u64,
     checkpointing: bool,
     window: Vec<Item<S>>,
@@ -186,7 +198,7 @@ pub(crate) struct Group<S> {
 pub(crate) type Tips<'a> = &'a dyn Fn(StreamId) -> Option<(Epoch, Time)>;
 
 impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
-    pub(crate) fn new(config: GroupConfig, meta: GroupMeta, now: Mono, checkpoint_interval_ns: u64) -> Self {
+    pub(crate) fn new(config: GroupConfig, meta: GroupMeta, now: Mono, pace: SecondaryConfig) -> Self {
         let phase = match &meta.life {
             Life::TakenOver => Phase::TakenOver,
             Life::Lost(reason) => Phase::Failed(reason.clone()),
@@ -230,7 +242,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             links: BTreeMap::new(),
             trouble: None,
             checkpoint_due: None,
-            checkpoint_interval_ns,
+            attest: Attest::new(pace, limit),
+            checkpoint_interval_ns: pace.checkpoint_interval_ns,
             checkpointing: false,
             window: Vec::new(),
         }
@@ -252,8 +265,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if let (State::Open(log), Some(meta)) = (&self.overlay.state, &mut self.meta.overlay) {
             meta.durable_end = log.committed_end();
         }
+        let attestation = self.attestation();
         let token = io.persist(&key_of(self.id), &self.meta.encode());
-        self.after.insert(token.id, after);
+        self.after.insert(token.id, Kept { after, attestation });
     }
 
     /// A metadata write is durable.
@@ -263,7 +277,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         token: LocalToken,
         effects: &mut Effects,
     ) {
-        for after in self.after.remove(&token.id).unwrap_or_default() {
+        let kept = self.after.remove(&token.id).unwrap_or_default();
+        self.attested(io.now.mono, kept.attestation);
+        for after in kept.after {
             match after {
                 // A process that was killed left blocks that the device had taken and not flushed. What is found and
                 // reported as durable has to be: *it was acknowledged, the primary freed it, the power went.*
@@ -284,6 +300,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                     self.closed(io);
                     effects.role_news = true;
                 }
+                After::Attested => self.attest.ended(),
                 After::Follows => {
                     self.follows_now(io);
                     effects.role_news = true;
@@ -298,7 +315,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// Something follows when the metadata write of this token is durable.
     pub(crate) fn await_persisted(&mut self, token: LocalToken, after: After) {
-        self.after.insert(token.id, vec![after]);
+        self.after.insert(token.id, Kept { after: vec![after], ..Kept::default() });
     }
 
     /// A record of this group continued its stream's run.
@@ -378,6 +395,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             self.copies_on(io, effects);
         }
         self.reach_on(io);
+        self.attest_on(io);
         self.overlay_on(io, effects);
         self.apply(io, effects);
         self.checkpoint(io);
@@ -419,7 +437,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     }
 
     /// A block is durable.
-    fn committed(&mut self, block: crate::journal::Committed<S>, effects: &mut Effects) {
+    fn committed(&mut self, now: Mono, block: crate::journal::Committed<S>, effects: &mut Effects) {
         let continues = block.continues;
         self.commit.push(block);
         if continues {
@@ -444,6 +462,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 );
             }
             self.journaled = self.journaled.max(block.limit);
+            self.attest.committed(now, block.limit);
+            ready.applier.attest(block.durable_end);
             ready.applier.push(block);
         }
         effects.freed.extend(ready.applier.take_freed());
@@ -561,7 +581,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             (Op::BatchWrite, Phase::Ready(ready)) => ready.journal.written(io, result),
             (Op::BatchFlush, Phase::Ready(ready)) => {
                 if let Some(block) = ready.journal.flushed(io, result) {
-                    self.committed(block, effects);
+                    self.committed(mono, block, effects);
                 }
             }
             (Op::Apply(job), Phase::Ready(ready)) => ready.applier.written(mono, job, result, data),

@@ -14,6 +14,7 @@
 //! again; journal, apply and replay try again in the next turn.
 
 mod ask;
+mod attest;
 pub(crate) mod codec;
 mod demote;
 mod failover;
@@ -103,6 +104,14 @@ pub struct SecondaryConfig {
     pub stamp_ahead_ns_max: u64,
     /// A group checkpoints after this long, in nanoseconds, if records were applied; sooner when its journal fills.
     pub checkpoint_interval_ns: u64,
+    /// The journal's last block is applied when a later one, or the metadata, says that it is durable; the metadata is
+    /// written for it when no block came for this long, in nanoseconds.
+    pub attest_after_ns: u64,
+    /// The recovery point that is reported is durable. While nothing is journaled, the metadata is written for it this
+    /// long after the last time, in nanoseconds ...
+    pub limit_interval_ns: u64,
+    /// ... then after twice as long each time, but not longer than this.
+    pub limit_interval_ns_max: u64,
     /// Least size of a journal or overlay, in bytes; [`crate::journal::BYTES_MIN`] but for simulations.
     pub journal_bytes_min: u64,
 }
@@ -115,6 +124,9 @@ impl Default for SecondaryConfig {
             stream_records: 8192,
             stamp_ahead_ns_max: 10_000_000_000,
             checkpoint_interval_ns: 1_000_000_000,
+            attest_after_ns: 10_000_000,
+            limit_interval_ns: 100_000_000,
+            limit_interval_ns_max: 500_000_000,
             journal_bytes_min: crate::journal::BYTES_MIN,
         }
     }
@@ -254,7 +266,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 ))
             })?,
         };
-        let mut group = Group::new(config, meta, now.mono, self.config.checkpoint_interval_ns);
+        let mut group = Group::new(config, meta, now.mono, self.config);
         group.handed = handover::Handed::recall(id, ports);
         self.groups.insert(id, group);
         self.role_news = true;

@@ -389,6 +389,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let generation = group.ensure_generation(random);
         group.links.insert(from, link);
         if is_new {
+            if group.meta.streams.is_empty() && group.meta.unit.is_none() {
+                group.begin_history(open.base_time);
+            }
             let base_time = open.base_time.max(group.limit);
             let meta = StreamMeta {
                 id: open.stream,

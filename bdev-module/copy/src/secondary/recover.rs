@@ -238,6 +238,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             self.recovery_point,
             end.position - checkpoint.position
         ));
+        // What was found may be applied when that it was is durable.
+        self.attest.kept(io.now.mono, self.limit);
+        self.persist(io, Vec::new());
         self.open_overlay();
         self.set_barrier();
         self.resume_takeover(io);

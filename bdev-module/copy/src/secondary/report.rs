@@ -5,7 +5,7 @@ use super::group::{Group, Inlet, Phase};
 use super::intake::Intake;
 use super::meta::{Image, Life, PairMeta};
 use super::restore::Restore;
-use super::status::{GroupPhase, GroupStatus, PairStatus, StreamView};
+use super::status::{ApplyWindow, GroupPhase, GroupStatus, PairStatus, StreamView};
 use crate::apply::Stuck;
 use crate::message::Content;
 use crate::stream::Drops;
@@ -58,8 +58,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             phase: phase_of(group),
             reason: group.reason(),
             generation: group.meta.generation,
-            recovery_point: group.recovery_point,
-            recovery_point_age_ns: self.latest_time(now).since_ns(group.recovery_point),
+            recovery_point: group.reported(),
+            recovery_point_age_ns: self.latest_time(now).since_ns(group.reported()),
             limit: group.limit,
             greatest_time_seen: group.meta.greatest_time.max(group.limit).max(seen.unwrap_or(Time(0))),
             consistent: is_consistent(group),
@@ -82,7 +82,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             held_bytes,
             overlay_bytes: group.overlay.bytes().0,
             overlay_used_bytes: group.overlay.bytes().1,
-            window: group.window().filter(|_| is_consistent(group)),
+            window: group.window().filter(|_| is_consistent(group)).map(|window| {
+                let until = group.reported().min(window.until);
+                ApplyWindow { from: window.from.min(until), until }
+            }),
             bookmarks: group.meta.bookmarks.clone(),
             copying: group.meta.pairs.iter().filter(|pair| is_copying(pair)).map(|pair| pair.id).collect(),
         })
@@ -102,8 +105,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             stream: None,
             consistent: is_consistent(group),
             copying: false,
-            recovery_point: group.recovery_point,
-            recovery_point_age_ns: self.latest_time(now).since_ns(group.recovery_point),
+            recovery_point: group.reported(),
+            recovery_point_age_ns: self.latest_time(now).since_ns(group.reported()),
             uuid: None,
         };
         if let Some(candidate) = group.candidates.get(&id) {
@@ -174,7 +177,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             Phase::Scan(scan) => scan.search.retry_at(),
             Phase::Ready(ready) => {
                 let restore = self.restore.as_ref().and_then(Restore::retry_at);
-                let own = [self.checkpoint_due, self.discard_retry_at(), self.overlay.retry_at(), restore];
+                let own =
+                    [self.checkpoint_due, self.attest.due(), self.discard_retry_at(), self.overlay.retry_at(), restore];
                 let machines = [ready.journal.retry_at(), ready.applier.retry_at()];
                 machines.into_iter().chain(own).flatten().min()
             }

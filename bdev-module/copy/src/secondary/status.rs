@@ -40,7 +40,9 @@ pub struct GroupStatus {
     pub reason: Option<String>,
     /// Its generation; number 0 before the first stream was opened.
     pub generation: Generation,
-    /// Every record not later is durable here (journaled), none later will be taken for it. [`Time`] 0: nothing yet.
+    /// Every record not later is durable here (journaled), none later will be taken for it. [`Time`] 0: nothing yet, or
+    /// the journal is still being read. What was shown once is found again after a restart: beacons of an idle primary
+    /// move it only when that is durable too (see [`super::SecondaryConfig::limit_interval_ns`]).
     pub recovery_point: Time,
     /// How old the recovery point is, by this system's own timeline or by the newest stamp heard, whichever is later;
     /// grows while the link is down.

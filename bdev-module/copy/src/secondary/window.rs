@@ -164,6 +164,17 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         is_short.then(|| "the journal is too small for apply_delay_s: the volumes go on sooner".to_owned())
     }
 
+    /// The first stream ever: before its base time there is no history that a takeover could go to.
+    pub(crate) fn begin_history(&mut self, base: Time) {
+        self.limit = self.limit.max(base);
+        self.set_journaled(self.limit);
+        self.meta.reach = self.meta.reach.map(|reach| reach.max(base));
+        self.reach = self.reach.map(|reach| reach.max(base));
+        if let Phase::Ready(ready) = &mut self.phase {
+            ready.applier.begin_at(base);
+        }
+    }
+
     /// Where a takeover may go to.
     pub(crate) fn window(&self) -> Option<ApplyWindow> {
         let Phase::Ready(ready) = &self.phase else { return None };

@@ -7,7 +7,7 @@ use crate::message::Message;
 use crate::ports::{HostError, OperatorAnswer};
 use crate::role::Role;
 use crate::secondary::TakeoverAt;
-use crate::types::{LinkId, Scope};
+use crate::types::{LinkId, PairId, Scope};
 use rig::{Rig, group};
 
 const SCOPES: [Scope; 3] = [Scope::Group, Scope::Pair, Scope::System];
@@ -89,6 +89,38 @@ fn after_a_takeover_and_failback_both_sides_are_equal_and_roles_are_exchanged() 
         settle(&mut rig, 1);
         assert_eq!((rig.role(0), rig.role(1)), (Some(Role::Secondary), Some(Role::Primary)));
     }
+}
+
+#[test]
+fn a_pair_that_was_made_after_a_failback_is_its_primary_s_again_at_the_next_start() {
+    let mut rig = Rig::new(1, Scope::Group);
+    rig.write_some(0, 40);
+    rig.is_cut = true;
+    rig.take_over(1);
+    rig.is_cut = false;
+    demote(&mut rig, 0);
+    fail_back(&mut rig, 1);
+    settle(&mut rig, 1);
+    // The group's value as a secondary stays at its primary, which does not know the new pair by it.
+    rig.pairs.push("late".into());
+    let late = |rig: &mut Rig, me| {
+        let (role, _) = rig.operate(me, |engine, now, world, _| {
+            let pair = PairId::of_name(group(), "late");
+            let role = engine.pair_role(now, group(), pair, world);
+            let is_there = engine.primary(world).0.has_pair(pair);
+            (role, is_there)
+        });
+        role
+    };
+    assert_eq!(late(&mut rig, 0), (Some(Role::Secondary), false));
+    assert_eq!(late(&mut rig, 1), (Some(Role::Primary), false));
+    rig.create_pair(0, 2);
+    rig.create_pair(1, 2);
+    rig.until("it copies", |rig| rig.write(1, 2, 5, 9).0 > 0 && rig.volume(0, 2, 5) == 9);
+    rig.kill(1);
+    rig.start(1);
+    rig.until("it copies again", |rig| rig.write(1, 2, 6, 8).0 > 0 && rig.volume(0, 2, 6) == 8);
+    assert_eq!(late(&mut rig, 1), (Some(Role::Primary), true));
 }
 
 #[test]

@@ -339,14 +339,11 @@ impl Rig {
             apply_delay_ns: self.apply_delay_ns,
         };
         let role = role::recorded(group(), &self.systems[me].world).unwrap_or(self.systems[me].configured);
-        let geometry = Geometry { blocks: BLOCKS, block_bytes: BLOCK as u32 };
         let now = self.now();
         for index in 0..=self.pairs.len() {
-            let ticket = self.ticket();
             let System { engine, world, .. } = &mut self.systems[me];
             let engine = engine.as_mut().unwrap();
             let pair = index.checked_sub(1);
-            let volume = VolumeId(index as u32);
             match (role, pair) {
                 (Role::Primary, None) => {
                     engine.offer_secondary(group(), as_secondary.clone());
@@ -358,37 +355,55 @@ impl Rig {
                     let (roles, mut world) = engine.secondary(world);
                     roles.group_create(now, as_secondary.clone(), &mut world).unwrap();
                 }
-                (Role::Primary, Some(pair)) => {
-                    let config = primary::PairConfig {
-                        group: group(),
-                        name: self.pairs[pair].clone(),
-                        volume,
-                        geometry,
-                        remote_volume: String::new(),
-                        initial: Initial::Identical,
-                        volatile: false,
-                    };
-                    let (roles, mut world) = engine.primary(world);
-                    // Told of the disk that it would be here; what it is known as already counts.
-                    roles.identify(PairId::of_name(group(), &config.name), [me as u8 + 1; 16], &mut world);
-                    roles.pair_create(now, config, ticket, &mut world).unwrap();
-                }
-                (Role::Secondary, Some(pair)) => {
-                    let config = secondary::PairConfig {
-                        group: NAME.into(),
-                        name: self.pairs[pair].clone(),
-                        volume,
-                        volume_name: String::new(),
-                        geometry,
-                        initial: Initial::Identical,
-                        volatile: false,
-                    };
-                    let (roles, mut world) = engine.secondary(world);
-                    roles.pair_create(now, config, ticket, &mut world).unwrap();
-                }
+                (_, Some(pair)) => self.create_pair(me, pair),
             }
         }
         self.settle(me);
+    }
+
+    /// A pair, in whichever part its group has it here.
+    pub fn create_pair(&mut self, me: usize, pair: usize) {
+        let geometry = Geometry { blocks: BLOCKS, block_bytes: BLOCK as u32 };
+        let (now, ticket, volume) = (self.now(), self.ticket(), VolumeId(pair as u32 + 1));
+        let name = self.pairs[pair].clone();
+        let id = PairId::of_name(group(), &name);
+        let System { engine, world, .. } = &mut self.systems[me];
+        let engine = engine.as_mut().unwrap();
+        match engine.pair_role(now, group(), id, world).unwrap() {
+            Role::Primary => {
+                let config = primary::PairConfig {
+                    group: group(),
+                    name,
+                    volume,
+                    geometry,
+                    remote_volume: String::new(),
+                    initial: Initial::Identical,
+                    volatile: false,
+                };
+                let (roles, mut world) = engine.primary(world);
+                // Told of the disk that it would be here; what it is known as already counts.
+                roles.identify(id, [me as u8 + 1; 16], &mut world);
+                roles.pair_create(now, config, ticket, &mut world).unwrap();
+            }
+            Role::Secondary => {
+                let config = secondary::PairConfig {
+                    group: NAME.into(),
+                    name,
+                    volume,
+                    volume_name: String::new(),
+                    geometry,
+                    initial: Initial::Identical,
+                    volatile: false,
+                };
+                let (roles, mut world) = engine.secondary(world);
+                roles.pair_create(now, config, ticket, &mut world).unwrap();
+            }
+        }
+    }
+
+    /// The byte that a block of a pair's volume holds here.
+    pub fn volume(&self, me: usize, pair: usize, lba: u64) -> u8 {
+        self.systems[me].disks.get(&VolumeId(pair as u32 + 1)).map_or(0, |disk| disk.block(lba)[0])
     }
 
     /// The power of a system goes.

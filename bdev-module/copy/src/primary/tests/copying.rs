@@ -57,6 +57,41 @@ fn a_new_pair_is_copied_into_the_running_group_and_its_operator_waits_for_the_be
 }
 
 #[test]
+fn a_pair_has_no_image_before_its_first_copy_is_done_and_keeps_one_while_all_is_copied_again() {
+    let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
+    let has = |rig: &Rig, pair| rig.show_pair(pair).has_image;
+    assert!(has(&rig, pairs[0]) && rig.show(group).has_image);
+    let pair = copied(&mut rig, group, 5, Initial::Copy);
+    while rig.state(pair) != PairState::Copy || !rig.world.operators.contains_key(&70) {
+        rig.turn();
+        rig.keep();
+        site.answer(&mut rig);
+    }
+    assert!(!has(&rig, pair));
+    // In the middle of it a resync of the group: the image is the one from before, and this pair is not in it.
+    rig.stop_group(group);
+    rig.run();
+    assert!(!has(&rig, pair) && has(&rig, pairs[0]));
+    site.meets(&rig);
+    rig.pass(SECOND);
+    while rig.keep() | site.answer(&mut rig) {}
+    assert_eq!(rig.show(group).unit, Some(1));
+    assert!(!has(&rig, pair) && has(&rig, pairs[0]));
+    site.pass(&mut rig, 5 * SECOND);
+    assert_eq!((rig.state(pair), has(&rig, pair)), (PairState::Pair, true));
+    // All of it again, over what the secondary has; a restart does not forget that.
+    rig.primary.group_suspend(rig.now, group, Ticket(80), &mut rig.world).unwrap();
+    site.run(&mut rig);
+    rig.world.up = false;
+    rig.primary.group_resync(rig.now, group, true, &mut rig.world).unwrap();
+    rig.run();
+    assert!(has(&rig, pair) && has(&rig, pairs[0]));
+    let mut rig = rig.crash();
+    rig.large_group(config(), 1);
+    assert!(has(&rig, pairs[0]));
+}
+
+#[test]
 fn where_both_may_hold_the_same_only_differences_travel() {
     let (mut rig, mut site, group, _) = Rig::large(config(), 1);
     let id = PairId::of_name(group, "c5");

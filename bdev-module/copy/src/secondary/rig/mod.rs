@@ -53,6 +53,9 @@ impl Rig {
             stream_records: 16,
             stamp_ahead_ns_max: 1000,
             checkpoint_interval_ns: 2000,
+            attest_after_ns: 100,
+            limit_interval_ns: 400,
+            limit_interval_ns_max: 800,
             journal_bytes_min: crate::journal::BYTES_MIN,
         };
         let world = World {
@@ -60,6 +63,7 @@ impl Rig {
             disks: BTreeMap::new(),
             pending: Vec::new(),
             meta: HashMap::new(),
+            metas: 0,
             meta_pending: VecDeque::new(),
             statuses: Vec::new(),
             messages: Vec::new(),

@@ -71,6 +71,8 @@ pub struct World {
     pub disks: BTreeMap<VolumeId, Disk>,
     pub pending: Vec<Pending>,
     pub meta: HashMap<String, Vec<u8>>,
+    /// Metadata writes so far.
+    pub metas: u64,
     pub meta_pending: VecDeque<(String, Vec<u8>, MetaToken)>,
     pub statuses: Vec<(LinkId, StreamStatus)>,
     pub messages: Vec<(LinkId, Message)>,
@@ -130,6 +132,7 @@ impl Ports for World {
     fn transmit(&mut self, _: LinkId, _: SocketAddr, _: Vec<u8>, _: usize, _: usize) {}
 
     fn persist(&mut self, key: &str, value: &[u8], token: MetaToken) {
+        self.metas += 1;
         self.meta_pending.push_back((key.to_owned(), value.to_owned(), token));
     }
 

@@ -74,21 +74,169 @@ fn failing_devices_are_tried_again_until_they_work() {
     }
 }
 
+/// A group whose metadata is not written for the journal's sake.
+fn unattested(seed: u64) -> Rig {
+    let mut rig = Rig::new(seed, &["g"]).stream(1, Scope::Group, &[("g", "a")]);
+    rig.config.checkpoint_interval_ns = u64::MAX / 2;
+    (rig.config.attest_after_ns, rig.config.limit_interval_ns) = (u64::MAX / 2, u64::MAX / 2);
+    rig.secondary = Secondary::new(rig.config, 1);
+    rig.create();
+    rig.settle();
+    rig.drain();
+    rig
+}
+
+fn committed_end(rig: &Rig) -> u64 {
+    let Phase::Ready(ready) = &rig.secondary.groups[&group()].phase else { panic!() };
+    ready.journal.committed_end()
+}
+
+fn attested(rig: &Rig) -> u64 {
+    let Phase::Ready(ready) = &rig.secondary.groups[&group()].phase else { panic!() };
+    ready.applier.attested()
+}
+
 #[test]
-fn a_damaged_journal_is_reported_and_never_skipped_but_a_torn_tail_is_cut() {
-    for at in [0_u64, 1, 2] {
-        // Three commits that no checkpoint has covered.
-        let mut rig = Rig::new(8, &["g"]).stream(1, Scope::Group, &[("g", "a")]);
-        rig.config.checkpoint_interval_ns = u64::MAX / 2;
-        rig.secondary = Secondary::new(rig.config, 1);
+fn a_block_is_applied_only_when_something_durable_says_that_it_is() {
+    let mut rig = unattested(3);
+    let mut before = rig.volume("g", "a");
+    for _ in 0..5 {
+        let start = committed_end(&rig);
+        rig.write(0);
+        rig.drain();
+        assert_eq!(attested(&rig), start, "the block behind says it of the one before");
+        let history = &rig.senders[0].history;
+        let last = history.last().unwrap().0.stamp.time;
+        let applied = rig.replay("g", "a", Time(last.0 - 1));
+        assert!(rig.volume("g", "a") == applied, "all but the last");
+        assert!(rig.status("g").recovery_point >= last, "it counts all the same");
+        before = applied;
+    }
+    // A start, at which the metadata is written for what was found: nothing is applied before that is durable.
+    rig.kill();
+    while rig.status("g").phase == GroupPhase::Opening {
+        rig.complete();
+        rig.turn();
+    }
+    rig.world.holds_meta = true;
+    rig.settle();
+    assert!(rig.volume("g", "a") == before);
+    rig.world.holds_meta = false;
+    rig.settle();
+    rig.assert_cut();
+    assert_eq!(attested(&rig), committed_end(&rig));
+}
+
+#[test]
+fn when_nothing_more_comes_the_metadata_is_written_once_and_the_last_block_is_applied() {
+    let mut rig = unattested(3);
+    rig.config.attest_after_ns = 10_000;
+    rig.crash();
+    rig.settle();
+    rig.drain();
+    let writes = |rig: &Rig| rig.world.metas;
+    let (before, mono) = (writes(&rig), rig.mono);
+    rig.write(0);
+    rig.hello();
+    for _ in 0..40 {
+        rig.deliver(0);
+    }
+    rig.beacon(0);
+    while attested(&rig) < committed_end(&rig) || committed_end(&rig) == 0 {
+        rig.complete();
+        rig.mono += 100;
+        let now = rig.now();
+        rig.secondary.turn(now, &mut rig.world);
+    }
+    assert!(rig.mono >= mono + 10_000);
+    rig.drain();
+    rig.assert_cut();
+    assert_eq!(writes(&rig), before + 1);
+    rig.mono += 1_000_000;
+    rig.settle();
+    assert_eq!(writes(&rig), before + 1, "nothing is written without a reason");
+}
+
+#[test]
+fn a_recovery_point_that_was_reported_is_found_again_after_a_crash_at_any_event() {
+    for seed in 0..20 {
+        let mut rig = Rig::new(seed, &["g"]).stream(1, Scope::Group, &[("g", "a"), ("g", "b")]);
+        rig.resyncs = seed % 2 == 0;
+        rig.journal_blocks = 1 << 10;
         rig.create();
         rig.settle();
         rig.drain();
+        let mut reported = Time(0);
+        for _ in 0..10 {
+            for _ in 0..seed * 3 {
+                rig.step();
+                reported = reported.max(rig.status("g").recovery_point);
+            }
+            // An idle primary: its beacons move the limit.
+            for _ in 0..30 {
+                rig.clock += 1000;
+                rig.beacon(0);
+                rig.turn();
+                rig.complete();
+                reported = reported.max(rig.status("g").recovery_point);
+            }
+            rig.crash();
+            while rig.status("g").phase == GroupPhase::Opening {
+                assert_eq!(rig.status("g").recovery_point, Time(0), "not known yet");
+                rig.complete();
+                rig.turn();
+            }
+            let found = rig.status("g").recovery_point;
+            assert!(found >= reported, "seed {seed}: {reported} was reported, {found} is found");
+            rig.drain();
+        }
+        assert!(reported > Time(0));
+    }
+}
+
+#[test]
+fn the_recovery_point_of_an_idle_group_moves_and_its_metadata_is_written_ever_more_rarely_for_it() {
+    let mut rig = unattested(3);
+    let pace = &mut rig.secondary.groups.get_mut(&group()).unwrap().attest.config;
+    (pace.attest_after_ns, pace.limit_interval_ns, pace.limit_interval_ns_max) = (10_000, 100_000, 500_000);
+    rig.write(0);
+    while committed_end(&rig) == 0 {
+        rig.hello();
+        rig.deliver(0);
+        rig.beacon(0);
+        rig.turn();
+        rig.complete();
+    }
+    let before = rig.world.metas;
+    let mut moves = Vec::new();
+    let mut point = rig.status("g").recovery_point;
+    let start = rig.mono;
+    while rig.mono < start + 3_000_000 {
+        (rig.clock, rig.mono) = (rig.clock + 10_000, rig.mono + 9_500);
+        rig.hello();
+        rig.beacon(0);
+        rig.turn();
+        while rig.complete() {}
+        let status = rig.status("g");
+        assert!(status.recovery_point <= status.limit);
+        if status.recovery_point > point {
+            point = status.recovery_point;
+            moves.push(rig.mono);
+        }
+    }
+    assert!((6..=9).contains(&moves.len()), "{moves:?}");
+    assert!(rig.world.metas - before <= moves.len() as u64 + 2);
+    assert!(moves.windows(2).all(|two| two[1] - two[0] <= 530_000), "{moves:?}");
+}
+
+#[test]
+fn a_damaged_journal_is_reported_and_never_skipped_but_a_torn_tail_is_cut() {
+    for at in [0_u64, 1, 2] {
+        // Three commits that no checkpoint has covered, and no metadata knows.
+        let mut rig = unattested(8);
         let mut starts = Vec::new();
         for _ in 0..3 {
-            let group = &rig.secondary.groups[&group()];
-            let Phase::Ready(ready) = &group.phase else { panic!() };
-            starts.push(ready.journal.committed_end());
+            starts.push(committed_end(&rig));
             rig.write(0);
             rig.drain();
         }

@@ -53,6 +53,30 @@ fn the_volumes_stay_behind_by_the_delay_and_memory_does_not_hold_what_waits() {
 }
 
 #[test]
+fn there_is_no_point_before_the_first_stream_s_beginning_also_when_nothing_was_applied_yet() {
+    for (is_delayed, crash) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a")]);
+        rig.apply_delay_ns = if is_delayed { DELAY_NS } else { 0 };
+        rig.create();
+        rig.settle();
+        assert!(rig.status("g").window.is_none(), "nothing to go to");
+        let base = rig.senders[0].base_time;
+        rig.drain();
+        if crash {
+            rig.crash();
+            rig.settle();
+        }
+        let window = rig.status("g").window.unwrap();
+        assert!(window.from >= base && window.until >= window.from, "{base} {window:?}");
+        for before in [Time(0), Time(5), Time(base.0 - 1)] {
+            let refused = take_over_at(&mut rig, TakeoverAt::Time(before));
+            assert!(matches!(refused, Err(OperatorError::Invalid(text)) if text.contains("can go to")));
+        }
+        assert_eq!(take_over_at(&mut rig, TakeoverAt::Time(window.from)).unwrap().recovery_point, window.from);
+    }
+}
+
+#[test]
 fn a_takeover_goes_to_any_point_of_the_window_and_lists_what_it_throws_away() {
     for crash in 0..3 {
         let mut rig = delayed(1 << 12);
