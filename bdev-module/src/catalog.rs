@@ -16,7 +16,7 @@ use crate::error::ErrorBdev;
 use crate::io::{BdevId, IoType};
 use crate::malloc::{Malloc, MallocError};
 use crate::null::Null;
-use crate::replica::ReplicaBdev;
+use crate::replica::{ReplicaBdev, ViewBdev};
 use crate::uring::{OpenError, UringBdev};
 
 mod config;
@@ -97,6 +97,22 @@ pub enum Spec {
         /// Its identity towards hosts.
         uuid: Uuid,
     },
+    /// The test view of a pair's secondary volume. Made and deleted with its group's test, and so part of no
+    /// configuration.
+    View {
+        /// Its name.
+        name: String,
+        /// The consistency group's name.
+        group: String,
+        /// The pair's name.
+        pair: String,
+        /// The volume's size, in blocks.
+        num_blocks: u64,
+        /// Bytes per block.
+        block_size: u32,
+        /// Its identity towards hosts: of its own, so that nobody takes it for the volume.
+        uuid: Uuid,
+    },
 }
 
 impl Spec {
@@ -108,6 +124,7 @@ impl Spec {
             Spec::Error { .. } => Kind::Error,
             Spec::Delay { .. } => Kind::Delay,
             Spec::Replica { .. } => Kind::Replica,
+            Spec::View { .. } => Kind::View,
         }
     }
 
@@ -123,7 +140,7 @@ impl Spec {
         match self {
             Spec::Error { base_name, .. } | Spec::Replica { base_name, .. } => Some(base_name),
             Spec::Delay { base_bdev_name, .. } => Some(base_bdev_name),
-            Spec::Malloc { .. } | Spec::Null { .. } | Spec::Uring { .. } => None,
+            Spec::Malloc { .. } | Spec::Null { .. } | Spec::Uring { .. } | Spec::View { .. } => None,
         }
     }
 }
@@ -138,6 +155,7 @@ pub enum Kind {
     Error,
     Delay,
     Replica,
+    View,
 }
 
 impl Kind {
@@ -150,6 +168,7 @@ impl Kind {
             Kind::Error => "Error Injection Disk",
             Kind::Delay => "delay",
             Kind::Replica => "Remote copy volume",
+            Kind::View => "Test view of a remote copy volume",
         }
     }
 
@@ -162,6 +181,7 @@ impl Kind {
             Kind::Error => "error",
             Kind::Delay => "delay",
             Kind::Replica => "replica",
+            Kind::View => "view",
         }
     }
 
@@ -206,6 +226,11 @@ pub enum Holder {
         /// The group.
         group: String,
     },
+    /// The store of a consistency group's test view.
+    TestStore {
+        /// The group.
+        group: String,
+    },
     /// Its own deletion, which waits for its last requests.
     Deletion,
 }
@@ -219,6 +244,7 @@ impl fmt::Display for Holder {
             Holder::Journal { group } => write!(f, "the journal of group {group}"),
             Holder::Overlay { group } => write!(f, "the overlay of group {group}"),
             Holder::Spill { group } => write!(f, "the spill of group {group}"),
+            Holder::TestStore { group } => write!(f, "the test of group {group}"),
             Holder::Deletion => write!(f, "its own deletion"),
         }
     }
@@ -417,6 +443,7 @@ impl Catalog {
                 expected: expected.name(),
                 method: match entry.kind {
                     Kind::Replica => "pair_delete".to_owned(),
+                    Kind::View => "group_test_stop".to_owned(),
                     kind => format!("bdev_{}_delete", kind.name()),
                 },
             });
@@ -433,6 +460,7 @@ impl Catalog {
                     Holder::Journal { .. } | Holder::Overlay { .. } | Holder::Spill { .. } => {
                         "delete that group first (group_delete)"
                     }
+                    Holder::TestStore { .. } => "end that test first (group_test_stop)",
                     Holder::Deletion => "it waits for its last requests",
                 },
             }),
@@ -502,7 +530,7 @@ impl Catalog {
     }
 
     /// What makes all bdevs again, in an order that works: methods and parameters as `save_config` writes them. Replica
-    /// devices are not among them; their pairs make them.
+    /// devices are not among them, their pairs make them; nor are test views, which end with the process.
     pub fn config(&self) -> Vec<(&'static str, serde_json::Value)> {
         self.iter().filter_map(|entry| config::method(&entry.spec)).collect()
     }
@@ -542,6 +570,7 @@ impl Catalog {
                 check_latency("write", latencies.avg_write_us, latencies.p99_write_us)?;
                 uuid.get_or_insert_with(Uuid::new_v4);
             }
+            Spec::View { num_blocks, block_size, .. } => check_size(*num_blocks, *block_size)?,
             Spec::Replica { .. } => {}
         }
         Ok(spec)
@@ -591,6 +620,7 @@ impl Catalog {
                     | Holder::Journal { .. }
                     | Holder::Overlay { .. }
                     | Holder::Spill { .. }
+                    | Holder::TestStore { .. }
                     | Holder::Deletion => "use another bdev",
                 },
             }),
@@ -640,6 +670,10 @@ fn make(spec: &Spec, base: Option<(BdevId, Geometry)>) -> Result<Made, MakeError
         (Spec::Replica { group, pair, .. }, Some((_, geometry))) => {
             let pair = PairId::of_name(GroupId::of_name(group), pair);
             plain(Box::new(ReplicaBdev::new(pair)), geometry)
+        }
+        (Spec::View { group, pair, num_blocks, block_size, .. }, _) => {
+            let pair = PairId::of_name(GroupId::of_name(group), pair);
+            plain(Box::new(ViewBdev::new(pair)), Geometry { blocks: *num_blocks, block_bytes: *block_size })
         }
         (Spec::Error { .. } | Spec::Delay { .. } | Spec::Replica { .. }, None) => {
             unreachable!("a spec with a base name has had its base looked up")

@@ -136,9 +136,20 @@ pub(crate) enum Work {
     Done { request: RequestKey, result: Result<(), IoError>, buf: Option<Buf> },
 }
 
-/// A host's request on a replica device, on its way to the copy engine.
+/// Which of a pair's devices a host uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// The pair's own.
+    Replica,
+    /// The test view of its secondary volume.
+    View,
+}
+
+/// A host's request on a replica device or a test view, on its way to the copy engine.
 #[derive(Debug)]
 pub(crate) struct CopyRequest {
+    /// On which.
+    pub face: Face,
     /// The pair.
     pub pair: PairId,
     /// To be answered with.
@@ -177,7 +188,7 @@ impl Env<'_> {
     }
 
     /// Hands a host's request to the copy engine.
-    pub(crate) fn hand_to_copy(&mut self, pair: PairId, request: RequestKey, io: Io) {
-        self.copy.push_back(CopyRequest { pair, request, io });
+    pub(crate) fn hand_to_copy(&mut self, face: Face, pair: PairId, request: RequestKey, io: Io) {
+        self.copy.push_back(CopyRequest { face, pair, request, io });
     }
 }

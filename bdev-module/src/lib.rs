@@ -11,7 +11,6 @@
 //! | [`device`] | what a kind of bdev implements | the kinds |
 //! | [`malloc`], [`null`], [`uring`] | media | [`catalog`] makes them |
 //! | [`error`], [`delay`] | faults, stacked on any bdev | [`catalog`] makes them |
-//! | [`view`] | a writable view of a device, which stays as it is | control plane |
 //! | [`replica`] | remote copy on top of a bdev: the glue between [`longrun_copy`]'s engine and this core's devices and sockets | [`percore`] |
 //! | [`percore`] | all of it for one reactor: [`Core`] | reactor |
 //! | [`faults`] | what each fault of each device leads to, and the test that shows it | reader |
@@ -40,7 +39,6 @@ pub mod stats;
 #[cfg(test)]
 mod testing;
 pub mod uring;
-pub mod view;
 
 pub use catalog::Catalog;
 pub use io::{BdevId, Io, IoDone, IoError, IoType, Origin};

@@ -11,7 +11,7 @@ use longrun_copy::types::{Geometry, LinkId, Mono, Now, VolumeId};
 use longrun_hal::net::UdpEndpoint;
 use longrun_hal::{Arena, Completion, Uring};
 
-use crate::device::{Control, ControlError, Device, Hardware};
+use crate::device::{Control, ControlError, Device, Face, Hardware};
 use crate::io::{BdevId, Io, IoDone, Origin};
 use crate::layer::{BlockLayer, TakeError};
 use crate::replica::{self, ArenaMemory, Outbox, SocketStats, Sockets, World};
@@ -244,7 +244,11 @@ impl Core {
                 self.with_engine(now, uring, |engine, world| engine.handle(now, event, world));
             } else if let Some(asked) = self.layer.pop_copy_request() {
                 let (pair, token) = (asked.pair, replica::host_token(asked.request));
-                let event = Event::Host { pair, io: replica::host_io(asked.io), token };
+                let io = replica::host_io(asked.io);
+                let event = match asked.face {
+                    Face::Replica => Event::Host { pair, io, token },
+                    Face::View => Event::View { pair, io, token },
+                };
                 self.with_engine(now, uring, |engine, world| engine.handle(now, event, world));
             } else {
                 return;

@@ -12,7 +12,7 @@
 
 use longrun_copy::types::PairId;
 
-use crate::device::{Bdev, Env, RequestKey};
+use crate::device::{Bdev, Env, Face, RequestKey};
 use crate::io::Io;
 
 mod sockets;
@@ -38,6 +38,25 @@ impl ReplicaBdev {
 
 impl Bdev for ReplicaBdev {
     fn submit(&mut self, env: &mut Env<'_>, request: RequestKey, io: Io) {
-        env.hand_to_copy(self.pair, request, io);
+        env.hand_to_copy(Face::Replica, self.pair, request, io);
+    }
+}
+
+/// The device that hosts see of a pair's secondary volume under test. As stateless: what was written lives in the engine's
+/// test view, and is gone with it. Without one every request fails.
+pub struct ViewBdev {
+    pair: PairId,
+}
+
+impl ViewBdev {
+    /// The test's face of this pair.
+    pub fn new(pair: PairId) -> ViewBdev {
+        ViewBdev { pair }
+    }
+}
+
+impl Bdev for ViewBdev {
+    fn submit(&mut self, env: &mut Env<'_>, request: RequestKey, io: Io) {
+        env.hand_to_copy(Face::View, self.pair, request, io);
     }
 }

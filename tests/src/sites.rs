@@ -6,7 +6,7 @@ use longrun::demo::clock::HostClock;
 use longrun::demo::observer::{Observer, Seen};
 use longrun::demo::relay::{Impairment, Relay};
 use longrun::demo::workload::Outcome;
-use longrun_checker::{Contents, Cut, History, HostTime, Verdict, judge};
+use longrun_checker::{Contents, Cut, History, HostTime, Image, Verdict, Volume, judge};
 use longrun_rpc::methods::group::{GroupInfo, LossCertificate};
 use longrun_rpc::methods::pair::PairState;
 use serde_json::{Value, json};
@@ -217,17 +217,31 @@ impl Sites {
         age_bound: Duration,
     ) -> Verdict {
         self.export_secondary();
-        let (shape, image) = read_back(self.secondary_target(), self.contents);
-        let mapped = seen.timeline.map(certificate.recovery_point_ns).expect("the primary was observed");
-        let cut = Cut {
-            recovery_point: mapped.at,
-            clock_error_ns: mapped.error_ns + certificate.clock_error_ns,
-            killed_at,
-            age_bound_ns: age_bound.as_nanos() as u64,
-            suspended: false,
-        };
-        judge(&History::merge(&shape, [outcome.log]), &image, &cut)
+        let read = read_back(self.secondary_target(), self.contents);
+        let point = (certificate.recovery_point_ns, certificate.clock_error_ns);
+        judge_image(&read, point, outcome, seen, killed_at, age_bound)
     }
+}
+
+/// Judges what was read of volumes that are said to show this moment of the primary's timeline, known up to this error
+/// (both in nanoseconds). The primary was dead since `ended_at`, or its log ends then.
+pub fn judge_image(
+    (shape, image): &(Vec<Volume>, Image),
+    (cut_ns, clock_error_ns): (u64, u64),
+    outcome: Outcome,
+    seen: &Seen,
+    ended_at: HostTime,
+    age_bound: Duration,
+) -> Verdict {
+    let mapped = seen.timeline.map(cut_ns).expect("the primary was observed");
+    let cut = Cut {
+        recovery_point: mapped.at,
+        clock_error_ns: mapped.error_ns + clock_error_ns,
+        killed_at: ended_at,
+        age_bound_ns: age_bound.as_nanos() as u64,
+        suspended: false,
+    };
+    judge(&History::merge(shape, [outcome.log]), image, &cut)
 }
 
 /// Panics unless the copy is the past, cut at one point, and enough was written to tell.

@@ -71,6 +71,15 @@ fn latest_in<S>(block: &Committed<S>) -> Option<Time> {
     block.items.last().map(|item| item.record.head.stamp.time)
 }
 
+/// Why rounds wait before they change anything ([`Applier::gated`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// What they overwrite is the last image, which goes to the overlay first.
+    Overlay,
+    /// What they overwrite is what a test view shows.
+    View,
+}
+
 struct Round<S> {
     items: Vec<Item<S>>,
     jobs: Vec<Option<Job>>,
@@ -81,8 +90,14 @@ struct Round<S> {
     in_flight: usize,
     left: usize,
     end: Point,
-    /// What it overwrites is safe (see [`Applier::gated`]).
-    is_let: bool,
+    /// By gate: what it overwrites is not safe yet (see [`Applier::gated`]).
+    closed: [bool; 2],
+}
+
+impl<S> Round<S> {
+    fn is_let(&self) -> bool {
+        !self.closed.contains(&true)
+    }
 }
 
 /// What an [`Applier`] tells its group.
@@ -109,8 +124,8 @@ pub(crate) struct Applier<S> {
     /// Nothing durable says yet that blocks behind this position are: one that does not check after a crash would be
     /// taken for a torn one, so that its records must not be on a volume.
     attested: u64,
-    /// Blocks behind this position change what must be kept elsewhere first.
-    gate: Option<u64>,
+    /// By gate: blocks behind this position change what must be kept elsewhere first.
+    gates: [Option<u64>; 2],
     queue: VecDeque<Committed<S>>,
     /// Where the queue ends.
     queued: Point,
@@ -131,6 +146,8 @@ pub(crate) struct Applier<S> {
     flushing: Option<Flushing>,
     /// A flush failed: everything behind the checkpoint is applied again.
     rewind: bool,
+    /// How often that was.
+    rewinds: u64,
     blocked: Option<PairId>,
     /// Where a block behind the checkpoint, whole when the group was opened, is not any more.
     damaged: Option<u64>,
@@ -161,7 +178,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             barrier: Barrier::NONE,
             cut: None,
             attested: 0,
-            gate: None,
+            gates: [None; 2],
             queue: VecDeque::new(),
             queued: checkpoint,
             disk: None,
@@ -174,6 +191,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             dirty: BTreeSet::new(),
             flushing: None,
             rewind: false,
+            rewinds: 0,
             blocked: None,
             damaged: None,
             error: None,
@@ -266,35 +284,50 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             disk.until = disk.until.min(end);
         }
         // A round that waits at the gate has changed nothing.
-        if let Some(round) = self.round.take_if(|round| !round.is_let) {
+        if let Some(round) = self.round.take_if(|round| !round.is_let()) {
             self.forget(&round.items);
         }
-        self.gate = None;
+        self.gates = [None; 2];
     }
 
     /// Blocks behind this position wait until what they overwrite is safe ([`Applier::gated`]).
-    pub(crate) fn set_gate(&mut self, gate: Option<u64>) {
-        self.gate = gate;
+    pub(crate) fn set_gate(&mut self, gate: Gate, position: Option<u64>) {
+        self.gates[gate as usize] = position;
     }
 
-    /// Whether a round waits at the gate.
-    pub(crate) fn is_gated(&self) -> bool {
-        self.round.as_ref().is_some_and(|round| !round.is_let)
+    /// Whether a round waits at this gate.
+    pub(crate) fn is_gated(&self, gate: Gate) -> bool {
+        self.round.as_ref().is_some_and(|round| round.closed[gate as usize])
     }
 
-    /// What the round that waits at the gate changes.
+    /// What the round that waits at a gate changes.
     pub(crate) fn gated(&self) -> impl Iterator<Item = (PairId, Extent)> {
-        let round = self.round.iter().filter(|round| !round.is_let);
+        let round = self.round.iter().filter(|round| !round.is_let());
         let records = round.flat_map(|round| round.items.iter().zip(&round.jobs));
         let changed = records.filter(|(_, job)| job.is_some_and(|job| !job.is_read));
         changed.map(|(item, _)| (item.record.head.pair, item.record.head.extent))
     }
 
-    /// All that the round overwrites is safe.
-    pub(crate) fn open_gate(&mut self) {
+    /// All that the round overwrites is safe, as far as this gate goes.
+    pub(crate) fn open_gate(&mut self, gate: Gate) {
         if let Some(round) = &mut self.round {
-            round.is_let = true;
+            round.closed[gate as usize] = false;
         }
+    }
+
+    /// Nothing behind this position is on a volume or on its way there.
+    pub(crate) fn reached(&self) -> u64 {
+        self.round.as_ref().map_or(self.applied, |round| round.end).position
+    }
+
+    /// Whether everything behind the checkpoint is about to be applied again.
+    pub(crate) fn is_rewinding(&self) -> bool {
+        self.rewind
+    }
+
+    /// How often a failing flush made all behind the checkpoint due again: then volumes go back in time for a while.
+    pub(crate) fn rewinds(&self) -> u64 {
+        self.rewinds
     }
 
     /// Whether all that may be applied now is on the volumes (not necessarily flushed).
@@ -421,16 +454,16 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         self.blocked = None;
         let mut bytes = 0;
         let mut count = 0;
-        let mut is_gated = false;
+        let mut closed = [false; 2];
         for block in &self.queue {
             if bytes >= ROUND_BYTES || !self.barrier.lets(block) || block.end > self.attested {
                 break;
             }
-            let is_behind = self.gate.is_some_and(|gate| block.end > gate);
-            if count > 0 && is_behind != is_gated {
+            let is_behind = self.gates.map(|gate| gate.is_some_and(|gate| block.end > gate));
+            if count > 0 && is_behind != closed {
                 break;
             }
-            is_gated = is_behind;
+            closed = is_behind;
             let missing = block.items.iter().find(|item| target(item.record.head.pair) == Target::Missing);
             if let Some(item) = missing {
                 self.blocked = Some(item.record.head.pair);
@@ -484,7 +517,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             verifying,
             verdicts: Vec::new(),
             end,
-            is_let: !is_gated,
+            closed,
         });
     }
 
@@ -492,7 +525,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         if self.retry_at.is_some_and(|at| at > io.now.mono) {
             return;
         }
-        let Some(round) = self.round.as_mut().filter(|round| round.is_let) else { return };
+        let Some(round) = self.round.as_mut().filter(|round| round.is_let()) else { return };
         while round.in_flight < DEPTH
             && let Some(job) = round.ready.pop()
         {

@@ -129,6 +129,10 @@ impl<M: Memory> Engine<M> {
         }
         match event {
             Event::Host { pair, io, token } => self.host(now, pair, io, token, ports),
+            Event::View { pair, io, token } => {
+                let mut world = World { links: &mut self.links, ports };
+                self.secondary.view_io(now, pair, io, token, &mut world);
+            }
             Event::LocalDone { token, result, buf } => {
                 let mut world = World { links: &mut self.links, ports };
                 match token.owner {

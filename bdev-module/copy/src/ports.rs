@@ -179,6 +179,15 @@ pub enum Event<'a, B, S> {
         /// To be answered with.
         token: HostToken,
     },
+    /// A host's request on the test view of a pair's secondary volume.
+    View {
+        /// The pair.
+        pair: PairId,
+        /// What is asked.
+        io: HostIo<B, S>,
+        /// To be answered with.
+        token: HostToken,
+    },
     /// A local I/O ended. A read gives its buffer back, whatever the result.
     LocalDone {
         /// As submitted.
@@ -268,6 +277,13 @@ pub enum OperatorAnswer {
         /// cut, and what it lacks is marked.
         drained: bool,
     },
+    /// Hosts may use the group's test view.
+    TestStarted {
+        /// The point of history that it shows.
+        cut: crate::types::Time,
+    },
+    /// The group is no longer under test, and the store is free.
+    TestStopped,
     /// The old primary is a secondary of the newer generation.
     Demoted {
         /// That generation.

@@ -13,7 +13,7 @@ pub(super) fn identity(spec: &Spec) -> (String, Uuid) {
             (name.clone(), uuid.unwrap_or_default())
         }
         Spec::Error { base_name, uuid } => (format!("EE_{base_name}"), uuid.unwrap_or_default()),
-        Spec::Replica { name, uuid, .. } => (name.clone(), *uuid),
+        Spec::Replica { name, uuid, .. } | Spec::View { name, uuid, .. } => (name.clone(), *uuid),
     }
 }
 
@@ -25,7 +25,7 @@ pub(super) fn with_block_size(mut spec: Spec, block_bytes: u32) -> Spec {
     spec
 }
 
-/// The method and its parameters that make such a bdev; none for those that pairs make.
+/// The method and its parameters that make such a bdev; none for those that pairs and tests make.
 pub(super) fn method(spec: &Spec) -> Option<(&'static str, Value)> {
     Some(match spec {
         Spec::Malloc { name, num_blocks, block_size, uuid } => (
@@ -52,7 +52,7 @@ pub(super) fn method(spec: &Spec) -> Option<(&'static str, Value)> {
                 "p99_write_latency": latencies.p99_write_us,
             }),
         ),
-        Spec::Replica { .. } => return None,
+        Spec::Replica { .. } | Spec::View { .. } => return None,
     })
 }
 
@@ -75,6 +75,7 @@ pub(super) fn driver_specific(spec: &Spec) -> Map<String, Value> {
         Spec::Replica { base_name, group, pair, .. } => {
             ("replica", json!({ "base_bdev": base_name, "group": group, "pair": pair }))
         }
+        Spec::View { group, pair, .. } => ("view", json!({ "group": group, "pair": pair })),
     };
     let mut map = Map::new();
     map.insert(kind.to_owned(), value);

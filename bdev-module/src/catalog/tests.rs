@@ -187,6 +187,25 @@ fn a_replica_holds_its_volume_for_the_pair() {
 }
 
 #[test]
+fn a_view_is_as_large_as_was_said_stands_on_nothing_and_is_its_tests_to_delete() {
+    let mut catalog = Catalog::new();
+    let view = Spec::View {
+        name: "v@test".into(),
+        group: "g".into(),
+        pair: "p".into(),
+        num_blocks: 8,
+        block_size: 4096,
+        uuid: Uuid::from_u128(1),
+    };
+    let created = catalog.create(view, 3).unwrap();
+    let entry = catalog.get(created.device.id()).unwrap();
+    assert_eq!((created.home, entry.base, entry.geometry.bytes()), (3, None, 8 * 4096));
+    let text = catalog.check_delete("v@test", Some(Kind::Malloc)).unwrap_err().to_string();
+    assert!(text.ends_with("delete it with group_test_stop"), "{text}");
+    assert_eq!(catalog.config().len(), 0, "it ends with the process");
+}
+
+#[test]
 fn the_configuration_makes_the_same_bdevs_in_an_order_that_works() {
     let mut catalog = Catalog::new();
     catalog.create(malloc("m", 8, 512), 0).unwrap();

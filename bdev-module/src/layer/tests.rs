@@ -10,7 +10,6 @@ use crate::catalog::Spec;
 use crate::delay::Latencies;
 use crate::error::{Fault, Injection};
 use crate::testing::{Rig, extent, malloc};
-use crate::view::View;
 
 /// A request of a random history.
 #[derive(Clone, Debug)]
@@ -104,18 +103,6 @@ proptest! {
         let mut rig = Rig::new();
         let bdev = rig.create(malloc("m", VOLUME_BYTES / 4096, 4096));
         compare_with_model(&mut rig, bdev, false, &steps);
-    }
-
-    #[test]
-    fn a_view_is_an_array_and_its_base_stays_as_it_was(steps in steps(VOLUME_BYTES / 512, 60)) {
-        let mut rig = Rig::new();
-        let base = rig.create(malloc("m", VOLUME_BYTES / 512, 512));
-        let geometry = rig.layer.geometry(base).unwrap();
-        let view = BdevId(base.0 + 1);
-        let device = View::new(base, geometry, 1 << 20);
-        rig.layer.install(Device::new(view, geometry, Some(base), Box::new(device)));
-        compare_with_model(&mut rig, view, false, &steps);
-        prop_assert!(rig.read(base, extent(0, geometry.blocks as u32)).unwrap().iter().all(|byte| *byte == 0));
     }
 
     #[test]

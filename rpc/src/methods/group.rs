@@ -389,9 +389,81 @@ pub struct GroupInfo {
     /// Pairs whose first copy is not complete, at the secondary: a takeover leaves them out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copying: Vec<String>,
+    /// The group's test, where it is under test here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<TestInfo>,
     /// Whether both sides were accepted to go on, and somebody must still choose one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub split_accepted: bool,
+}
+
+/// `group_test_start`, at the secondary: a writable view of all the group's volumes at one moment, for hosts, while
+/// replication goes on. Answers the bdevs that show it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupTestStart {
+    /// The group.
+    pub name: String,
+    /// The bdev for what changes meanwhile, here or at the hosts of the test, which the test claims; what it holds is lost.
+    /// When it is full the test fails.
+    pub store: String,
+    /// Which moment: as for `group_takeover`.
+    pub at: Option<TakeoverPoint>,
+}
+
+/// `group_test_stop`: ends a test; what its hosts wrote is gone. -16 while a namespace shows one of its bdevs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupTestStop {
+    /// The group.
+    pub name: String,
+}
+
+/// A volume under test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestVolume {
+    /// The pair.
+    pub pair: String,
+    /// The bdev that shows it: the secondary volume's name and `@test`.
+    pub name: String,
+    /// Its UUID, new with each test: no host takes it for the volume.
+    pub uuid: Uuid,
+    /// Its NGUID.
+    pub nguid: Nguid,
+}
+
+/// How far a test is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TestState {
+    /// What the volumes lack of the moment is being read from the journal.
+    Loading,
+    /// Hosts may use it.
+    Ready,
+    /// Its hosts get errors; the reason says why.
+    Failed,
+}
+
+/// A group's test as `group_get` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestInfo {
+    /// How far it is.
+    pub state: TestState,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The moment that it shows, nanoseconds on the group's timeline.
+    pub cut_ns: u64,
+    /// How old that is, milliseconds; never below the true age.
+    pub age_ms: u64,
+    /// The store's bdev.
+    pub store: String,
+    /// Room in it, bytes.
+    pub store_bytes: u64,
+    /// Of these, used.
+    pub store_used_bytes: u64,
+    /// The bdevs that show it.
+    pub volumes: Vec<String>,
 }
 
 /// What the operator vouches for.

@@ -161,6 +161,8 @@ methods! {
     group::GroupResync = "group_resync" -> bool;
     group::GroupBookmark = "group_bookmark" -> progress::BookmarkInfo;
     group::GroupVerify = "group_verify" -> bool;
+    group::GroupTestStart = "group_test_start" -> Vec<group::TestVolume>;
+    group::GroupTestStop = "group_test_stop" -> bool;
     group::GroupTakeover = "group_takeover" -> group::LossCertificate, check check;
     role::GroupFailback = "group_failback" -> role::RoleInfo, check check;
     role::GroupSwap = "group_swap" -> role::RoleInfo;

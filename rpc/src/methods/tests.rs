@@ -92,6 +92,8 @@ fn examples() -> Vec<(&'static str, Value)> {
         ("group_resync", json!({"name": "g0", "full": true})),
         ("group_bookmark", json!({"name": "g0", "bookmark": "before-upgrade"})),
         ("group_verify", json!({"name": "g0", "pair": "p0", "repair": true})),
+        ("group_test_start", json!({"name": "g0", "store": "s0", "at": "before-upgrade"})),
+        ("group_test_stop", json!({"name": "g0"})),
         (
             "group_takeover",
             json!({"name": "g0", "old_primary": "fenced", "accept_split": false, "at": "before-upgrade"}),
@@ -283,6 +285,9 @@ fn rules_between_parameters_are_told_in_a_sentence_that_says_what_to_do() {
             "contradict",
         ),
         ("pair_create", json!({"group": "g", "name": "p", "volume": "v", "initial": "full"}), "`copy_differences`"),
+        ("group_test_start", json!({"name": "g"}), "missing parameter `store`"),
+        ("group_test_start", json!({"name": "g", "store": "s", "at": "a b"}), "neither a time nor"),
+        ("group_test_stop", json!({"name": "g", "force": true}), "unknown parameter"),
         ("group_takeover", json!({"name": "g"}), "fence it"),
         ("group_takeover", json!({"name": "g", "accept_split": false}), "fence it"),
         ("group_takeover", json!({"name": "g", "accept_split": true, "old_primary": "fenced"}), "not both"),

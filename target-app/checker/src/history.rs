@@ -146,7 +146,7 @@ pub(crate) struct ReadEntry {
 ///
 /// The caller keeps two promises that the verdict rests on: an issue is logged before the first byte is sent, an end
 /// after the answer was parsed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Log {
     number: u16,
     writes: Vec<WriteEntry>,

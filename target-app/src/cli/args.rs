@@ -15,7 +15,7 @@ use super::values::{Bytes, Cores, Seconds};
 
 pub use replication::{
     GroupArgs, GroupCreateArgs, GroupVerb, InitialFlag, OldPrimaryFlag, OverflowFlag, PairArgs, PairCreateArgs,
-    PairVerb, RoleFlag,
+    PairVerb, RoleFlag, TestVerb,
 };
 
 /// `longrun`.

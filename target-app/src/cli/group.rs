@@ -2,8 +2,8 @@
 
 use longrun_rpc::Client;
 use longrun_rpc::methods::group::{
-    GroupBookmark, GroupCreate, GroupDelete, GroupGet, GroupResync, GroupSuspend, GroupTakeover, GroupVerify,
-    OldPrimary,
+    GroupBookmark, GroupCreate, GroupDelete, GroupGet, GroupResync, GroupSuspend, GroupTakeover, GroupTestStart,
+    GroupTestStop, GroupVerify, OldPrimary,
 };
 use longrun_rpc::methods::role::{GroupFailback, GroupSwap};
 use longrun_rpc::types::{Name, TakeoverPoint};
@@ -104,6 +104,22 @@ pub(super) fn takeover(
         at,
     })?;
     Ok(answer(&certificate, json, table::certificate))
+}
+
+pub(super) fn test_start(
+    client: &mut Client,
+    name: &str,
+    store: &str,
+    at: Option<TakeoverPoint>,
+    json: bool,
+) -> Result<String, CliError> {
+    let volumes = client.invoke(&GroupTestStart { name: name.to_owned(), store: store.to_owned(), at })?;
+    Ok(answer(&volumes, json, |volumes| table::test_volumes(name, volumes)))
+}
+
+pub(super) fn test_stop(client: &mut Client, name: &str, json: bool) -> Result<String, CliError> {
+    let stopped = client.invoke(&GroupTestStop { name: name.to_owned() })?;
+    Ok(answer(&stopped, json, |_| format!("the test of group {name} is over; its store is free\n")))
 }
 
 pub(super) fn failback(

@@ -28,7 +28,7 @@ use longrun_rpc::{Client, ClientError};
 use serde::Serialize;
 
 pub use args::{Cli, Command, DemoArgs, Idle, KeygenArgs, RemoteCommand, ServeArgs};
-use args::{GroupVerb, LinkVerb, PairVerb, Remote, VolumeVerb};
+use args::{GroupVerb, LinkVerb, PairVerb, Remote, TestVerb, VolumeVerb};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +100,10 @@ pub(crate) fn execute(command: &RemoteCommand) -> Result<String, CliError> {
                 GroupVerb::Takeover { name, old_primary, accept_split, at } => {
                     group::takeover(&mut client, name, *old_primary, *accept_split, at.clone(), json)
                 }
+                GroupVerb::Test { verb: TestVerb::Start { name, store, at } } => {
+                    group::test_start(&mut client, name, store, at.clone(), json)
+                }
+                GroupVerb::Test { verb: TestVerb::Stop { name } } => group::test_stop(&mut client, name, json),
                 GroupVerb::Failback { name, discard_generation, journal } => {
                     group::failback(&mut client, name, *discard_generation, journal.as_deref(), json)
                 }

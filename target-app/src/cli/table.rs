@@ -7,7 +7,7 @@ pub use certificate::certificate;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use longrun_rpc::methods::bdev::{BdevInfo, Iostat};
-use longrun_rpc::methods::group::{Generation, GroupInfo, Role, SequenceScope};
+use longrun_rpc::methods::group::{Generation, GroupInfo, Role, SequenceScope, TestInfo, TestState, TestVolume};
 use longrun_rpc::methods::link::{LinkInfo, LinkState, Security};
 use longrun_rpc::methods::nvmf::SubsystemInfo;
 use longrun_rpc::methods::pair::{PairInfo, Waiting};
@@ -141,6 +141,7 @@ pub(crate) fn kind(volume: &BdevInfo) -> &str {
         "Error Injection Disk" => "error",
         "delay" => "delay",
         "Remote copy volume" => "replica",
+        "Test view of a remote copy volume" => "view",
         other => other,
     }
 }
@@ -410,6 +411,9 @@ pub fn group(group: &GroupInfo) -> String {
     if !group.copying.is_empty() {
         list.push(("first copy of", format!("{}: a takeover leaves these out", group.copying.join(", "))));
     }
+    if let Some(info) = &group.test {
+        list.push(("test", test(info)));
+    }
     if group.split_accepted {
         list.push(("SPLIT", "both sites may have been written to; one history must still be given up".to_owned()));
     }
@@ -460,6 +464,31 @@ fn spill(spill: &SpillInfo) -> String {
     let waiting = format!("{} records ({}) wait there", spill.records, Bytes(spill.bytes));
     let reason = spill.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
     format!("{}, {used} of {limit} used, {waiting}, {state}{reason}", spill.device)
+}
+
+fn test(test: &TestInfo) -> String {
+    let state = match (test.state, &test.reason) {
+        (TestState::Loading, _) => "being prepared".to_owned(),
+        (TestState::Ready, _) => "ready".to_owned(),
+        (TestState::Failed, reason) => format!("FAILED: {}", or_unknown(reason.as_ref())),
+    };
+    format!(
+        "{state}, shows {} ({} ago) in {}; {} of {} of {} used",
+        moment(test.cut_ns),
+        span_ms(test.age_ms),
+        test.volumes.join(", "),
+        Bytes(test.store_used_bytes),
+        Bytes(test.store_bytes),
+        test.store
+    )
+}
+
+/// `longrun group test start`.
+pub fn test_volumes(group: &str, volumes: &[TestVolume]) -> String {
+    let columns = [text("PAIR"), text("VOLUME"), text("UUID")];
+    let rows = volumes.iter().map(|volume| vec![volume.pair.clone(), volume.name.clone(), volume.uuid.to_string()]);
+    let shown = lines(&columns, rows.collect(), "no volumes");
+    format!("{shown}longrun volume publish shows one to hosts; longrun group test stop {group} ends the test\n")
 }
 
 /// `longrun pair list`.

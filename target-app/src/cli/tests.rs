@@ -350,6 +350,10 @@ fn what_cannot_be_meant_is_refused_before_it_is_sent() {
         "longrun group takeover g0 --accept-split --at a/b",
         "longrun group bookmark g0",
         "longrun group bookmark g0 a/b",
+        "longrun group test",
+        "longrun group test start g0",
+        "longrun group test start g0 --store s0 --at a/b",
+        "longrun group test stop",
         "longrun group watch",
         "longrun pair create g0 p0 --volume m0 --initial full",
         "longrun pair create g0 p0 --volume m0 --initial copy --declared-identical",
@@ -390,12 +394,16 @@ fn a_volume_is_deleted_by_the_method_of_its_kind_and_a_replica_is_not() {
     let (outcome, calls) = against(vec![Ok(json!([info]))], "longrun volume delete m0");
     assert!(outcome.unwrap_err().to_string().contains("delete the pair"));
     assert_eq!(calls.len(), 1);
+    let info = BdevInfo { product_name: "Test view of a remote copy volume".to_owned(), ..bdev_info() };
+    let (outcome, calls) = against(vec![Ok(json!([info]))], "longrun volume delete m0");
+    assert!(outcome.unwrap_err().to_string().contains("longrun group test stop"));
+    assert_eq!(calls.len(), 1);
 }
 
 #[test]
 fn the_kinds_of_volumes_are_called_as_their_makers_call_them() {
     use longrun_bdev::catalog::Kind;
-    for kind in [Kind::Malloc, Kind::Null, Kind::Uring, Kind::Error, Kind::Delay, Kind::Replica] {
+    for kind in [Kind::Malloc, Kind::Null, Kind::Uring, Kind::Error, Kind::Delay, Kind::Replica, Kind::View] {
         let info = BdevInfo { product_name: kind.product_name().to_owned(), ..bdev_info() };
         assert_eq!(table::kind(&info), kind.name());
     }
@@ -600,6 +608,20 @@ fn a_suspension_and_a_bookmark_say_when_and_what_comes_next() {
 }
 
 #[test]
+fn a_test_is_begun_with_its_store_and_moment_and_shows_what_hosts_may_use() {
+    let uuid = "0b5f1d7e-4f0c-4d9c-9a60-3b1d1c0a4a01";
+    let volumes = json!([{"pair": "p0", "name": "m0@test", "uuid": uuid, "nguid": "0b5f1d7e4f0c4d9c9a603b1d1c0a4a01"}]);
+    let (outcome, calls) = against(vec![Ok(volumes)], "longrun group test start g0 --store s0 --at nightly");
+    let shown = outcome.unwrap();
+    assert!(shown.contains("m0@test") && shown.contains(uuid), "{shown}");
+    assert!(shown.contains("longrun group test stop g0"), "{shown}");
+    assert_eq!(calls, [("group_test_start".to_owned(), json!({"name": "g0", "store": "s0", "at": "nightly"}))]);
+    let (outcome, calls) = against(vec![Ok(json!(true))], "longrun group test stop g0");
+    assert_eq!(outcome.unwrap(), "the test of group g0 is over; its store is free\n");
+    assert_eq!(calls, [("group_test_stop".to_owned(), json!({"name": "g0"}))]);
+}
+
+#[test]
 fn one_group_shows_its_window_its_bookmarks_and_how_far_a_resync_is() {
     let base = 1_763_766_000_000_000_000_u64;
     let mut group = serde_json::to_value(group_info()).unwrap();
@@ -609,12 +631,18 @@ fn one_group_shows_its_window_its_bookmarks_and_how_far_a_resync_is() {
     group["copying"] = json!(["p1"]);
     group["overlay"] = json!("o0");
     group["overlay_used"] = json!(0.011);
+    group["test"] = json!({
+        "state": "failed", "reason": "the store is full", "cut_ns": base, "age_ms": 65_001, "store": "s0",
+        "store_bytes": 1 << 20, "store_used_bytes": 1 << 20, "volumes": ["m0@test"]
+    });
     let shown = table::group(&serde_json::from_value(group).unwrap());
     for part in [
         "takeover window  2025-11-21 23:00:00.000000000 UTC to 2025-11-21 23:00:00.000000010 UTC",
         "resync           a takeover gives 2025-11-21 23:00:00.000000000 UTC until it is complete, old blocks in the overlay",
         "first copy of    p1: a takeover leaves these out",
         "overlay          o0, 2 % used",
+        "test             FAILED: the store is full, shows 2025-11-21 23:00:00.000000000 UTC",
+        "in m0@test; 1 MiB of 1 MiB of s0 used",
         "new       2025-11-21 23:00:00.000000010 UTC  yes",
         "old       2025-11-21 22:59:59.999999999 UTC  no",
     ] {

@@ -93,6 +93,11 @@ pub(super) fn delete(client: &mut Client, name: &str, json: bool) -> Result<Stri
                 "{name} is the replica device of a pair; delete the pair (longrun pair list shows it)"
             )));
         }
+        "view" => {
+            return Err(CliError::Input(format!(
+                "{name} belongs to the test of a group; end the test (longrun group test stop)"
+            )));
+        }
         other => return Err(CliError::Input(format!("{name} is a {other}, which this longrun command cannot delete"))),
     };
     Ok(answer(&deleted, json, |_| format!("volume {name} deleted\n")))

@@ -174,6 +174,13 @@ fn devices_config(state: &State) -> (Vec<ConfigCall>, Vec<ConfigCall>) {
     let (mut first, mut second) = (Vec::new(), Vec::new());
     let mut late = HashSet::new();
     for entry in state.catalog.iter() {
+        // A test ends with the process, and so does what stands on it.
+        if state.is_of_test(entry.id) {
+            if entry.kind != Kind::View {
+                bdevs.next();
+            }
+            continue;
+        }
         if entry.kind == Kind::Replica {
             late.insert(entry.id);
             let pair = state.pairs.values().find(|pair| pair.replica == Some(entry.id));
@@ -209,7 +216,8 @@ fn nvmf_config(state: &State) -> Vec<ConfigCall> {
         for host in &subsystem.hosts {
             calls.push(raw("nvmf_subsystem_add_host", json!({"nqn": nqn, "host": host.as_str()})));
         }
-        for namespace in subsystem.namespaces.values() {
+        let is_kept = |namespace: &&Namespace| !state.is_of_test(crate::reactor::bdev_of(namespace.bdev).1);
+        for namespace in subsystem.namespaces.values().filter(is_kept) {
             let params = json!({"nqn": nqn, "namespace": namespace_params(state, namespace)});
             calls.push(raw("nvmf_subsystem_add_ns", params));
         }

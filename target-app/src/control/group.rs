@@ -3,6 +3,7 @@
 use super::link::link_of;
 use super::roles::Access;
 use super::shown::{certificate_info, primary_group, secondary_group};
+use super::trial::point;
 use super::{Caller, Control, State, catalog_error, operator_error, with_trouble};
 use crate::reactor::{Engine, Reactor};
 use longrun_bdev::BdevId;
@@ -13,15 +14,14 @@ use longrun_copy::identity;
 use longrun_copy::ports::OperatorAnswer;
 use longrun_copy::primary::{self, GroupConfig as PrimaryGroup};
 use longrun_copy::role;
-use longrun_copy::secondary::{self, GroupConfig as SecondaryGroup, GroupPhase, TakeoverAt, TakeoverConsent};
+use longrun_copy::secondary::{self, GroupConfig as SecondaryGroup, GroupPhase, TakeoverConsent};
 use longrun_copy::takeover;
-use longrun_copy::types::{self, GroupId, LinkId, Now, PairId, Scope, SystemId, Time, VolumeId};
+use longrun_copy::types::{self, GroupId, LinkId, Now, PairId, Scope, SystemId, VolumeId};
 use longrun_rpc::RpcError;
 use longrun_rpc::methods::group::{
     GroupCreate, GroupDelete, GroupGet, GroupInfo, GroupTakeover, LossCertificate, OldPrimary, Overflow, Role,
     SequenceScope,
 };
-use longrun_rpc::types::TakeoverPoint;
 
 /// Bdevs that a group holds.
 pub(super) type Claims = Vec<(BdevId, Holder)>;
@@ -209,6 +209,9 @@ impl Control {
         if let Some((_, pair)) = state.pairs.keys().find(|(group, _)| *group == call.name) {
             return Err(RpcError::busy("group", &call.name, &format!("pair {pair}; pair_delete it")));
         }
+        if state.tests.contains_key(&call.name) {
+            return Err(RpcError::busy("group", &call.name, "its test; group_test_stop it"));
+        }
         let (core, id) = (group.core, group.id);
         // A group that was taken over here has both parts: the secondary's record says so, the primary copies.
         let begun = self
@@ -271,13 +274,14 @@ impl Control {
         for name in names {
             let Some(group) = state.groups.get(&name) else { continue };
             let (id, pairs) = (group.id, state.pair_ids(&name));
-            let (now, status, taken, identities) = self
+            let (now, status, taken, identities, test) = self
                 .reactor(group.core)
                 .call(move |reactor| {
                     reactor.engine(|engine, now, world| {
                         let known = |pair: PairId| Some((pair, identity::of_pair(pair, world)?));
                         let identities: Vec<_> = pairs.into_iter().filter_map(known).collect();
-                        (now, status_of(engine, now, world, id), takeover_of(engine, now, world, id), identities)
+                        let test = engine.secondary(world).0.test_status(now, id);
+                        (now, status_of(engine, now, world, id), takeover_of(engine, now, world, id), identities, test)
                     })
                 })
                 .await;
@@ -285,10 +289,12 @@ impl Control {
             self.note_part(&mut state, &name, now, &status, taken).await;
             self.note_identities(&mut state, &identities).await;
             let Some(group) = state.groups.get(&name) else { continue };
-            infos.push(match status {
+            let mut info = match status {
                 Status::Primary(status) => primary_group(&state, group, now, &status),
                 Status::Secondary(status, pairs) => secondary_group(&state, group, now, &status, &pairs),
-            });
+            };
+            info.test = state.test_info(&name, test.as_ref());
+            infos.push(info);
         }
         if let Some(trouble) = self.health.reason() {
             for info in &mut infos {
@@ -303,11 +309,7 @@ impl Control {
             old_primary_fenced: call.old_primary == Some(OldPrimary::Fenced),
             accept_split: call.accept_split.unwrap_or(false),
         };
-        let at = match &call.at {
-            None => TakeoverAt::Newest,
-            Some(TakeoverPoint::Time(ns)) => TakeoverAt::Time(Time(*ns)),
-            Some(TakeoverPoint::Bookmark(name)) => TakeoverAt::Bookmark(name.as_str().to_owned()),
-        };
+        let at = point(call.at.as_ref());
         let state = self.state().await;
         let group = present_group(&state, &call.name)?;
         let (id, core) = (group.id, group.core);

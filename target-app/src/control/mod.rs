@@ -12,6 +12,7 @@
 //! | [`group`] | consistency groups and their takeover |
 //! | [`roles`] | swap, failback, and what hosts are shown while a group's part changes |
 //! | [`copying`] | suspend, resync, bookmark and verify of a group |
+//! | [`trial`] | test failover: writable views of a group's secondary volumes |
 //! | [`pair`] | pairs and their replica devices |
 //! | [`nvmf`] | subsystems, namespaces, listeners, hosts |
 //! | [`saving`] | the configuration in the state directory |
@@ -29,6 +30,7 @@ mod pair;
 mod roles;
 mod saving;
 mod shown;
+mod trial;
 
 pub use framework::LogLevelSwitch;
 
@@ -64,6 +66,8 @@ pub struct State {
     groups: BTreeMap<String, group::GroupEntry>,
     /// By group and name.
     pairs: BTreeMap<(String, String), pair::PairEntry>,
+    /// Groups under test.
+    tests: BTreeMap<String, trial::TestEntry>,
     /// Listeners of the configuration, bound, whose hosts wait until the start is over.
     held: Vec<(Fd, SocketAddr)>,
     /// Namespaces of the configuration that have no device, because their pair could not be taken up.
@@ -215,6 +219,8 @@ impl Control {
             GroupResync => group_resync,
             GroupBookmark => group_bookmark,
             GroupVerify => group_verify,
+            GroupTestStart => group_test_start,
+            GroupTestStop => group_test_stop,
             GroupTakeover => group_takeover,
             GroupSwap => group_swap,
             GroupFailback => group_failback,

@@ -287,6 +287,9 @@ impl Control {
             let state = self.state().await;
             let group = group_of(&state, &call.group)?;
             let pair = pair_of(&state, &call.group, &call.name)?;
+            if state.tests.contains_key(&call.group) {
+                return Err(RpcError::busy("pair", &call.name, "the test of its group; group_test_stop it"));
+            }
             if let Some(entry) = pair.replica.and_then(|replica| state.catalog.get(replica)) {
                 state.catalog.check_delete(&entry.name, Some(Kind::Replica)).map_err(catalog_error)?;
             }

@@ -116,6 +116,7 @@ pub(super) fn primary_group(state: &State, group: &GroupEntry, now: Now, status:
         window: None,
         bookmarks: Vec::new(),
         copying: Vec::new(),
+        test: None,
         split_accepted: false,
     }
 }
@@ -202,6 +203,7 @@ pub(super) fn secondary_group(
             .map(|bookmark| BookmarkInfo { name: bookmark.name.clone(), time_ns: bookmark.stamp.time.0 })
             .collect(),
         copying: status.copying.iter().map(|pair| name_of(state, *pair)).collect(),
+        test: None,
         split_accepted: status.split_accepted,
     }
 }

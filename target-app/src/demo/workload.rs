@@ -63,6 +63,7 @@ pub struct Progress {
 }
 
 /// What is left when the host has stopped.
+#[derive(Clone)]
 pub struct Outcome {
     /// The host's log.
     pub log: Log,

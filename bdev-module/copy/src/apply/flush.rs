@@ -55,6 +55,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             self.failing = Some(volume);
             self.retry_at = Some(now.after_ns(RETRY_NS));
             self.rewind = true;
+            self.rewinds += 1;
         }
         if flushing.left > 0 {
             return None;

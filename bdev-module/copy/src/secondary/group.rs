@@ -162,6 +162,10 @@ pub(crate) struct Group<S> {
     /// A new reach is being made durable.
     pub(crate) reaching: bool,
     pub(crate) overlay: Overlay<S>,
+    /// What a test view shows was on the volumes at this position of the journal.
+    pub(crate) view_gate: Option<u64>,
+    /// A test view reads the journal behind the volumes, which must stay there.
+    pub(crate) is_view_loading: bool,
     pub(crate) restore: Option<Restore<S>>,
     pub(crate) asks: VecDeque<Ask>,
     pub(crate) asks_made: u64,
@@ -225,6 +229,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             is_hurried: false,
             reaching: false,
             overlay: Overlay::new(),
+            view_gate: None,
+            is_view_loading: false,
             restore: None,
             asks: VecDeque::new(),
             asks_made: 0,
@@ -520,7 +526,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let total = ready.journal.total_bytes();
         let is_filling = ready.journal.used_bytes() > total / 4 && (freeable > total / 16 || !self.released.is_empty());
         let is_due = self.checkpoint_due.is_some_and(|at| at <= io.now.mono);
-        let is_idle = !self.checkpointing && !ready.applier.is_flushing();
+        let is_idle = !self.checkpointing && !ready.applier.is_flushing() && !self.is_view_loading;
         if is_idle && (is_due || is_filling) && ready.applier.has_news() {
             self.checkpoint_due = None;
             if let Some(Applied::Flushed(point)) = ready.applier.flush(io, []) {

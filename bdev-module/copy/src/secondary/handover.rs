@@ -170,6 +170,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             );
             return Some((Refusal::Never, text));
         }
+        if self.view_gate.is_some() {
+            let text =
+                format!("group \"{name}\" is under test at the secondary: end that there with group_test_stop first");
+            return Some((Refusal::NotYet, text));
+        }
         if !self.meta.discarded.is_empty() {
             let text = format!("group \"{name}\" threw records away that no resync has brought again: group_resync it");
             return Some((Refusal::Never, text));

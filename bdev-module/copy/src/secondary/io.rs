@@ -1,6 +1,7 @@
 //! How the machines of a group submit: a token for everything under way, and what it was.
 
 use super::Downlink;
+use super::view::ViewOp;
 use crate::journal::device::LogPorts;
 use crate::ports::{HostToken, LocalIo, LocalToken, Memory, Owner};
 use crate::types::{GroupId, Mono, Now, PairId, VolumeId};
@@ -51,6 +52,8 @@ pub(crate) enum Op {
     Blank(PairId),
     /// A host's request on a taken-over volume.
     Host(HostToken),
+    /// For a test view.
+    View(ViewOp),
     /// The group's metadata is being made durable.
     Meta,
     /// The superblock of a deleted group is being zeroed.

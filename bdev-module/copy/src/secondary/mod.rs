@@ -11,7 +11,7 @@
 //!
 //! **When something is full.** Receive memory: grants end, the primary keeps. Journal: nothing is released until the next
 //! checkpoint, so memory fills, so grants end. Streams: the next OPEN is refused. The arena: a frame is dropped and comes
-//! again; journal, apply and replay try again in the next turn.
+//! again; journal, apply and replay try again in the next turn. A test's store: the test fails, nothing else ([`view`]).
 
 mod ask;
 mod attest;
@@ -37,6 +37,7 @@ mod touched;
 mod trouble;
 mod turn;
 mod unit;
+mod view;
 mod window;
 
 #[cfg(test)]
@@ -48,6 +49,7 @@ mod tests;
 
 pub use crate::takeover::{TakeoverAt, TakeoverStep};
 pub use status::{ApplyWindow, Bookmark, GroupPhase, GroupStatus, PairStatus, StreamView, UnitStatus};
+pub use view::{STORE_BYTES_MIN, TestConfig, TestPhase, TestStatus};
 
 use crate::engine::OperatorError;
 use crate::message::Message;
@@ -63,6 +65,7 @@ use meta::GroupMeta;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
+use view::View;
 
 /// What a secondary tells a stream's sender; one such replaces the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +188,8 @@ pub struct Secondary<B, S> {
     groups: BTreeMap<GroupId, Group<S>>,
     intakes: BTreeMap<StreamId, Intake<B, S>>,
     pairs: BTreeMap<PairId, GroupId>,
+    /// Groups under test.
+    views: BTreeMap<GroupId, View<B, S>>,
     /// Who was told already, in this session, that a group has a newer generation.
     fence_told: BTreeSet<(LinkId, GroupId)>,
     /// Records that continued a run in the call under way.
@@ -207,6 +212,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             groups: BTreeMap::new(),
             intakes: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            views: BTreeMap::new(),
             fence_told: BTreeSet::new(),
             ready: Vec::new(),
             hand_overs: BTreeMap::new(),
@@ -359,7 +365,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     /// Forgets a pair. `ticket` is answered when that is durable and the volume is free.
     ///
     /// # Errors
-    /// `NotFound`; `WrongState` while its primary still sends to it, or records still go to the volume.
+    /// `NotFound`; `WrongState` while its primary still sends to it, records still go to the volume, or its group is under
+    /// test.
     pub fn pair_delete(
         &mut self,
         now: Now,
@@ -370,6 +377,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let Some(group) = self.pairs.get(&pair).copied() else {
             return Err(OperatorError::NotFound("there is no such pair".to_owned()));
         };
+        if self.views.contains_key(&group) {
+            return Err(OperatorError::WrongState(
+                "the pair's group is under test, which shows this volume: end that with group_test_stop first"
+                    .to_owned(),
+            ));
+        }
         let stream = self.groups.get(&group).and_then(|group| group.meta.pair(pair)).and_then(|pair| pair.stream);
         let is_open = stream.and_then(|stream| self.intakes.get(&stream)).is_some_and(|intake| intake.is_open);
         let answer = self.act(now, group, ports, |group, io, _, _| Some(group.delete_pair(io, pair, is_open, ticket)));
@@ -407,6 +420,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let random = self.random();
         let answer =
             self.act(now, group, ports, |group, io, _, _| Some(group.take_over(io, ticket, random, consent, at)));
+        // A test that nobody ended does not stand in the way of a disaster: it fails.
+        self.look_at_view(now, group, ports);
         answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))
     }
 
@@ -455,6 +470,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         if let Op::Host(host) = op {
             ports.complete_host(host, result.map_err(HostError::from), buf);
             return;
+        }
+        if let Op::View(op) = op {
+            return self.view_done(now, group, (op, token), result, buf, ports);
         }
         self.act(now, group, ports, |group, io, effects, _| {
             group.local_done(io, (op, token), result, buf.as_ref().map(AsRef::as_ref), effects);
@@ -509,7 +527,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
 
     /// When [`Secondary::turn`] has to be called even if nothing happens.
     pub fn next_timeout(&self) -> Option<Mono> {
-        self.groups.values().filter_map(Group::next_timeout).min()
+        self.groups.values().filter_map(Group::next_timeout).chain(self.views_due()).min()
     }
 
     /// Whether a stream was opened here (its frames are for this machine).

@@ -16,6 +16,7 @@ use super::group::{After, Group, Phase};
 use super::intake::Effects;
 use super::io::{Io, Op};
 use super::meta::{Life, UnitMeta};
+use crate::apply::Gate;
 use crate::journal::format::{Area, Entry};
 use crate::journal::open::{Ask, Identity, LogMeta, Opening};
 use crate::journal::{Committed, Item, Journal, Point, Purposes};
@@ -278,7 +279,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// Saves what the round at the gate changes, and lets it through when all is durable.
     fn overlay_saves<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
         let Phase::Ready(ready) = &mut self.phase else { return };
-        if !ready.applier.is_gated() {
+        if !ready.applier.is_gated(Gate::Overlay) {
             return;
         }
         let Some(unit) = self.meta.unit.as_ref().filter(|_| self.overlay.is_used) else { return };
@@ -345,7 +346,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if is_saved && !log.is_busy() {
             self.overlay.needed = None;
             effects.is_busy = true;
-            ready.applier.open_gate();
+            ready.applier.open_gate(Gate::Overlay);
         }
     }
 
@@ -419,7 +420,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             log.free(meta.tail.position);
         }
         if let Phase::Ready(ready) = &mut self.phase {
-            ready.applier.open_gate();
+            ready.applier.open_gate(Gate::Overlay);
         }
     }
 

@@ -113,6 +113,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 effects.is_busy
             });
         }
+        self.views_on(now, ports);
         self.begin_units(now, ports);
         self.retire_streams(now, ports);
         self.hand_overs_on(now, ports);

@@ -9,7 +9,7 @@ use super::group::{After, Group, Phase};
 use super::io::{Io, Op};
 use super::meta::GroupMeta;
 use super::status::{ApplyWindow, Bookmark};
-use crate::apply::Barrier;
+use crate::apply::{Barrier, Gate};
 use crate::engine::OperatorError;
 use crate::journal::format::Expect;
 use crate::journal::walk::{Next, Walk};
@@ -112,7 +112,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             && !self.takeover.as_ref().is_some_and(|takeover| takeover.is_sealed())
         {
             ready.applier.set_barrier(barrier);
-            ready.applier.set_gate(gate);
+            ready.applier.set_gate(Gate::Overlay, gate);
+            ready.applier.set_gate(Gate::View, self.view_gate);
         }
     }
 

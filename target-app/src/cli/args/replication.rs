@@ -20,6 +20,7 @@ Examples:
   longrun group create g0 --role primary --link west
   longrun group suspend g0
   longrun group resync g0
+  longrun group test start g0 --store s0
   longrun group takeover g0 --old-primary fenced")]
 pub struct GroupArgs {
     /// What to do.
@@ -122,6 +123,16 @@ At the primary. longrun group get and longrun pair get show how far it is and wh
         #[arg(long)]
         repair: bool,
     },
+    /// Show hosts what a takeover would give, in writable volumes of their own, while the copy goes on
+    #[command(after_help = "\
+Examples:
+  longrun group test start g0 --store s0
+  longrun group test stop g0")]
+    Test {
+        /// What to do
+        #[command(subcommand)]
+        verb: TestVerb,
+    },
     /// Make a secondary's volumes writable at the recovery point, and print what was lost
     #[command(
         group = ArgGroup::new("consent").required(true),
@@ -182,6 +193,41 @@ served here as before.")]
         /// The bdev for this side's journal; default the one from group create
         #[arg(long, value_name = "BDEV")]
         journal: Option<String>,
+    },
+}
+
+/// What can be done with a group's test.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum TestVerb {
+    /// Begin a test: each volume shows up as VOLUME@test
+    #[command(after_help = "\
+Examples:
+  longrun group test start g0 --store s0
+  longrun group test start g0 --store s0 --at before-upgrade
+  longrun volume publish disk0@test --nqn nqn.2026-11.io.longrun:test --listen 10.0.0.2:4420 --allow-any-host
+
+At the secondary. The store is a volume of its own; it takes what the hosts of the test write, and what the copy overwrites
+meanwhile. When it is full the test fails, and nothing else. A takeover ends a test too.")]
+    Start {
+        /// The group
+        name: String,
+        /// The volume for what changes meanwhile; what it holds is lost
+        #[arg(long, value_name = "VOLUME")]
+        store: String,
+        /// Which moment within the group's window: a time in UTC, nanoseconds on its timeline, or a bookmark; default the
+        /// newest
+        #[arg(long, value_name = "TIME|BOOKMARK", value_parser = crate::cli::values::takeover_point)]
+        at: Option<TakeoverPoint>,
+    },
+    /// End a test; what its hosts wrote is gone
+    #[command(after_help = "\
+Examples:
+  longrun group test stop g0
+
+Namespaces of its volumes have to be removed first (longrun rpc nvmf_subsystem_remove_ns).")]
+    Stop {
+        /// The group
+        name: String,
     },
 }
 

@@ -9,6 +9,7 @@ mod pairs;
 mod resync;
 mod streams;
 mod takeover;
+mod view;
 mod window;
 
 use super::rig::{BLOCK, Rig, VOLUME_BLOCKS, geometry};
