@@ -340,3 +340,47 @@ fn a_verify_counts_what_cannot_be_read_and_goes_on() {
     assert_eq!((verify.is_over, verify.bytes_unreadable, verify.bytes_done), (true, LARGE * 512, 2 * LARGE * 512));
     let _ = pairs;
 }
+
+#[test]
+fn a_secondary_is_told_to_be_the_primary_only_when_every_volume_here_is_flushed() {
+    for fails in [false, true] {
+        let (mut rig, mut site, group, pairs) = Rig::large(config(), 2);
+        for pair in &pairs {
+            rig.write(*pair, 0, 8, 1);
+        }
+        site.run(&mut rig);
+        let from = rig.world.did.len();
+        let told = |rig: &Rig| rig.world.did[from..].iter().any(|it| matches!(it, Did::Say(Message::HandOver { .. })));
+        rig.primary.group_swap(rig.now, group, Ticket(90), &mut rig.world).unwrap();
+        for _ in 0..10 {
+            rig.pass(100 * MS);
+            rig.keep_all();
+        }
+        let flushed: Vec<VolumeId> =
+            rig.world.pending.iter().filter(|it| matches!(it.1, LocalIo::Flush)).map(|it| it.0).collect();
+        let waiting = rig.show(group).waiting;
+        assert_eq!(
+            flushed,
+            [VolumeId(0), VolumeId(1)],
+            "what hosts were told is written may be in a cache: {waiting:?}"
+        );
+        // One is done, the other not yet.
+        assert!(rig.local());
+        rig.keep_all();
+        rig.turn();
+        assert!(!told(&rig) && !rig.world.operators.contains_key(&90));
+        if fails {
+            rig.world.failing_flushes.insert(VolumeId(1));
+        }
+        rig.locals();
+        assert!(!told(&rig), "not before that it is handed over is durable");
+        rig.keep_all();
+        assert_eq!(told(&rig), !fails);
+        if fails {
+            assert!(matches!(rig.answered(90), Err(OperatorError::Device(text)) if text.contains("flushed")));
+            let write = rig.write(pairs[0], 0, 8, 2);
+            site.pass(&mut rig, SECOND);
+            assert_eq!(rig.outcome(write), Some(Ok(())), "hosts are served here as before");
+        }
+    }
+}

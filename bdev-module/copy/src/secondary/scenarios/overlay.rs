@@ -88,6 +88,50 @@ fn a_unit_goes_to_the_overlay_in_midway_and_a_takeover_still_gives_the_image_bef
 }
 
 #[test]
+fn nothing_of_the_image_is_overwritten_before_the_switch_to_the_overlay_is_durable() {
+    for power_goes in [false, true] {
+        let mut rig = begun(2000);
+        let base = rig.status("g").unit.unwrap().base;
+        let image = (rig.volume("g", "a"), rig.volume("g", "b"));
+        // The metadata's disk stands still when the switch is asked for.
+        while !is_overlaid(&rig) {
+            rig.world.holds_meta = false;
+            rig.settle();
+            rig.world.holds_meta = true;
+            rig.write(0);
+            arrive(&mut rig);
+        }
+        for _ in 0..3 {
+            rig.write(0);
+            arrive(&mut rig);
+        }
+        let key = meta::key_of(group());
+        let is_durable = |rig: &Rig| {
+            let known = GroupMeta::decode(&rig.world.meta[&key]).unwrap();
+            known.unit.is_some_and(|unit| unit.is_overlaid)
+        };
+        assert!(!is_durable(&rig));
+        assert_eq!((rig.volume("g", "a"), rig.volume("g", "b")), image);
+        // A start that does not know of it finds the image where it was.
+        rig.world.meta_pending.clear();
+        rig.world.holds_meta = false;
+        if power_goes {
+            rig.crash()
+        } else {
+            rig.kill()
+        }
+        while rig.status("g").phase == GroupPhase::Opening {
+            rig.complete();
+            rig.turn();
+        }
+        take_over(&mut rig);
+        assert_eq!(rig.status("g").recovery_point, base);
+        assert_eq!((rig.volume("g", "a"), rig.volume("g", "b")), image);
+        rig.assert_cut();
+    }
+}
+
+#[test]
 fn a_granule_is_saved_once_in_a_unit_and_the_next_unit_saves_it_anew() {
     let mut rig = begun(2000);
     for unit in 1..4 {
