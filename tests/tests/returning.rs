@@ -4,7 +4,7 @@ use longrun_nvmf::host::Command;
 use longrun_rpc::methods::pair::PairState;
 use longrun_tests::load::{Target, with_queue};
 use longrun_tests::process::{Longrun, eventually, free_tcp};
-use longrun_tests::sites::{Options, Sites, group};
+use longrun_tests::sites::{GROUP, Options, Sites, group};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -77,6 +77,32 @@ fn both_ends_of_a_group_come_back_killed_at_once_with_their_pairs_and_states() {
         }
         assert_eq!(pairs.as_array().map(Vec::len), Some(2));
     }
+}
+
+#[test]
+fn a_secondary_whose_journal_is_gone_at_the_start_says_so_and_goes_on_when_it_is_back() {
+    let mut sites = Sites::paired(&Options::default());
+    sites.secondary.kill();
+    let journal = sites.secondary.directory().join("journal");
+    let away = sites.secondary.directory().join("away");
+    std::fs::rename(&journal, &away).unwrap();
+    sites.secondary.start_again_from_state();
+    // The system is up, and says what is missing.
+    let failed = group(&sites.secondary);
+    assert_eq!((failed.state, failed.consistent, failed.recovery_point_ns), (PairState::Psue, false, None));
+    assert!(failed.reason.as_ref().is_some_and(|reason| reason.contains("journal is missing")), "{failed:?}");
+    let pairs = sites.secondary.call("pair_get", json!({}));
+    for pair in pairs.as_array().unwrap() {
+        assert!(pair["reason"].as_str().is_some_and(|reason| reason.contains("journal is missing")), "{pair:#}");
+    }
+    assert_eq!(pairs.as_array().map(Vec::len), Some(2));
+    let refused = sites.secondary.refused("group_takeover", json!({"name": GROUP, "old_primary": "fenced"}));
+    assert!(refused.message.contains("journal is missing"), "{refused:?}");
+    // Nothing of it is forgotten.
+    sites.secondary.kill();
+    std::fs::rename(&away, &journal).unwrap();
+    sites.secondary.start_again_from_state();
+    sites.wait_until_paired();
 }
 
 #[test]

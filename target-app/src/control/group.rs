@@ -44,6 +44,9 @@ pub struct GroupEntry {
     pub access: Access,
     /// Its deletion waits for the journal to be wiped.
     pub is_leaving: bool,
+    /// A group of the configuration whose journal (or overlay) could not be had at the start: the engine does not know it,
+    /// and why.
+    pub failed: Option<String>,
 }
 
 impl GroupEntry {
@@ -96,9 +99,40 @@ impl Control {
                         claims.extend(more);
                         Some(config)
                     }
-                    Err(error) => {
+                    Err(error) if caller == Caller::Operator => {
                         state.release_all(&claims);
                         return Err(error);
+                    }
+                    // With the start stopped nothing at all would be served, and nobody could be asked why.
+                    Err(error) => {
+                        let text = match missing_device(&state, call) {
+                            Some(reason) => format!("{reason}; bring it back and start again"),
+                            None => error.message,
+                        };
+                        match part {
+                            Role::Primary => {
+                                tracing::warn!("group {name} has no journal to become a secondary with: {text}");
+                                None
+                            }
+                            Role::Secondary => {
+                                state.release_all(&claims);
+                                tracing::warn!("group {name} is not taken up: {text}");
+                                let (claims, access) = (Claims::new(), Access::at_start(part));
+                                let entry = GroupEntry {
+                                    call: call.clone(),
+                                    core,
+                                    id,
+                                    role: part,
+                                    claims,
+                                    taken_over: false,
+                                    access,
+                                    is_leaving: false,
+                                    failed: Some(text),
+                                };
+                                state.groups.insert(name.clone(), entry);
+                                return Ok(name);
+                            }
+                        }
                     }
                 }
             }
@@ -142,6 +176,7 @@ impl Control {
             taken_over: false,
             access,
             is_leaving: false,
+            failed: None,
         };
         state.groups.insert(name.clone(), entry);
         Ok(name)
@@ -205,7 +240,7 @@ impl Control {
 
     pub(super) async fn group_delete(&self, call: &GroupDelete) -> Result<bool, RpcError> {
         let mut state = self.state().await;
-        let group = present_group(&state, &call.name)?;
+        let group = staying_group(&state, &call.name)?;
         if let Some((_, pair)) = state.pairs.keys().find(|(group, _)| *group == call.name) {
             return Err(RpcError::busy("group", &call.name, &format!("pair {pair}; pair_delete it")));
         }
@@ -285,7 +320,13 @@ impl Control {
                     })
                 })
                 .await;
-            let Some(status) = status else { continue };
+            let Some(status) = status else {
+                if let Some((group, reason)) = state.groups.get(&name).and_then(|it| Some((it, it.failed.clone()?))) {
+                    let status = secondary::GroupStatus::failed(&name, reason);
+                    infos.push(secondary_group(&state, group, now, &status, &[]));
+                }
+                continue;
+            };
             self.note_part(&mut state, &name, now, &status, taken).await;
             self.note_identities(&mut state, &identities).await;
             let Some(group) = state.groups.get(&name) else { continue };
@@ -385,8 +426,26 @@ pub(super) fn group_of<'a>(state: &'a State, name: &str) -> Result<&'a GroupEntr
     state.groups.get(name).ok_or_else(|| RpcError::not_found("group", name, "group_get"))
 }
 
-/// A group that is not being deleted.
+/// A group that is not being deleted, and that the engine has.
 pub(super) fn present_group<'a>(state: &'a State, name: &str) -> Result<&'a GroupEntry, RpcError> {
+    let group = staying_group(state, name)?;
+    match &group.failed {
+        Some(reason) => Err(RpcError::wrong_state(format!("group {name} was not taken up at the start: {reason}"))),
+        None => Ok(group),
+    }
+}
+
+/// Why a device of the group's secondary is missing, if that is what it is.
+fn missing_device(state: &State, call: &GroupCreate) -> Option<String> {
+    let named = [("journal", call.journal.as_deref()), ("overlay", call.overlay.as_deref())];
+    named.into_iter().find_map(|(what, name)| {
+        let reason = state.absent_reason(name?)?;
+        Some(format!("its {what} is missing: {reason}"))
+    })
+}
+
+/// A group that is not being deleted.
+fn staying_group<'a>(state: &'a State, name: &str) -> Result<&'a GroupEntry, RpcError> {
     let group = group_of(state, name)?;
     if group.is_leaving {
         return Err(RpcError::busy("group", name, "its own deletion, which wipes the journal"));

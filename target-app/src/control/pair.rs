@@ -90,7 +90,10 @@ impl Control {
     /// nobody could be asked why.
     async fn begin_pair(&self, call: &PairCreate, caller: Caller) -> Result<Option<Ended>, RpcError> {
         let mut state = self.state().await;
-        let group = present_group(&state, &call.group)?;
+        let group = match caller {
+            Caller::Operator => present_group(&state, &call.group)?,
+            Caller::Configuration => group_of(&state, &call.group)?,
+        };
         let key = (call.group.clone(), call.name.as_str().to_owned());
         if state.pairs.contains_key(&key) {
             return Err(RpcError::exists("pair", call.name.as_str()));
@@ -111,6 +114,12 @@ impl Control {
                 Ok(PairEntry { call: call.clone(), id, replica, failed: Some(error.message) })
             }
         };
+        if let Some(reason) = &group.failed {
+            let text = format!("group {} was not taken up at the start: {reason}", key.0);
+            let entry = refused(None, RpcError::wrong_state(text))?;
+            state.pairs.insert(key, entry);
+            return Ok(None);
+        }
         let (base, created) = match self.make_replica(&mut state, call, core, role).await {
             Ok(made) => made,
             Err(error) => {

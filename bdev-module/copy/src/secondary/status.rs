@@ -93,6 +93,44 @@ pub struct GroupStatus {
     pub copying: Vec<PairId>,
 }
 
+impl GroupStatus {
+    /// A group that this system does not open, because its journal or its overlay could not be had; the reason is for the
+    /// operator.
+    pub fn failed(name: &str, reason: String) -> GroupStatus {
+        GroupStatus {
+            name: name.to_owned(),
+            id: GroupId::of_name(name),
+            phase: GroupPhase::Failed,
+            reason: Some(reason),
+            generation: Generation::default(),
+            recovery_point: Time(0),
+            recovery_point_age_ns: 0,
+            limit: Time(0),
+            greatest_time_seen: Time(0),
+            consistent: false,
+            streams: Vec::new(),
+            pairs: Vec::new(),
+            journal_bytes: 0,
+            journal_used_bytes: 0,
+            apply_lag_records: 0,
+            apply_lag_bytes: 0,
+            applied_records: 0,
+            folded_records: 0,
+            takeover_step: None,
+            certificate: None,
+            split_accepted: false,
+            discarded: Vec::new(),
+            unit: None,
+            held_bytes: 0,
+            overlay_bytes: 0,
+            overlay_used_bytes: 0,
+            window: None,
+            bookmarks: Vec::new(),
+            copying: Vec::new(),
+        }
+    }
+}
+
 /// A resync as the secondary sees it: one unit of records that replaces the last consistent image only as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitStatus {
