@@ -500,6 +500,13 @@ impl Catalog {
         }
     }
 
+    /// Notes that a bdev has another size.
+    pub fn set_blocks(&mut self, id: BdevId, blocks: u64) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.geometry.blocks = blocks;
+        }
+    }
+
     /// Notes that a bdev and all that it stands on were moved to another core.
     pub fn set_home(&mut self, top: BdevId, home: u32) {
         let mut next = Some(top);

@@ -57,6 +57,12 @@ pub trait Bdev: Send {
         None
     }
 
+    /// How large the medium is now, in bytes; from here on that is the device's size. `None`: it has no medium that could
+    /// have grown.
+    fn measure(&mut self) -> Option<std::io::Result<u64>> {
+        None
+    }
+
     /// Changes a device's behaviour. `Err` tells the operator why it can't.
     fn control(&mut self, env: &mut Env<'_>, control: Control) -> Result<(), ControlError> {
         let _ = (env, control);

@@ -52,6 +52,29 @@ pub enum TakeError {
     },
 }
 
+/// Why a device's size could not be looked up anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RescanError {
+    /// Gone.
+    #[error("there is no such bdev on this core")]
+    NoBdev,
+    /// In memory, or on another.
+    #[error("only files and devices grow from outside")]
+    NoMedium,
+    /// The kernel says no.
+    #[error("its medium does not say how large it is: {}", std::io::Error::from_raw_os_error(*.0))]
+    Device(i32),
+    /// A size that is served is not taken back.
+    #[error("its medium has {blocks} blocks, it had {had}: give it back what was cut off")]
+    Shrunk {
+        /// What there is.
+        blocks: u64,
+        /// What there was.
+        had: u64,
+    },
+}
+
 /// All bdevs whose home is this core, and their requests. Owned by the core's reactor.
 ///
 /// What it gives up: a request that another core sends here pays a hop, so that nothing here is ever shared.
@@ -202,6 +225,30 @@ impl BlockLayer {
         let answer = device.bdev.control(&mut env, control);
         self.run(hardware);
         answer
+    }
+
+    /// Looks how large a device's medium is now, and makes the device, with what stands on it but a pair's, as large.
+    pub fn rescan(&mut self, id: BdevId) -> Result<Geometry, RescanError> {
+        let device = self.devices.get_mut(id.0 as usize).and_then(Option::as_mut).ok_or(RescanError::NoBdev)?;
+        let bytes = match device.bdev.measure() {
+            None => return Err(RescanError::NoMedium),
+            Some(Err(error)) => return Err(RescanError::Device(error.raw_os_error().unwrap_or(libc::EIO))),
+            Some(Ok(bytes)) => bytes,
+        };
+        let blocks = bytes / u64::from(device.geometry.block_bytes);
+        if blocks < device.geometry.blocks {
+            return Err(RescanError::Shrunk { blocks, had: device.geometry.blocks });
+        }
+        let geometry = Geometry { blocks, ..device.geometry };
+        self.set_blocks(id, blocks);
+        Ok(geometry)
+    }
+
+    /// Gives a device another size. The caller knows that it is there.
+    pub fn set_blocks(&mut self, id: BdevId, blocks: u64) {
+        if let Some(device) = self.devices.get_mut(id.0 as usize).and_then(Option::as_mut) {
+            device.geometry.blocks = blocks;
+        }
     }
 
     /// A bdev's counters.

@@ -13,7 +13,7 @@ use longrun_hal::{Arena, Completion, Uring};
 
 use crate::device::{Control, ControlError, Device, Face, Hardware};
 use crate::io::{BdevId, Io, IoDone, Origin};
-use crate::layer::{BlockLayer, TakeError};
+use crate::layer::{BlockLayer, RescanError, TakeError};
 use crate::replica::{self, ArenaMemory, Outbox, SocketStats, Sockets, World};
 use crate::stats::{BdevStats, ResetMode};
 
@@ -83,6 +83,16 @@ impl Core {
         let stats = self.layer.stats(bdev);
         self.layer.reset_stats(bdev, reset);
         stats
+    }
+
+    /// See [`BlockLayer::rescan`].
+    pub fn rescan(&mut self, bdev: BdevId) -> Result<Geometry, RescanError> {
+        self.layer.rescan(bdev)
+    }
+
+    /// Gives a device another size, which what it stands on has.
+    pub fn set_blocks(&mut self, bdev: BdevId, blocks: u64) {
+        self.layer.set_blocks(bdev, blocks);
     }
 
     /// Requests of a bdev that have not ended.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use longrun_copy::types::{Extent, Geometry, Mono};
-use longrun_hal::file::{FileError, open_direct, standing};
+use longrun_hal::file::{FileError, open_direct, size_of, standing};
 use longrun_hal::uring::{Durability, Fallocate};
 use longrun_hal::{Buf, Completion, Fd, Returned, Shared};
 use slab::Slab;
@@ -349,6 +349,15 @@ impl UringBdev {
 }
 
 impl Bdev for UringBdev {
+    fn measure(&mut self) -> Option<std::io::Result<u64>> {
+        let measured = size_of(&self.fd);
+        if let Ok(bytes) = &measured {
+            // What was cut off stays noticed.
+            self.bytes = self.bytes.max(*bytes);
+        }
+        Some(measured)
+    }
+
     fn submit(&mut self, env: &mut Env<'_>, request: RequestKey, io: Io) {
         let is_taken = match self.loss {
             Loss::Nothing => true,

@@ -344,6 +344,7 @@ fn for_secondary(message: &Message) -> bool {
         Message::OpenStream(_)
         | Message::JoinPair(_)
         | Message::Identity { .. }
+        | Message::Resize { .. }
         | Message::LeavePair { .. }
         | Message::CloseStream { .. }
         | Message::GroupSuspended { .. }
@@ -352,6 +353,7 @@ fn for_secondary(message: &Message) -> bool {
         | Message::HandOver { .. } => true,
         Message::StreamOpened(_)
         | Message::PairJoined { .. }
+        | Message::Resized { .. }
         | Message::Refused { .. }
         | Message::Fenced { .. }
         | Message::CopyDone { .. }
@@ -489,8 +491,12 @@ impl<P: Ports> Ports for World<'_, P> {
         self.ports.role_changed(group, role, generation);
     }
 
-    fn identity_changed(&mut self, pair: PairId) {
-        self.ports.identity_changed(pair);
+    fn volume_changed(&mut self, pair: PairId) {
+        self.ports.volume_changed(pair);
+    }
+
+    fn volume_blocks(&self, volume: VolumeId) -> Option<u64> {
+        self.ports.volume_blocks(volume)
     }
 
     fn log(&mut self, line: fmt::Arguments<'_>) {

@@ -158,6 +158,27 @@ pub enum Message {
         /// For the operator: what fails and what to do.
         text: String,
     },
+    /// Primary: the pair's volume is to have so many blocks; answered by [`Message::Resized`] or [`Message::Refused`]. With
+    /// `is_done`, also when a stream is opened: hosts see so many, and both sides hold the same there. Not answered.
+    Resize {
+        /// Its group.
+        group: GroupId,
+        /// The pair.
+        pair: PairId,
+        /// Blocks in all.
+        blocks: u64,
+        /// They may be shown.
+        is_done: bool,
+    },
+    /// Secondary: the pair has so many blocks here, durably; records may be sent for them.
+    Resized {
+        /// Its group.
+        group: GroupId,
+        /// The pair.
+        pair: PairId,
+        /// Blocks in all.
+        blocks: u64,
+    },
     /// Primary, before each [`Message::JoinPair`] and when a stream is opened: under which identity hosts see the pair's
     /// volume. The secondary's volume takes it over (see [`crate::identity`]).
     Identity {

@@ -250,8 +250,15 @@ pub trait Ports: Memory {
         let _ = (group, role, generation);
     }
 
-    /// The pair's volume has another identity towards hosts from here on ([`crate::identity::of_pair`]).
-    fn identity_changed(&mut self, pair: PairId) {
+    /// How many blocks a device has now, which may be more than when the engine was told of it.
+    fn volume_blocks(&self, volume: VolumeId) -> Option<u64> {
+        let _ = volume;
+        None
+    }
+
+    /// Hosts are to see the pair's volume otherwise from here on: under another identity ([`crate::identity::of_pair`]), or
+    /// with another size (as the pair's status says).
+    fn volume_changed(&mut self, pair: PairId) {
         let _ = pair;
     }
 
@@ -284,6 +291,11 @@ pub enum OperatorAnswer {
     },
     /// The group is no longer under test, and the store is free.
     TestStopped,
+    /// Hosts may use so many blocks of the pair's volume.
+    Resized {
+        /// In all.
+        blocks: u64,
+    },
     /// The old primary is a secondary of the newer generation.
     Demoted {
         /// That generation.

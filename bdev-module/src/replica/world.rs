@@ -38,7 +38,7 @@ pub struct Outbox {
     pub answers: Vec<(Ticket, Result<OperatorAnswer, OperatorError>)>,
     /// Lines for the log.
     pub lines: Vec<String>,
-    /// This system's part in a group has changed, or a volume's identity: the control plane shows hosts what is now.
+    /// This system's part in a group has changed, or a volume's identity or size: the control plane shows hosts what is now.
     pub has_news: bool,
 }
 
@@ -121,8 +121,12 @@ impl Ports for World<'_> {
         self.outbox.has_news = true;
     }
 
-    fn identity_changed(&mut self, _: PairId) {
+    fn volume_changed(&mut self, _: PairId) {
         self.outbox.has_news = true;
+    }
+
+    fn volume_blocks(&self, volume: VolumeId) -> Option<u64> {
+        self.layer.geometry(bdev_of(volume)).map(|geometry| geometry.blocks)
     }
 
     fn log(&mut self, line: fmt::Arguments<'_>) {

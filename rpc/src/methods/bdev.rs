@@ -117,6 +117,16 @@ pub struct BdevUringDelete {
     pub name: String,
 }
 
+/// `bdev_uring_rescan`, and `bdev_aio_rescan` for the same: looks how large the file or device is now. One that has grown is
+/// larger from here on, and so are bdevs on it and their namespaces, but for a pair's, which `pair_resize` makes larger.
+/// Answers the blocks that it has now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BdevUringRescan {
+    /// The device's name.
+    pub name: String,
+}
+
 /// `bdev_error_create`: a device that fails on demand, on top of another. It is named `EE_<base_name>`. Answers its name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

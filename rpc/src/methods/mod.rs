@@ -114,6 +114,7 @@ methods! {
     bdev::BdevNullDelete = "bdev_null_delete" -> bool;
     bdev::BdevUringCreate = "bdev_uring_create" | "bdev_aio_create" -> String, check check, tolerates URING_TOLERATES;
     bdev::BdevUringDelete = "bdev_uring_delete" | "bdev_aio_delete" -> bool;
+    bdev::BdevUringRescan = "bdev_uring_rescan" | "bdev_aio_rescan" -> u64;
     bdev::BdevErrorCreate = "bdev_error_create" -> String;
     bdev::BdevErrorDelete = "bdev_error_delete" -> bool;
     bdev::BdevErrorInjectError = "bdev_error_inject_error" -> bool, tolerates ERROR_TOLERATES;
@@ -168,6 +169,7 @@ methods! {
     role::GroupSwap = "group_swap" -> role::RoleInfo;
     pair::PairCreate = "pair_create" -> String, check check;
     pair::PairDelete = "pair_delete" -> bool;
+    pair::PairResize = "pair_resize" -> u64;
     pair::PairGet = "pair_get" -> Vec<pair::PairInfo>;
 }
 

@@ -1,6 +1,7 @@
 //! Pairs: a primary volume and its secondary volume at another system.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +103,20 @@ pub struct PairDelete {
     pub group: String,
     /// The pair.
     pub name: String,
+}
+
+/// `pair_resize`, at the primary: makes a pair larger while hosts use it. The volumes of both sites must have grown before
+/// (`bdev_uring_rescan`). What the primary volume holds in the new blocks is copied; then hosts are told of the new size.
+/// Answers the blocks that it has then. -110 when that takes long: it goes on by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairResize {
+    /// The group.
+    pub group: String,
+    /// The pair.
+    pub name: String,
+    /// How many blocks in all; default all that the volume here has. It never shrinks.
+    pub num_blocks: Option<NonZeroU64>,
 }
 
 /// `pair_get`: all, those of a group, or one.

@@ -269,6 +269,12 @@ Examples:
   longrun volume create d0 --file /dev/nvme0n1 --block-size 4096
   longrun volume create n0 --null 10TiB          takes every write, keeps none")]
     Create(VolumeCreateArgs),
+    /// Look how large a volume's file or device is now; a pair's grow with `longrun pair resize`
+    #[command(after_help = "Examples:\n  longrun volume rescan m0")]
+    Rescan {
+        /// Its name
+        name: String,
+    },
     /// Remove a volume; a file below it stays
     #[command(after_help = "Examples:\n  longrun volume delete m0")]
     Delete {

@@ -70,6 +70,7 @@ pub(crate) fn execute(command: &RemoteCommand) -> Result<String, CliError> {
                 VolumeVerb::Get { name } => volume::get(&mut client, name, json),
                 VolumeVerb::Stat { name } => volume::stat(&mut client, name.as_deref(), json),
                 VolumeVerb::Create(args) => volume::create(&mut client, args, json),
+                VolumeVerb::Rescan { name } => volume::rescan(&mut client, name, json),
                 VolumeVerb::Delete { name } => volume::delete(&mut client, name, json),
                 VolumeVerb::Publish(args) => volume::publish(&mut client, args, json),
             }
@@ -117,6 +118,7 @@ pub(crate) fn execute(command: &RemoteCommand) -> Result<String, CliError> {
                 PairVerb::List { group, watch: true } => watch::pairs(&mut client, group.as_deref(), json),
                 PairVerb::Get { group, name } => pair::get(&mut client, group, name, json),
                 PairVerb::Create(args) => pair::create(&mut client, args, json),
+                PairVerb::Resize { group, name, blocks } => pair::resize(&mut client, group, name, *blocks, json),
                 PairVerb::Delete { group, name } => pair::delete(&mut client, group, name, json),
             }
         }

@@ -1,7 +1,8 @@
 //! `longrun pair`.
 
 use longrun_rpc::Client;
-use longrun_rpc::methods::pair::{PairCreate, PairDelete, PairGet};
+use longrun_rpc::methods::pair::{PairCreate, PairDelete, PairGet, PairResize};
+use std::num::NonZeroU64;
 
 use super::args::{InitialFlag, PairCreateArgs};
 use super::{CliError, answer, table};
@@ -36,6 +37,18 @@ pub(super) fn create(client: &mut Client, args: &PairCreateArgs, json: bool) -> 
         };
         format!("pair {} made; hosts use volume {replica} (longrun volume publish {replica} ...)\n{copied}", args.name)
     }))
+}
+
+pub(super) fn resize(
+    client: &mut Client,
+    group: &str,
+    name: &str,
+    blocks: Option<NonZeroU64>,
+    json: bool,
+) -> Result<String, CliError> {
+    let call = PairResize { group: group.to_owned(), name: name.to_owned(), num_blocks: blocks };
+    let has = client.invoke(&call)?;
+    Ok(answer(&has, json, |has| format!("pair {name} of group {group} has {has} blocks; hosts were told\n")))
 }
 
 pub(super) fn delete(client: &mut Client, group: &str, name: &str, json: bool) -> Result<String, CliError> {

@@ -315,6 +315,9 @@ fn what_is_typed_becomes_the_call_it_means() {
             json!({"group": "g0", "name": "p0", "volume": "m0", "initial": "copy_differences"}),
         ),
         ("longrun pair create g0 p0 --volume m0", "pair_create", json!({"group": "g0", "name": "p0", "volume": "m0"})),
+        ("longrun pair resize g0 p0", "pair_resize", json!({"group": "g0", "name": "p0"})),
+        ("longrun pair resize g0 p0 --blocks 5", "pair_resize", json!({"group": "g0", "name": "p0", "num_blocks": 5})),
+        ("longrun volume rescan m0", "bdev_uring_rescan", json!({"name": "m0"})),
         ("longrun pair delete g0 p0", "pair_delete", json!({"group": "g0", "name": "p0"})),
         ("longrun rpc log_set_level {\"level\":\"DEBUG\"}", "log_set_level", json!({"level": "DEBUG"})),
     ];
@@ -322,6 +325,7 @@ fn what_is_typed_becomes_the_call_it_means() {
         // Deletions answer with a boolean, creations with a name.
         let answer = match method.rsplit('_').next() {
             Some("delete" | "resync" | "verify") => json!(true),
+            Some("resize" | "rescan") => json!(5),
             _ => json!("made"),
         };
         let (outcome, calls) = against(vec![Ok(answer)], line);

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use longrun_rpc::error::code;
 use longrun_rpc::methods::bdev::{
     BdevDelayDelete, BdevErrorDelete, BdevGetBdevs, BdevGetIostat, BdevMallocCreate, BdevMallocDelete, BdevNullCreate,
-    BdevNullDelete, BdevUringCreate, BdevUringDelete,
+    BdevNullDelete, BdevUringCreate, BdevUringDelete, BdevUringRescan,
 };
 use longrun_rpc::methods::nvmf::{
     ListenAddress, NamespaceParams, NvmfCreateSubsystem, NvmfCreateTransport, NvmfDeleteSubsystem, NvmfGetSubsystems,
@@ -76,6 +76,11 @@ fn blocks(size: Bytes, block_size: BlockSize) -> Result<NonZeroU64, CliError> {
             Err(CliError::Input(format!("{size} is not a whole number of blocks of {block_bytes} bytes, at least one")))
         }
     }
+}
+
+pub(super) fn rescan(client: &mut Client, name: &str, json: bool) -> Result<String, CliError> {
+    let has = client.invoke(&BdevUringRescan { name: name.to_owned() })?;
+    Ok(answer(&has, json, |has| format!("volume {name} has {has} blocks\n")))
 }
 
 pub(super) fn delete(client: &mut Client, name: &str, json: bool) -> Result<String, CliError> {

@@ -309,14 +309,17 @@ impl Control {
         for name in names {
             let Some(group) = state.groups.get(&name) else { continue };
             let (id, pairs) = (group.id, state.pair_ids(&name));
-            let (now, status, taken, identities, test) = self
+            let (now, status, taken, identities, sizes, test) = self
                 .reactor(group.core)
                 .call(move |reactor| {
                     reactor.engine(|engine, now, world| {
                         let known = |pair: PairId| Some((pair, identity::of_pair(pair, world)?));
-                        let identities: Vec<_> = pairs.into_iter().filter_map(known).collect();
+                        let identities: Vec<_> = pairs.iter().copied().filter_map(known).collect();
+                        let size = |pair: PairId| Some((pair, size_of(engine, now, world, id, pair)?));
+                        let sizes: Vec<_> = pairs.into_iter().filter_map(size).collect();
                         let test = engine.secondary(world).0.test_status(now, id);
-                        (now, status_of(engine, now, world, id), takeover_of(engine, now, world, id), identities, test)
+                        let status = status_of(engine, now, world, id);
+                        (now, status, takeover_of(engine, now, world, id), identities, sizes, test)
                     })
                 })
                 .await;
@@ -329,6 +332,7 @@ impl Control {
             };
             self.note_part(&mut state, &name, now, &status, taken).await;
             self.note_identities(&mut state, &identities).await;
+            self.note_sizes(&mut state, &sizes).await;
             let Some(group) = state.groups.get(&name) else { continue };
             let mut info = match status {
                 Status::Primary(status) => primary_group(&state, group, now, &status),
@@ -467,6 +471,20 @@ fn status_of(engine: &mut Engine, now: Now, world: &mut World<'_>, id: GroupId) 
             let states = pairs.map(|pair| pair.state).collect();
             Some(Status::Secondary(Box::new(status), states))
         }
+    }
+}
+
+/// How large a pair's volume is to hosts.
+fn size_of(
+    engine: &mut Engine,
+    now: Now,
+    world: &mut World<'_>,
+    group: GroupId,
+    pair: PairId,
+) -> Option<types::Geometry> {
+    match engine.role(group)? {
+        role::Role::Primary => engine.primary(world).0.pair_status(now, pair).map(|status| status.geometry),
+        role::Role::Secondary => engine.secondary(world).0.pair_status(now, pair).map(|status| status.geometry),
     }
 }
 

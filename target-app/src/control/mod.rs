@@ -14,6 +14,7 @@
 //! | [`copying`] | suspend, resync, bookmark and verify of a group |
 //! | [`trial`] | test failover: writable views of a group's secondary volumes |
 //! | [`pair`] | pairs and their replica devices |
+//! | [`resize`] | bdevs and pairs that grow |
 //! | [`nvmf`] | subsystems, namespaces, listeners, hosts |
 //! | [`saving`] | the configuration in the state directory |
 //! | [`framework`] | reactors, configuration, log, the process itself |
@@ -27,6 +28,7 @@ mod group;
 mod link;
 mod nvmf;
 mod pair;
+mod resize;
 mod roles;
 mod saving;
 mod shown;
@@ -175,6 +177,7 @@ impl Control {
             BdevNullDelete => bdev_null_delete,
             BdevUringCreate => bdev_uring_create(caller),
             BdevUringDelete => bdev_uring_delete,
+            BdevUringRescan => bdev_uring_rescan,
             BdevErrorCreate => bdev_error_create(caller),
             BdevErrorDelete => bdev_error_delete,
             BdevErrorInjectError => bdev_error_inject_error,
@@ -226,6 +229,7 @@ impl Control {
             GroupFailback => group_failback,
             PairCreate => pair_create(caller),
             PairDelete => pair_delete,
+            PairResize => pair_resize,
             PairGet => pair_get,
         })
     }

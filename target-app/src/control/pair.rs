@@ -361,7 +361,8 @@ impl Control {
                 continue;
             }
             let group = group_of(&state, group_name)?;
-            let (id, role, group_id, base) = (pair.id, group.role, group.id, state.base_of(pair));
+            let (id, role, group_id) = (pair.id, group.role, group.id);
+            let shown = pair.replica.and_then(|replica| state.catalog.get(replica));
             let link = group.call.link_names().first().map(|link| (*link).to_owned()).unwrap_or_default();
             let base_of_info = PairInfo {
                 group: group_name.clone(),
@@ -376,7 +377,7 @@ impl Control {
                 replica: pair.call.replica().as_str().to_owned(),
                 remote_volume: pair.call.remote_volume().to_owned(),
                 link,
-                size_bytes: base.map_or(0, |base| base.geometry.bytes()),
+                size_bytes: shown.map_or(0, |shown| shown.geometry.bytes()),
                 pending_bytes: None,
                 pending_records: None,
                 dirty_bytes: None,
@@ -439,7 +440,7 @@ impl State {
         bottom.is_some_and(|bottom| matches!(bottom.kind, Kind::Malloc | Kind::Null))
     }
 
-    fn base_of(&self, pair: &PairEntry) -> Option<&Entry> {
+    pub(super) fn base_of(&self, pair: &PairEntry) -> Option<&Entry> {
         self.catalog.get(self.catalog.get(pair.replica?)?.base?)
     }
 }
@@ -451,7 +452,7 @@ fn role_name(role: Role) -> &'static str {
     }
 }
 
-fn pair_of<'a>(state: &'a State, group: &str, name: &str) -> Result<&'a PairEntry, RpcError> {
+pub(super) fn pair_of<'a>(state: &'a State, group: &str, name: &str) -> Result<&'a PairEntry, RpcError> {
     state
         .pairs
         .get(&(group.to_owned(), name.to_owned()))

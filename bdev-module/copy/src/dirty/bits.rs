@@ -35,6 +35,12 @@ impl Bits {
         }
     }
 
+    /// Makes room for more numbers.
+    pub fn grow(&mut self, len: u64) {
+        self.len = self.len.max(len);
+        self.words.resize(self.len.div_ceil(64) as usize, 0);
+    }
+
     pub fn set_all(&mut self) {
         for (nth, word) in self.words.iter_mut().enumerate() {
             let left = self.len - nth as u64 * 64;

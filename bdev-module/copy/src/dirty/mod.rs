@@ -111,6 +111,20 @@ pub fn region_bytes(geometry: Geometry) -> u64 {
     part.checked_next_power_of_two().unwrap_or(REGION_BYTES_MAX).clamp(REGION_BYTES_MIN, REGION_BYTES_MAX)
 }
 
+/// Regions of a map that was grown at most: their size stays.
+const GROWN_REGIONS_MAX: u64 = 1 << 24;
+
+/// How many blocks a volume with such regions can grow to.
+pub fn blocks_max(region_bytes: u64, block_bytes: u32) -> u64 {
+    (region_bytes / u64::from(block_bytes)).max(1).saturating_mul(GROWN_REGIONS_MAX)
+}
+
+/// How many chunks the map of such a volume has.
+pub fn chunks_of(geometry: Geometry, region_bytes: u64) -> u32 {
+    let regions = geometry.blocks.div_ceil((region_bytes / u64::from(geometry.block_bytes)).max(1));
+    u32::try_from(regions.div_ceil(CHUNK_REGIONS)).unwrap_or(u32::MAX)
+}
+
 /// Where a chunk's value is kept.
 pub fn chunk_key(pair: crate::types::PairId, chunk: u32) -> String {
     format!("primary/dirty/{:016x}/{chunk:04x}", pair.0)
@@ -144,6 +158,35 @@ impl DirtyMap {
         }
     }
 
+    /// The volume has grown. The new blocks are marked as due to be copied; no write touches them before their chunks are
+    /// durable. `false`, and nothing has changed: marks of the whole volume are becoming durable; try again.
+    #[must_use]
+    pub fn grow(&mut self, geometry: Geometry) -> bool {
+        assert!(geometry.blocks > self.geometry.blocks && geometry.block_bytes == self.geometry.block_bytes);
+        if self.pending_all.is_some() {
+            return false;
+        }
+        let (regions, last) = (self.regions, self.regions - 1);
+        let is_last_larger = u64::from(self.extent(last).blocks) < self.region_blocks;
+        self.geometry = geometry;
+        self.regions = geometry.blocks.div_ceil(self.region_blocks);
+        for bits in [&mut self.marked, &mut self.missing, &mut self.doubtful, &mut self.settled, &mut self.ahead] {
+            bits.grow(self.regions);
+        }
+        if is_last_larger {
+            // Hosts write to its first blocks.
+            self.mark(last);
+            self.missing.set(last);
+        }
+        for region in regions..self.regions {
+            self.marked.set(region);
+            self.missing.set(region);
+            self.settled.set(region);
+            self.changed.insert(chunk_of(region));
+        }
+        true
+    }
+
     /// How many chunks the map has.
     pub fn chunks(&self) -> u32 {
         u32::try_from(self.regions.div_ceil(CHUNK_REGIONS)).unwrap_or(u32::MAX)
@@ -161,7 +204,8 @@ impl DirtyMap {
             for bit in (0..8).filter(|bit| byte & 1 << bit != 0) {
                 let region = first + at as u64 * 8 + bit;
                 if region >= self.regions {
-                    return false;
+                    // The volume was to grow, and a crash came before it had: nothing is there.
+                    continue;
                 }
                 self.marked.set(region);
                 self.missing.set(region);

@@ -139,7 +139,37 @@ fn what_was_marked_is_due_to_be_copied_after_a_restart_and_damage_is_seen() {
     assert!(!again.load(0, &chunks[0].1[..9]) && !again.load(0, &[9; CHUNK_BYTES]));
     let mut beyond = chunks[0].1.clone();
     beyond[1] |= 1 << 6;
-    assert!(!again.load(0, &beyond), "a region that the volume does not have");
+    let mut again = super::tests::map();
+    assert!(again.load(0, &beyond), "a region that the volume does not have yet");
+    assert_eq!(again.missing_bytes(), (64 << 10) + 7 * 512, "and that counts for nothing");
+}
+
+#[test]
+fn what_a_volume_grows_by_is_due_to_be_copied_also_after_a_restart_and_what_was_there_is_not() {
+    let geometry = |blocks| Geometry { blocks, block_bytes: 512 };
+    // Ten regions and a bit of one.
+    let (before, after) = (geometry(10 * 128 + 5), geometry(300_000));
+    let mut map = DirtyMap::new(before, 64 << 10, 64 << 10);
+    assert!(map.grow(after));
+    assert_eq!((map.next_missing(0), map.extent(10).blocks), (Some(10), 128));
+    assert_eq!(map.missing_bytes(), (300_000 - 10 * 128) * 512);
+    let (_, chunks) = map.ask().unwrap();
+    assert_eq!(chunks.len() as u64, 300_000_u64.div_ceil(128).div_ceil(CHUNK_REGIONS));
+    // The new size was durable, or it was not.
+    for (size, missing) in [(after, map.missing_bytes()), (before, 5 * 512)] {
+        let mut again = DirtyMap::new(size, 64 << 10, 64 << 10);
+        for (chunk, value) in chunks.iter().take(again.chunks() as usize) {
+            assert!(again.load(*chunk, value));
+        }
+        assert_eq!(again.missing_bytes(), missing, "{size:?}");
+    }
+    let mut whole = DirtyMap::new(before, 64 << 10, 64 << 10);
+    whole.miss_everything(false);
+    assert!(!whole.grow(after), "its marks are not durable yet");
+    let (round, _) = whole.ask().unwrap();
+    whole.durable(round);
+    assert!(whole.grow(after));
+    assert_eq!(whole.missing_bytes(), 300_000 * 512);
 }
 
 #[test]

@@ -264,6 +264,12 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
         Message::Trouble { group, pair, text } => {
             out.byte(18).u64(group.0).option(pair.map(|pair| pair.0)).text(text, TEXT_BYTES_MAX);
         }
+        Message::Resize { group, pair, blocks, is_done } => {
+            out.byte(20).u64(group.0).u64(pair.0).u64(*blocks).byte(u8::from(*is_done));
+        }
+        Message::Resized { group, pair, blocks } => {
+            out.byte(21).u64(group.0).u64(pair.0).u64(*blocks);
+        }
         Message::Identity { group, pair, identity } => {
             out.byte(19).u64(group.0).u64(pair.0).0.extend_from_slice(identity);
         }
@@ -386,6 +392,17 @@ fn read(from: &mut Reader<'_>) -> Option<Message> {
             pair: from.option()?.map(PairId),
             text: from.text(TEXT_BYTES_MAX)?,
         },
+        20 => Message::Resize {
+            group: GroupId(from.u64()?),
+            pair: PairId(from.u64()?),
+            blocks: from.u64()?,
+            is_done: match from.byte()? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
+        },
+        21 => Message::Resized { group: GroupId(from.u64()?), pair: PairId(from.u64()?), blocks: from.u64()? },
         19 => Message::Identity {
             group: GroupId(from.u64()?),
             pair: PairId(from.u64()?),

@@ -182,9 +182,11 @@ impl<M: Memory> Primary<M> {
             )));
         }
         let known = recalled(&pair_key(id), PairRecord::decode, ports)?;
-        if let Some(known) = &known
-            && known.geometry != geometry
-        {
+        // A volume that was made larger stays as large as its pair, until that is resized.
+        let is_that = |known: &PairRecord| {
+            known.geometry.block_bytes == geometry.block_bytes && known.geometry.blocks <= geometry.blocks
+        };
+        if let Some(known) = known.as_ref().filter(|known| !is_that(known)) {
             return Err(OperatorError::Invalid(format!(
                 "pair {} was established on a volume of {} blocks of {} bytes, this one has {} of {}; give the volume \
                  of before, or delete the pair at both sites",
@@ -193,6 +195,7 @@ impl<M: Memory> Primary<M> {
         }
         match known {
             Some(record) => {
+                let config = PairConfig { geometry: record.geometry, ..config };
                 self.take_up(now, id, config, record, ports)?;
                 ports.answer_operator(ticket, Ok(OperatorAnswer::PairCreated(id)));
             }

@@ -109,7 +109,7 @@ impl<M: Memory> Primary<M> {
     }
 
     /// Why the group cannot be handed over now.
-    fn swap_obstacle(&self, id: GroupId, ports: &impl Up<M>) -> Option<String> {
+    pub(super) fn swap_obstacle(&self, id: GroupId, ports: &impl Up<M>) -> Option<String> {
         let group = &self.groups[&id];
         if self.handovers.contains_key(&id) {
             return Some("it is being handed over already; wait for that".to_string());
@@ -135,6 +135,9 @@ impl<M: Memory> Primary<M> {
         }
         if !group.is_running() {
             return Some("it is being resynced; wait until its pairs are in PAIR state".to_string());
+        }
+        if let Some(name) = self.resizing_in(id) {
+            return Some(format!("pair {name} is being resized; wait for that"));
         }
         if group.pairs.is_empty() {
             return Some("it has no pairs".to_string());

@@ -1,10 +1,10 @@
 //! What the engine asks and does when a primary's part in a group begins anew or ends.
 
-use super::meta::{group_key, pair_key};
+use super::meta::{PairRecord, group_key, pair_key};
 use super::request::Stage;
 use super::stream::Numbers;
 use super::{GroupConfig, Primary, Up, Uplink, Wait, Work, handover};
-use crate::dirty::chunk_key;
+use crate::dirty::{chunk_key, chunks_of};
 use crate::engine::OperatorError;
 use crate::ports::{HostError, Memory};
 use crate::types::{Generation, GroupId, Mono, Now, PairId, PairState};
@@ -74,7 +74,12 @@ impl<M: Memory> Primary<M> {
         self.retiring.remove(&id);
         self.handovers.remove(&id);
         self.drop_group(id, ports);
-        let chunks = pairs.iter().flat_map(|pair| (0..CHUNKS_MAX).map(|chunk| chunk_key(*pair, chunk)));
+        let grown = |pair: PairId| {
+            let record = ports.recall(&pair_key(pair)).and_then(|value| PairRecord::decode(&value));
+            record.map_or(0, |record| chunks_of(record.geometry, record.region_bytes))
+        };
+        let counts: Vec<_> = pairs.iter().map(|pair| (*pair, grown(*pair).max(CHUNKS_MAX))).collect();
+        let chunks = counts.into_iter().flat_map(|(pair, count)| (0..count).map(move |chunk| chunk_key(pair, chunk)));
         let keys = [group_key(id), handover::key_of(id)].into_iter();
         let keys = keys.chain(pairs.iter().map(|pair| pair_key(*pair))).chain(chunks);
         let kept: Vec<String> = keys.filter(|key| ports.recall(key).is_some_and(|value| !value.is_empty())).collect();

@@ -49,6 +49,7 @@ mod operator;
 mod pair;
 mod repair;
 mod request;
+mod resize;
 mod resync;
 mod spill;
 mod status;
@@ -132,6 +133,8 @@ pub struct Primary<M: Memory> {
     shutdown: Stopping,
     /// Groups that go to the other site in a planned swap.
     handovers: BTreeMap<GroupId, HandOver>,
+    /// Pairs that are made larger.
+    resizes: BTreeMap<PairId, resize::Resize>,
     /// Groups that become secondaries here: hosts are told so already.
     retiring: BTreeSet<GroupId>,
     /// What peers said that cannot be.
@@ -171,6 +174,8 @@ enum Wait {
     HandOverFlush(GroupId),
     /// How far a hand-over is is becoming durable.
     HandOver(GroupId),
+    /// A pair's new size is becoming durable.
+    Resized(PairId, u64),
     /// One of a spill's I/Os.
     Spill(GroupId, u64, SpillOp),
     /// Where a spill begins is becoming durable.
@@ -245,6 +250,7 @@ impl<M: Memory> Primary<M> {
             due: Mono(0),
             shutdown: Stopping::No,
             handovers: BTreeMap::new(),
+            resizes: BTreeMap::new(),
             retiring: BTreeSet::new(),
             misdeeds: 0,
         }
@@ -442,6 +448,7 @@ impl<M: Memory> Primary<M> {
             Some(Wait::ResyncBegun(group, serial, unit)) => self.resync_begun(now, group, serial, unit, ports),
             Some(Wait::Drained) => self.drained_durable(),
             Some(Wait::Marked(pair, serial, round)) => self.marked(pair, serial, round),
+            Some(Wait::Resized(pair, serial)) => self.resize_recorded(now, pair, serial),
             Some(Wait::HandOver(group)) => self.hand_over_durable(now, group, ports),
             Some(Wait::SpillMeta(group, serial)) => self.spill_persisted(group, serial),
             Some(Wait::Note) => {}

@@ -131,6 +131,7 @@ impl<M: Memory> Primary<M> {
         let group = match &message {
             Message::StreamOpened(opened) => opened.group,
             Message::PairJoined { group, .. }
+            | Message::Resized { group, .. }
             | Message::Refused { group, .. }
             | Message::Fenced { group, .. }
             | Message::CopyDone { group, .. }
@@ -150,6 +151,7 @@ impl<M: Memory> Primary<M> {
             Message::Refused { group, subject, refusal, text } => {
                 self.refused(now, group, subject, refusal, text, ports)
             }
+            Message::Resized { pair, blocks, .. } => self.resized(pair, blocks, ports),
             Message::Fenced { group, generation } => self.take_fenced(now, group, generation, ports),
             Message::CopyDone { group, copy } => self.copy_done(group, copy, ports),
             Message::Differs { group, pair, extents } => self.take_differs(group, pair, &extents),
@@ -222,6 +224,7 @@ impl<M: Memory> Primary<M> {
         let members = self.groups[&group_id].pairs.clone();
         for pair in members {
             self.tell_identity(pair, ports);
+            self.tell_size(pair, ports);
             self.join_pair(now, pair, ports);
         }
         self.due = Mono(0);
@@ -241,7 +244,7 @@ impl<M: Memory> Primary<M> {
     pub(super) fn set_identity(&mut self, pair: PairId, identity: [u8; 16], ports: &mut impl Up<M>) {
         if identity::of_pair(pair, ports) != Some(identity) {
             self.keep(&identity::key(pair), &identity::encode(identity), Wait::Note, ports);
-            ports.identity_changed(pair);
+            ports.volume_changed(pair);
         }
     }
 
@@ -392,6 +395,9 @@ impl<M: Memory> Primary<M> {
                 }
             }
             Subject::Group => self.hand_over_refused(group, refusal, text, ports),
+            Subject::Pair(id) if self.resize_refused(id, refusal != Refusal::NotYet, &text, ports) => {
+                self.due = Mono(0)
+            }
             Subject::Pair(id) => {
                 let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.config.group == group) else { return };
                 let content = pair.content;

@@ -105,6 +105,9 @@ impl<M: Memory> Primary<M> {
                 due = due.min(at.unwrap_or(due));
             }
         }
+        for id in self.resizes.keys().copied().collect::<Vec<_>>() {
+            due = due.min(self.tend_resize(now, id, ports).unwrap_or(due));
+        }
         for id in self.handovers.keys().copied().collect::<Vec<_>>() {
             due = due.min(self.hand_over_on(now, id, ports).unwrap_or(due));
         }

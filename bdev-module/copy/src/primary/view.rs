@@ -21,7 +21,7 @@ impl<M: Memory> Primary<M> {
             name: pair.config.name.clone(),
             group: pair.config.group,
             volume: pair.config.volume,
-            geometry: pair.config.geometry,
+            geometry: self.shown_geometry(id, pair.config.geometry),
             remote_volume: pair.config.remote_volume.clone(),
             state: self.pair_state(pair),
             reason: match &pair.phase {
@@ -70,6 +70,9 @@ impl<M: Memory> Primary<M> {
         let pair = self.pairs.get(&id)?;
         let group = &self.groups[&pair.config.group];
         if let Some(waiting) = self.hand_over_waiting(pair.config.group) {
+            return Some(waiting);
+        }
+        if let Some(waiting) = self.resize_waiting(id) {
             return Some(waiting);
         }
         let since = pair.phase_since;

@@ -171,6 +171,8 @@ pub(crate) struct Group<S> {
     pub(crate) asks_made: u64,
     /// Volumes in memory that were attached again and not judged yet.
     pub(crate) volatile: BTreeSet<PairId>,
+    /// Pairs that are made larger, and the size that hosts see until both sides hold the same.
+    pub(crate) growing: BTreeMap<PairId, u64>,
     /// Released, in order, not in the journal.
     pub(crate) released: VecDeque<Item<S>>,
     /// Durable blocks of a commit that goes on.
@@ -235,6 +237,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             asks: VecDeque::new(),
             asks_made: 0,
             volatile: BTreeSet::new(),
+            growing: BTreeMap::new(),
             released: VecDeque::new(),
             commit: Vec::new(),
             volumes: BTreeMap::new(),

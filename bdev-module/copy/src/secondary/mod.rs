@@ -31,6 +31,7 @@ mod promote;
 mod receive;
 mod recover;
 mod report;
+mod resize;
 mod restore;
 mod status;
 mod touched;

@@ -30,7 +30,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             return Err(OperatorError::Exists(format!("group \"{group}\" has a pair \"{name}\" already")));
         }
         if let Some(known) = self.meta.pair(id) {
-            if known.geometry != config.geometry {
+            // A volume that was made larger stays as large as its pair, until that is resized.
+            let (was, is) = (known.geometry, config.geometry);
+            if was.block_bytes != is.block_bytes || was.blocks > is.blocks {
                 return Err(OperatorError::Invalid(format!(
                     "pair \"{name}\" was established with {} blocks of {} bytes, volume \"{}\" has {} of {}: give the \
                      volume it was created with",

@@ -43,6 +43,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     ports.send_message(link, Message::Refused { group: join.group, subject, refusal, text });
                 }
             }
+            Message::Resize { group, pair, blocks, is_done } => {
+                self.resize_pair(now, link, from, (group, pair), blocks, is_done, ports);
+            }
             Message::Identity { group, pair, identity } => {
                 self.take_identity(now, from, group, pair, identity, ports);
             }
@@ -106,6 +109,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 join.remote_volume
             ));
         }
+        let volume = volume.clone();
+        let grown = match join.content {
+            Content::Established => group.follow_size(join, ports).unwrap_or_default(),
+            _ => Vec::new(),
+        };
         let is_unit = group.meta.unit.is_some();
         let is_open = group.meta.stream(join.stream).is_some_and(|stream| stream.owner == from && !stream.closed);
         let Some(pair) = group.meta.pair_mut(join.pair).filter(|_| is_open) else {
@@ -123,7 +131,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 "pair \"{name}\" is joined through another stream: delete it at the secondary first"
             ));
         }
-        if let Err(text) = may_join(pair, join, volume) {
+        if let Err(text) = may_join(pair, join, &volume) {
             return never(text);
         }
         let is_known = pair.stream.is_some() && !pair.left;
@@ -140,7 +148,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let joined = Message::PairJoined { group: join.group, pair: join.pair };
         if group.meta.unit.is_some() && join.content == Content::Established {
             let mine = group.meta.discarded.iter().filter(|(pair, _)| *pair == join.pair).map(|(_, extent)| *extent);
-            for extents in mine.collect::<Vec<_>>().chunks(EXTENTS_MAX) {
+            // What is new here is nothing that the primary has sent.
+            for extents in mine.chain(grown).collect::<Vec<_>>().chunks(EXTENTS_MAX) {
                 let (group, pair) = (join.group, join.pair);
                 after.push(After::Send(link, Message::Differs { group, pair, extents: extents.to_vec() }));
             }
@@ -151,7 +160,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     }
 
     /// The group, if this system owns the stream that feeds what it speaks of.
-    fn owned(&mut self, from: SystemId, group: GroupId) -> Option<&mut Group<S>> {
+    pub(super) fn owned(&mut self, from: SystemId, group: GroupId) -> Option<&mut Group<S>> {
         let group = self.groups.get_mut(&group)?;
         group.meta.streams.iter().any(|stream| stream.owner == from).then_some(group)
     }
@@ -173,7 +182,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         }
         self.act(now, group, ports, |_, io, _, _| {
             io.persist(&identity::key(pair), &identity::encode(identity));
-            io.ports.identity_changed(pair);
+            io.ports.volume_changed(pair);
         });
     }
 

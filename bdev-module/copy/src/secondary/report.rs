@@ -10,7 +10,7 @@ use crate::apply::Stuck;
 use crate::message::Content;
 use crate::stream::Drops;
 use crate::takeover::TakeoverStep;
-use crate::types::{GroupId, Mono, Now, PairId, PairState, Time};
+use crate::types::{Geometry, GroupId, Mono, Now, PairId, PairState, Time};
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> Secondary<B, S> {
     /// What `group_get` shows.
@@ -127,7 +127,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let pair = group.meta.pair(id)?;
         let stream_error = pair.stream.and_then(|stream| self.intakes.get(&stream)?.rx.error());
         status.name.clone_from(&pair.name);
-        status.geometry = pair.geometry;
+        let is_ours = matches!(group.meta.life, Life::Sealed { .. } | Life::TakenOver);
+        let shown = group.growing.get(&id).filter(|_| !is_ours).copied();
+        status.geometry = Geometry { blocks: shown.unwrap_or(pair.geometry.blocks), ..pair.geometry };
         status.content = pair.content;
         status.stream = pair.stream;
         status.state = match (&group.phase, &group.meta.life) {

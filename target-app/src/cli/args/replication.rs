@@ -361,6 +361,21 @@ Examples:
   longrun pair create g0 p0 --volume m0 --initial copy
   longrun pair create g0 p0 --volume m0 --initial copy-differences")]
     Create(PairCreateArgs),
+    /// Make a pair larger while hosts use it (at the primary, after the volumes of both sites have grown)
+    #[command(after_help = "\
+Examples:
+  longrun volume rescan m0                       at both sites, when the file or device has grown
+  longrun pair resize g0 p0                      as large as its volume here
+  longrun pair resize g0 p0 --blocks 524288")]
+    Resize {
+        /// Its group
+        group: String,
+        /// Its name
+        name: String,
+        /// Blocks in all; default as many as its volume here has
+        #[arg(long, value_name = "N")]
+        blocks: Option<NonZeroU64>,
+    },
     /// Remove a pair; the volume below keeps its data
     #[command(after_help = "Examples:\n  longrun pair delete g0 p0")]
     Delete {

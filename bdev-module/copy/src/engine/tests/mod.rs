@@ -1,5 +1,6 @@
 //! A group changes its part between two whole systems, whatever dies on the way.
 
+mod resizing;
 mod rig;
 
 use super::OperatorError;

@@ -133,6 +133,8 @@ pub struct World {
     sent: VecDeque<(Vec<u8>, usize)>,
     pub log: Vec<String>,
     pub roles: Vec<(Role, Generation)>,
+    /// Volumes that have more than [`BLOCKS`].
+    pub larger: BTreeMap<VolumeId, u64>,
     /// Stamps given: (generation of the rig's count, time).
     pub stamped: Vec<Time>,
 }
@@ -170,6 +172,10 @@ impl Ports for World {
 
     fn recall(&self, key: &str) -> Option<Vec<u8>> {
         self.meta.get(key).cloned()
+    }
+
+    fn volume_blocks(&self, volume: VolumeId) -> Option<u64> {
+        Some(self.larger.get(&volume).copied().unwrap_or(BLOCKS))
     }
 
     fn answer_operator(&mut self, ticket: Ticket, answer: Result<OperatorAnswer, OperatorError>) {
@@ -264,6 +270,7 @@ impl Rig {
                 sent: VecDeque::new(),
                 log: Vec::new(),
                 roles: Vec::new(),
+                larger: BTreeMap::new(),
                 stamped: Vec::new(),
             },
             durable_meta: BTreeMap::new(),
@@ -363,8 +370,9 @@ impl Rig {
 
     /// A pair, in whichever part its group has it here.
     pub fn create_pair(&mut self, me: usize, pair: usize) {
-        let geometry = Geometry { blocks: BLOCKS, block_bytes: BLOCK as u32 };
         let (now, ticket, volume) = (self.now(), self.ticket(), VolumeId(pair as u32 + 1));
+        let blocks = self.systems[me].world.larger.get(&volume).copied().unwrap_or(BLOCKS);
+        let geometry = Geometry { blocks, block_bytes: BLOCK as u32 };
         let name = self.pairs[pair].clone();
         let id = PairId::of_name(group(), &name);
         let System { engine, world, .. } = &mut self.systems[me];
@@ -727,6 +735,35 @@ impl Rig {
         let Some(engine) = engine.as_mut() else { return 1 };
         let (roles, world) = engine.primary(world);
         lag + roles.group_status(now, group(), &world).map_or(1, |status| status.backlog.records + status.missing_bytes)
+    }
+
+    /// A volume's medium gets larger, and holds something behind its end.
+    pub fn enlarge(&mut self, me: usize, pair: usize, blocks: u64, value: u8) {
+        let volume = VolumeId(pair as u32 + 1);
+        let system = &mut self.systems[me];
+        system.world.larger.insert(volume, blocks);
+        let disk = system.disks.entry(volume).or_default();
+        (BLOCKS..blocks).step_by(3).for_each(|lba| disk.put(lba, content(value), true));
+    }
+
+    /// How many blocks a system's hosts see of a pair.
+    pub fn shown_blocks(&mut self, me: usize, pair: usize) -> Option<u64> {
+        let (now, id) = (self.now(), PairId::of_name(group(), &self.pairs[pair]));
+        let System { engine, world, .. } = &mut self.systems[me];
+        let engine = engine.as_mut()?;
+        match engine.role(group())? {
+            Role::Primary => Some(engine.primary(world).0.pair_status(now, id)?.geometry.blocks),
+            Role::Secondary => Some(engine.secondary(world).0.pair_status(now, id)?.geometry.blocks),
+        }
+    }
+
+    /// Both sides hold the same in these blocks.
+    pub fn assert_equal_in(&mut self, pair: usize, blocks: std::ops::Range<u64>) {
+        let volume = VolumeId(pair as u32 + 1);
+        for lba in blocks {
+            let held = [0, 1].map(|me| self.systems[me].disks.get(&volume).map_or([0; BLOCK], |disk| disk.block(lba)));
+            assert_eq!(held[0][0], held[1][0], "pair {pair} block {lba} differs\n{}", self.describe());
+        }
     }
 
     /// What the volumes are to hosts of a system.

@@ -118,6 +118,17 @@ fn messages() -> impl Strategy<Value = Message> {
                 })
             }),
         numbers().prop_map(|(group, pair, ..)| Message::PairJoined { group: GroupId(group), pair: PairId(pair) }),
+        (numbers(), any::<bool>()).prop_map(|((group, pair, blocks, ..), is_done)| Message::Resize {
+            group: GroupId(group),
+            pair: PairId(pair),
+            blocks,
+            is_done
+        }),
+        numbers().prop_map(|(group, pair, blocks, ..)| Message::Resized {
+            group: GroupId(group),
+            pair: PairId(pair),
+            blocks
+        }),
         (numbers(), any::<[u8; 16]>()).prop_map(|((group, pair, ..), identity)| Message::Identity {
             group: GroupId(group),
             pair: PairId(pair),
