@@ -16,8 +16,8 @@ fn examples() -> Vec<(&'static str, Value)> {
         ("bdev_null_create", json!({"num_blocks": 8, "block_size": 4096, "name": "n0", "uuid": uuid})),
         ("bdev_null_delete", json!({"name": "n0"})),
         ("bdev_uring_create", json!({"name": "u0", "filename": "/x", "block_size": 512, "uuid": uuid})),
-        ("bdev_uring_rescan", json!({"name": "u0"})),
         ("bdev_uring_delete", json!({"name": "u0"})),
+        ("bdev_uring_rescan", json!({"name": "u0"})),
         ("bdev_error_create", json!({"base_name": "m0", "uuid": uuid})),
         ("bdev_error_delete", json!({"name": "EE_m0"})),
         (
