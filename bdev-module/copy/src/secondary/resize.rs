@@ -51,6 +51,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             let text = format!("group \"{name}\" of the secondary is not in PAIR state");
             return Err((Refusal::NotYet, text));
         }
+        if self.view_gate.is_some() {
+            let text =
+                format!("group \"{name}\" is under test at the secondary: end that there with group_test_stop first");
+            return Err((Refusal::NotYet, text));
+        }
         let Some(((volume, volume_name), pair)) = self.volumes.get(&id).zip(self.meta.pair(id)) else {
             let text = format!("the secondary has no volume for the pair in group \"{name}\": create it there again");
             return Err((Refusal::NotYet, text));
