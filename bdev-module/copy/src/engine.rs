@@ -232,7 +232,7 @@ impl<M: Memory> Engine<M> {
             match heard {
                 Heard::Beacon(generation, beacon) => self.secondary.beacon(now, id, generation, beacon, &mut world),
                 Heard::Status(status) => {
-                    self.primary.durable(now, id, status.stream, status.epoch, status.durable, &mut world);
+                    self.primary.status(now, id, status, &mut world);
                 }
                 Heard::Message(from, message) => {
                     if for_secondary(&message) {

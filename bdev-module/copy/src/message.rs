@@ -257,6 +257,8 @@ pub struct StreamOpened {
     pub durable: Seq,
     /// No stamp of the epoch may be at or before this time.
     pub base_time: Time,
+    /// As in [`crate::secondary::StreamStatus::held`].
+    pub held: Time,
 }
 
 /// See [`Message::JoinPair`].

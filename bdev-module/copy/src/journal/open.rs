@@ -29,6 +29,8 @@ pub(crate) struct Identity {
     pub(crate) group: GroupId,
     /// Of the device, as it was given now.
     pub(crate) geometry: Geometry,
+    /// What an earlier log of the group left on the device counts for nothing.
+    pub(crate) is_scratch: bool,
 }
 
 /// What the first blocks of a log's device say.
@@ -80,6 +82,8 @@ pub(crate) fn judge(bytes: &[u8], identity: &Identity, is_new: bool) -> Result<J
         Super::Blank if is_new => Ok(Judged::Blank),
         Super::Blank => Err(SuperError::Empty(log)),
         Super::Journal { group, .. } if group != identity.group => Err(SuperError::Another(log)),
+        // *Swapped there and back: the overlay was that of the time before, and the next resync had none.*
+        Super::Journal { id, .. } if id != identity.id && is_new && identity.is_scratch => Ok(Judged::Blank),
         Super::Journal { id, .. } if id != identity.id => Err(SuperError::Earlier(log)),
         Super::Journal { .. } if is_new => Ok(Judged::Formatted),
         Super::Journal { geometry, .. } if geometry == identity.geometry => Ok(Judged::Ours),

@@ -1,7 +1,7 @@
 //! The body of an acknowledgement: what arrived, and where streams stand.
 //!
 //! ```text
-//! delay_us | number of statuses (1 byte) | statuses (44 bytes each) | highest | length - 1 | { gap - 1 | length - 1 }*
+//! delay_us | number of statuses (1 byte) | statuses (52 bytes each) | highest | length - 1 | { gap - 1 | length - 1 }*
 //! ```
 //!
 //! Integers but those of the statuses are LEB128. Ranges run downwards; `gap` counts the numbers that are missing
@@ -9,14 +9,14 @@
 
 use super::numbers::RangeSet;
 use crate::secondary::StreamStatus;
-use crate::types::{Epoch, Seq, StreamId};
+use crate::types::{Epoch, Seq, StreamId, Time};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Statuses in one acknowledgement at most.
 pub(crate) const STATUSES_MAX: usize = 16;
 
-const STATUS_BYTES: usize = 44;
+const STATUS_BYTES: usize = 52;
 const _: () = assert!(size_of::<WireStatus>() == STATUS_BYTES);
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -27,6 +27,7 @@ struct WireStatus {
     run: U64,
     durable: U64,
     grant_bytes: U64,
+    held: U64,
     grant_records: U32,
 }
 
@@ -99,6 +100,7 @@ pub(crate) fn encode(
             run: U64::new(status.run.0),
             durable: U64::new(status.durable.0),
             grant_bytes: U64::new(status.grant_bytes),
+            held: U64::new(status.held.0),
             grant_records: U32::new(status.grant_records),
         };
         out.extend_from_slice(wire.as_bytes());
@@ -141,6 +143,7 @@ fn read(bytes: &mut &[u8], ack: &mut Ack) -> Option<()> {
             durable: Seq(wire.durable.get()),
             grant_records: wire.grant_records.get(),
             grant_bytes: wire.grant_bytes.get(),
+            held: Time(wire.held.get()),
         });
     }
     let mut above: Option<u64> = None;
@@ -163,14 +166,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn statuses() -> impl Strategy<Value = Vec<StreamStatus>> {
-        let one = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>(), any::<u64>()).prop_map(
-            |(stream, epoch, run, durable, grant_records, grant_bytes)| StreamStatus {
+        let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+        let one = (numbers, any::<u32>(), any::<u64>(), any::<u64>()).prop_map(
+            |((stream, epoch, run, durable), grant_records, grant_bytes, held)| StreamStatus {
                 stream: StreamId(stream),
                 epoch: Epoch(epoch),
                 run: Seq(run),
                 durable: Seq(durable),
                 grant_records,
                 grant_bytes,
+                held: Time(held),
             },
         );
         proptest::collection::vec(one, 0..=STATUSES_MAX)

@@ -202,7 +202,7 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
         }
         Message::StreamOpened(opened) => {
             out.byte(2).u64(opened.group.0).generation(opened.generation).u64(opened.stream.0).u64(opened.epoch.0);
-            out.u64(opened.durable.0).u64(opened.base_time.0);
+            out.u64(opened.durable.0).u64(opened.base_time.0).u64(opened.held.0);
         }
         Message::JoinPair(join) => {
             out.byte(3).u64(join.group.0).u64(join.pair.0).text(&join.name, NAME_BYTES_MAX);
@@ -314,6 +314,7 @@ fn read(from: &mut Reader<'_>) -> Option<Message> {
             epoch: Epoch(from.u64()?),
             durable: Seq(from.u64()?),
             base_time: Time(from.u64()?),
+            held: Time(from.u64()?),
         }),
         3 => Message::JoinPair(JoinPair {
             group: GroupId(from.u64()?),

@@ -177,7 +177,9 @@ impl<M: Memory> Primary<M> {
         };
         let is_open = self.streams.get(&pair.stream).is_some_and(|stream| stream.started);
         let is_member = matches!(pair.phase, Phase::Member) && pair.leaving.is_none();
-        is_sending && is_open && is_member && matches!(self.shutdown, Stopping::No)
+        // Nothing is stamped behind the end that is handed over.
+        let is_over = self.handovers.get(&pair.config.group).is_some_and(super::handover::HandOver::has_ended);
+        is_sending && is_open && is_member && !is_over && matches!(self.shutdown, Stopping::No)
     }
 
     fn pump_pair(&mut self, now: Now, id: PairId, ports: &mut impl Up<M>) {

@@ -5,7 +5,7 @@ use super::copy::PairCopy;
 use super::group::{Group, Life};
 use super::marks::{self, Tending};
 use super::meta::{ClosedStream, GroupRecord, PairRecord, StreamMark, group_key, pair_key, stream_key};
-use super::pair::{Pair, Phase, Rejoin};
+use super::pair::{Joins, Pair, Phase, Rejoin};
 use super::spill;
 use super::stream::{Membership, Numbers, Stream};
 use super::suspend::FirstMissed;
@@ -342,6 +342,7 @@ impl<M: Memory> Primary<M> {
             keeps_image: false,
             is_lost: false,
             rejoin: Rejoin::Done,
+            joins: Joins::default(),
             copy: PairCopy::default(),
             verify: None,
             parked: VecDeque::new(),
@@ -416,6 +417,7 @@ impl<M: Memory> Primary<M> {
             drained,
             numbers: Numbers::Live(self.stamper.open(id, epoch, base)),
             durable: base.previous(),
+            held: None,
             epoch_is_durable: false,
             is_marked: false,
             is_replay: false,

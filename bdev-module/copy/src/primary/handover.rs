@@ -71,6 +71,11 @@ pub enum Fenced {
 }
 
 impl HandOver {
+    /// Whether its end is fixed: no stamp comes after it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_told() || matches!(self.stage, Stage::Recording(_))
+    }
+
     /// Whether the secondary may have heard of it: only its word brings the group back.
     pub(super) fn is_told(&self) -> bool {
         matches!(self.stage, Stage::Told { .. } | Stage::Returning(_) | Stage::Over { .. })
@@ -270,6 +275,9 @@ impl<M: Memory> Primary<M> {
             if pair.requests > 0 {
                 return Some(format!("{} host requests of pair {} are not finished", pair.requests, pair.config.name));
             }
+            if !pair.copy.is_idle(&pair.dirty) {
+                return Some(format!("regions of pair {} are copied again", pair.config.name));
+            }
             // What an earlier epoch brought is there: a resync began this one, or it was drained.
             let stream = self.streams.get(&pair.stream).filter(|stream| stream.epoch == pair.last_epoch);
             if pair.last_stamp.zip(stream).is_some_and(|(last, stream)| last.seq > stream.durable) {
@@ -317,6 +325,12 @@ impl<M: Memory> Primary<M> {
         if let Some(error) = *error {
             let text = format!("a volume here could not be flushed ({error}); hosts are served here as before");
             return self.give_up_hand_over(id, OperatorError::Device(text), ports);
+        }
+        // *An earlier flush failed behind its back: what it covered was copied again while the volumes were flushed.*
+        let ended = self.groups.get(&id).and_then(|group| group.suspension()).map(|it| it.reason.clone());
+        if let Some(reason) = ended.or_else(|| self.undrained(id)) {
+            let text = format!("while the volumes were flushed: {reason}; swap again");
+            return self.give_up_hand_over(id, OperatorError::WrongState(text), ports);
         }
         self.record_hand_over(id, ports);
     }

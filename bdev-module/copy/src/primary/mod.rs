@@ -72,6 +72,7 @@ use crate::dirty::{FlushNumber, Round};
 use crate::engine::OperatorError;
 use crate::message::Message;
 use crate::ports::{DeviceError, HostIo, HostToken, LocalToken, Memory, MetaToken, Owner, Ticket};
+use crate::secondary::StreamStatus;
 use crate::spill::SpillOp;
 use crate::stamp::Stamper;
 use crate::types::{Epoch, GroupId, LinkId, Mono, Now, PairId, Seq, StreamId, Time};
@@ -492,6 +493,18 @@ impl<M: Memory> Primary<M> {
     {
         self.take_durable(link, stream, epoch, seq, ports);
         self.settle(now, ports);
+    }
+
+    /// The secondary reports where the stream stands: what is durable, and whether that counts in a takeover.
+    pub fn status<U>(&mut self, now: Now, link: LinkId, status: StreamStatus, ports: &mut U)
+    where
+        U: Uplink<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let ours = |stream: &&mut stream::Stream| stream.link == link && stream.epoch == status.epoch;
+        if let Some(stream) = self.streams.get_mut(&status.stream).filter(ours) {
+            stream.held = Some(status.held);
+        }
+        self.durable(now, link, status.stream, status.epoch, status.durable, ports);
     }
 
     /// The end of a turn: answers whose wait is over, beacons, repetitions, time-outs.

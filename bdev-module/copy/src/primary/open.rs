@@ -47,6 +47,7 @@ impl<M: Memory> Primary<M> {
         for pair in self.pairs.values_mut() {
             if self.groups[&pair.config.group].config.link == link {
                 pair.copy.is_told = false;
+                pair.joins = Default::default();
                 if pair.rejoin != Rejoin::Done {
                     pair.rejoin = Rejoin::Due { asked: None, put_off: None };
                 }
@@ -166,7 +167,7 @@ impl<M: Memory> Primary<M> {
     }
 
     fn stream_opened(&mut self, now: Now, opened: StreamOpened, ports: &mut impl Up<M>) {
-        let StreamOpened { group: group_id, generation, stream: id, epoch, durable, base_time } = opened;
+        let StreamOpened { group: group_id, generation, stream: id, epoch, durable, base_time, held } = opened;
         let Some(group) = self.groups.get_mut(&group_id) else { return };
         let known = group.generation;
         if known.number > 0 && generation.number > known.number {
@@ -215,6 +216,7 @@ impl<M: Memory> Primary<M> {
             return self.end_opening(now, group_id, reason, passes, ports);
         }
         (member.opened, member.answered, member.put_off) = (true, Some(durable), None);
+        stream.held = Some(held);
         self.stamper.raise(base_time);
         if known.number == 0 {
             group.generation = generation;
@@ -298,7 +300,8 @@ impl<M: Memory> Primary<M> {
         if let Some(at) = asked.map(|asked| asked.after_ns(self.config.retry_ns)).filter(|at| now.mono < *at) {
             return Some(at);
         }
-        *asked = Some(now.mono);
+        let is_first = asked.replace(now.mono).is_none();
+        pair.joins.ask(is_first);
         let join = JoinPair {
             group: pair.config.group,
             pair: id,
@@ -320,6 +323,9 @@ impl<M: Memory> Primary<M> {
             return;
         }
         let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.config.group == group) else { return };
+        if !pair.joins.answer() {
+            return;
+        }
         if let (Phase::Member, Rejoin::Due { asked: Some(_), .. }) = (&pair.phase, &pair.rejoin) {
             pair.rejoin = Rejoin::Done;
             self.due = Mono(0);
@@ -400,10 +406,13 @@ impl<M: Memory> Primary<M> {
             }
             Subject::Pair(id) => {
                 let Some(pair) = self.pairs.get_mut(&id).filter(|pair| pair.config.group == group) else { return };
+                if !pair.joins.answer() {
+                    return;
+                }
                 let content = pair.content;
                 let put_off = match (&mut pair.phase, &mut pair.rejoin) {
-                    (Phase::Joining { put_off, .. }, _) => put_off,
-                    (Phase::Member, Rejoin::Due { put_off, .. }) => put_off,
+                    (Phase::Joining { put_off, asked: Some(_) }, _) => put_off,
+                    (Phase::Member, Rejoin::Due { put_off, asked: Some(_) }) => put_off,
                     _ => return,
                 };
                 match (refusal, content) {

@@ -41,6 +41,7 @@ pub(super) struct Pair {
     /// Its volume was in memory and lost its content with an earlier process: it may never be copied from.
     pub is_lost: bool,
     pub rejoin: Rejoin,
+    pub joins: Joins,
     pub copy: PairCopy,
     pub verify: Option<VerifyProgress>,
     /// Writes that hold their blocks and wait for the pair to be opened, or to be durably suspended.
@@ -93,6 +94,32 @@ pub(super) enum Rejoin {
         /// Its word when it put it off.
         put_off: Option<String>,
     },
+}
+
+/// Which answer is for which "join" of a session: each is answered, in order. *The pair was told twice; the first answer let
+/// writes flow; the group was suspended and resynced; the late answer to the second was taken for one to the resync's.*
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Joins {
+    asked: u64,
+    answered: u64,
+    /// So many were asked before the one that counts.
+    stale: u64,
+}
+
+impl Joins {
+    /// The secondary is told; `is_first`: answers to what it was told before no longer count.
+    pub fn ask(&mut self, is_first: bool) {
+        if is_first {
+            self.stale = self.asked;
+        }
+        self.asked += 1;
+    }
+
+    /// An answer came: whether it counts.
+    pub fn answer(&mut self) -> bool {
+        self.answered += 1;
+        self.answered > self.stale
+    }
 }
 
 impl Pair {

@@ -19,7 +19,7 @@ use super::stream::{Membership, Numbers, Stream};
 use super::{Primary, Stopping, Up, Wait};
 use crate::message::{CopyId, Message};
 use crate::ports::Memory;
-use crate::types::{Epoch, Extent, GroupId, Mono, Now, PairId, Seq, StreamId};
+use crate::types::{Epoch, Extent, GroupId, Mono, Now, PairId, Seq, StreamId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 impl<M: Memory> Primary<M> {
@@ -191,6 +191,7 @@ impl<M: Memory> Primary<M> {
             drained,
             numbers: Numbers::Live(self.stamper.open(id, epoch, base)),
             durable: base.previous(),
+            held: None,
             epoch_is_durable: false,
             is_marked: true,
             is_replay: false,
@@ -324,7 +325,9 @@ impl<M: Memory> Primary<M> {
                 let budget = group.budget;
                 // Sessions from here on are of no unit.
                 for stream in self.streams.values_mut() {
-                    stream.units.remove(&id);
+                    if stream.units.remove(&id).is_some() && stream.units.is_empty() {
+                        stream.held = Some(Time(0));
+                    }
                 }
                 let is_last = !self.groups.values().any(|group| group.budget == budget && group.resync().is_some());
                 self.budgets.get_mut(&budget).expect("a group's budget exists").is_copying = !is_last;

@@ -415,6 +415,7 @@ impl<M: Memory> Primary<M> {
                 drained: before,
                 numbers: Numbers::Ending(Count { stream: *stream, epoch: *epoch, last: *last, floor }),
                 durable: base.previous(),
+                held: None,
                 epoch_is_durable: true,
                 is_marked: true,
                 is_replay: true,

@@ -149,7 +149,7 @@ pub struct GroupStatus {
     /// How long hosts' answers are being held back now.
     pub throttle_ns: u64,
     /// Age of the oldest record that is not known to be durable at the secondary; since a suspension, of the first
-    /// write that it may lack. `None`: unknown (restarted with unsent records).
+    /// write that it may lack. `None`: unknown (restarted with unsent records, or the secondary was not heard yet).
     pub lag_ns: Option<u64>,
     /// Sum over its pairs of [`PairStatus::dirty_bytes`].
     pub dirty_bytes: u64,

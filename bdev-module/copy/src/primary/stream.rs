@@ -17,6 +17,11 @@ pub(super) struct Stream {
     pub numbers: Numbers,
     /// The highest number known to be durable at the secondary.
     pub durable: Seq,
+    /// While a resync is under way there, whosever: the time of its image. Durable is not enough then. *B's resync began; A's
+    /// records were durable in it, and A showed no lag, while a takeover would have lost all of it.*
+    ///
+    /// Unknown before the secondary was heard: a resync may have begun while this process was not there.
+    pub held: Option<Time>,
     /// Whether the epoch itself is durable; nothing of it may leave before.
     pub epoch_is_durable: bool,
     /// Whether metadata says (or was last asked to say) that the epoch stamps.

@@ -151,6 +151,7 @@ impl<M: Memory> Primary<M> {
             return resync.was.first_missed;
         }
         let oldest = self.streams_of(id).filter_map(|(stream, link)| ports.stream_backlog(link, stream).oldest).min();
+        let oldest = [oldest, self.spilled_since(id), self.held(id)].into_iter().flatten().min();
         match missed {
             FirstMissed::Known => Some(oldest.unwrap_or(now.time.max(self.stamper.floor()))),
             FirstMissed::Unknown => None,

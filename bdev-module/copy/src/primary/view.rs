@@ -177,9 +177,10 @@ impl<M: Memory> Primary<M> {
                     let was = group.resync().and_then(|resync| resync.was.first_missed);
                     was.map(|first| now.time.since_ns(first))
                 }
+                None if self.is_unheard(id) => None,
                 // The link may have got rid of all it had while the next records are being read from the spill.
                 None => {
-                    let oldest = [backlog.oldest, self.spilled_since(id)].into_iter().flatten().min();
+                    let oldest = [backlog.oldest, self.spilled_since(id), self.held(id)].into_iter().flatten().min();
                     Some(oldest.map_or(0, |oldest| now.time.since_ns(oldest)))
                 }
                 Some(suspension) => suspension.first_missed.map(|first: Time| now.time.since_ns(first)),
@@ -194,6 +195,17 @@ impl<M: Memory> Primary<M> {
             pairs: group.pairs.iter().copied().collect(),
             streams,
         })
+    }
+
+    /// The time of the image that a takeover gives, while another primary's resync holds it back.
+    pub(super) fn held(&self, id: GroupId) -> Option<Time> {
+        let streams = self.streams_of(id).filter_map(|(stream, _)| self.streams.get(&stream));
+        streams.filter_map(|stream| stream.held).filter(|held| *held > Time(0)).min()
+    }
+
+    /// Whether this process does not know yet what a takeover would give.
+    fn is_unheard(&self, id: GroupId) -> bool {
+        self.streams_of(id).any(|(stream, _)| self.streams.get(&stream).is_some_and(|it| it.held.is_none()))
     }
 
     /// What a suspended group's resync waits for, that begins by itself.

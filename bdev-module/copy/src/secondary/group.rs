@@ -194,6 +194,9 @@ pub(crate) struct Group<S> {
     pub(crate) checkpoint_due: Option<Mono>,
     /// A device that fails.
     pub(crate) trouble: Option<Trouble>,
+    /// Its metadata is being emptied. *A stream that it shared was closed meanwhile and written down: the next group of its
+    /// name found a journal that was wiped.*
+    pub(crate) is_forgotten: bool,
     pub(crate) attest: Attest,
     checkpoint_interval_ns: u64,
     checkpointing: bool,
@@ -250,6 +253,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             is_beginning: false,
             links: BTreeMap::new(),
             trouble: None,
+            is_forgotten: false,
             checkpoint_due: None,
             attest: Attest::new(pace, limit),
             checkpoint_interval_ns: pace.checkpoint_interval_ns,
@@ -265,6 +269,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// Makes the metadata durable as it is now; `after` follows when it is.
     pub(crate) fn persist<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, after: Vec<After>) {
+        if self.is_forgotten {
+            return;
+        }
         for (id, inlet) in &self.inlets {
             if let Some(stream) = self.meta.stream_mut(*id) {
                 stream.durable = inlet.durable;

@@ -1,7 +1,7 @@
 //! A stream as this system receives it, and its share of the receive memory.
 
 use crate::stream::{CHARGE_BYTES_MAX, Drops, RxStream};
-use crate::types::{Epoch, GroupId, LinkId, Scope, Seq, StreamId, SystemId};
+use crate::types::{Epoch, GroupId, LinkId, Scope, Seq, StreamId, SystemId, Time};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
@@ -109,8 +109,8 @@ pub(crate) struct Intake<B, S> {
     pub(crate) drops: Drops,
     /// Its sender has to be told where it stands.
     pub(crate) is_news: bool,
-    /// The grant that was told last, and the number it was relative to.
-    pub(crate) told: (Seq, u64),
+    /// The grant that was told last, the number it was relative to, and the image's time in a resync.
+    pub(crate) told: (Seq, u64, Time),
     /// The first number that its group refused: neither it nor what is behind it ever becomes durable in this epoch.
     pub(crate) broken: Option<Seq>,
     /// Its sender was told that the stream broke the protocol.

@@ -84,6 +84,9 @@ pub struct StreamStatus {
     /// How many bytes ([`crate::types::RecordHead::charge_bytes`]) above `durable` the sender may have sent. Sent in
     /// order of numbers, so the record that closes a gap always has its room.
     pub grant_bytes: u64,
+    /// While a resync is under way in a group that it feeds, whosever: the time of the image that a takeover gives, however
+    /// much is durable. Else zero.
+    pub held: Time,
 }
 
 /// What the secondary roles ask of the links, beside the world's ports.

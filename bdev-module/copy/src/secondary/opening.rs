@@ -154,7 +154,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let mine = group.meta.generation;
         let is_of_mine = open.generation.number == 0 && mine.number <= 1 || open.generation == mine;
         if matches!(group.meta.life, Life::Sealed { .. } | Life::TakenOver) {
-            return if open.generation.number > mine.number {
+            // *Swapped back: the new primary's OPEN came before the word that it is one, and was taken for a split.*
+            return if open.generation.parent == mine.id && open.generation.number > mine.number {
+                let text = format!(
+                    "group \"{name}\" goes on from here as generation {}, and this system, its primary before, does not \
+                     follow that yet: by itself when it is swapped, else by group_failback here",
+                    open.generation.number
+                );
+                refused(Refusal::NotYet, text)
+            } else if open.generation.number > mine.number {
                 let text = format!(
                     "group \"{name}\" was taken over at the secondary as generation {}, the primary is at {}: two \
                      histories; keep one and delete the other",
@@ -482,7 +490,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     durable,
                     drops: Drops::default(),
                     is_news: true,
-                    told: (durable, 0),
+                    told: (durable, 0, Time(0)),
                     broken: None,
                     was_refused: false,
                 }
@@ -532,6 +540,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             epoch: meta.epoch,
             durable: intake.durable,
             base_time: meta.base_time,
+            held: group.hold.map(|hold| hold.base).unwrap_or_default(),
         };
         ports.send_message(link, Message::StreamOpened(opened));
     }

@@ -163,7 +163,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         // Another than the journal's, so that neither is ever taken for the other.
         let id = self.meta.journal_id.rotate_left(32) ^ 0x6f76_6572_6c61_7921;
         let log = self.meta.overlay.get_or_insert_with(|| LogMeta::new(id));
-        let identity = Identity { name: "overlay", id: log.id, group: self.id, geometry };
+        let identity = Identity { name: "overlay", id: log.id, group: self.id, geometry, is_scratch: true };
         self.overlay.area = Some(area);
         self.overlay.state = State::Opening(Opening::new(area, identity, Op::OverlayOpen));
     }

@@ -77,6 +77,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             }
             Err(why) => {
                 intake.drops.count(why);
+                if why == FrameError::Future {
+                    self.note_ahead(now, stream, frame.head.stamp.time);
+                }
                 why == FrameError::Duplicate
             }
         }
@@ -142,6 +145,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         }
     }
 
+    /// Something was dropped because this system's timeline is far behind its stamp.
+    fn note_ahead(&mut self, now: Now, stream: StreamId, time: Time) {
+        let most_ns = self.config.stamp_ahead_ns_max;
+        let groups = self.intakes.get(&stream).map(|intake| intake.groups.clone()).unwrap_or_default();
+        for id in groups {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.note_ahead(now.mono, time.since_ns(now.time), most_ns);
+            }
+        }
+    }
+
     /// A frame of a stream that is not open: if its group was taken over, the sender has to know; once in a session.
     fn fence(&mut self, link: LinkId, stream: StreamId, ports: &mut impl Downlink<Buf = B, Shared = S>) {
         for (id, group) in &self.groups {
@@ -183,7 +197,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         };
         match taken {
             Ok(_) => self.hear(now, beacon.time),
-            Err(why) => intake.drops.count(why),
+            Err(why) => {
+                intake.drops.count(why);
+                if why == FrameError::Future {
+                    self.note_ahead(now, beacon.stream, beacon.time);
+                }
+            }
         }
         self.refuse_broken(beacon.stream, ports);
     }

@@ -112,7 +112,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     fn identity(&self) -> Identity {
         let geometry = self.config.journal_geometry;
-        Identity { name: "journal", id: self.meta.journal_id, group: self.id, geometry }
+        Identity { name: "journal", id: self.meta.journal_id, group: self.id, geometry, is_scratch: false }
     }
 
     /// Writes the superblock; that this journal is ours is durable.
@@ -262,6 +262,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     fn forget<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, ticket: Ticket, effects: &mut Effects) {
         effects.detach = true;
+        self.is_forgotten = true;
         if io.ports.recall(&key_of(self.id)).is_none_or(|value| value.is_empty()) {
             effects.is_deleted = true;
             io.ports.answer_operator(ticket, Ok(OperatorAnswer::Deleted));

@@ -16,6 +16,8 @@ use crate::types::{Mono, PairId};
 pub(crate) const LASTS_NS: u64 = 10_000_000_000;
 /// Tries that succeed in between do not end it: *a volume whose flush fails takes every write*.
 const OVER_NS: u64 = 3_000_000_000;
+/// For how long a clock that is ahead is taken to stay so, unless something else is heard.
+const AHEAD_NS: u64 = 30_000_000_000;
 /// How often the primaries are told.
 const TELL_NS: u64 = 5_000_000_000;
 
@@ -66,6 +68,24 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         match &mut self.trouble {
             Some(trouble) if trouble.pair == pair => (trouble.seen, trouble.text) = (now, text),
             known => *known = Some(Trouble { since: now, seen: now, told: None, pair, text }),
+        }
+    }
+
+    /// A primary's frame was dropped because it is stamped in the future. *Its clock was set ahead and it restarted: nothing
+    /// of it was taken, for hours, and nobody said why.*
+    pub(super) fn note_ahead(&mut self, now: Mono, ahead_ns: u64, most_ns: u64) {
+        if self.failing().is_none() {
+            let text = format!(
+                "a primary's clock is {} ms ahead of this system's, {} ms is the most: nothing of it is taken while that is \
+                 so; set the clocks of both systems right, it goes on when they have come together",
+                ahead_ns / 1_000_000,
+                most_ns / 1_000_000
+            );
+            // What is sent again comes less and less often.
+            self.note_trouble(now, None, text);
+            if let Some(trouble) = &mut self.trouble {
+                trouble.seen = now.after_ns(AHEAD_NS);
+            }
         }
     }
 

@@ -134,11 +134,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 continue;
             }
             let grant_bytes = intake.account.grant();
-            let told = (intake.durable, grant_bytes);
+            let holds = intake.groups.iter().filter_map(|id| self.groups.get(id)?.hold);
+            let held = holds.map(|hold| hold.base).min().unwrap_or_default();
+            let told = (intake.durable, grant_bytes, held);
             // With nothing else new, more room is told in pieces worth a frame.
             let is_more = told.0 == intake.told.0 && grant_bytes >= intake.told.1 + share / 16;
             let was_short = intake.told.1 < CHARGE_BYTES_MAX && grant_bytes > intake.told.1;
-            if intake.is_news || is_more || was_short {
+            if intake.is_news || is_more || was_short || held != intake.told.2 {
                 intake.is_news = false;
                 intake.told = told;
                 let status = StreamStatus {
@@ -148,6 +150,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     durable: intake.durable,
                     grant_records: intake.rx.window() as u32,
                     grant_bytes,
+                    held,
                 };
                 ports.send_status(intake.link, status);
             }

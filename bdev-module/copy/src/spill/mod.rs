@@ -189,7 +189,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
         meta: LogMeta,
     ) -> Self {
         let area = Area::new(volume, geometry);
-        let identity = Identity { name: "spill", id: meta.id, group, geometry };
+        let identity = Identity { name: "spill", id: meta.id, group, geometry, is_scratch: false };
         Spill {
             area,
             identity,

@@ -228,6 +228,26 @@ fn a_swap_whose_secondary_does_not_answer_waits_and_never_makes_two_primaries() 
 }
 
 #[test]
+fn a_swap_back_whose_end_is_heard_late_is_no_split() {
+    let mut rig = Rig::new(11, Scope::Group);
+    rig.write_some(0, 10);
+    swap(&mut rig, 0);
+    settle(&mut rig, 1);
+    rig.operate(1, |engine, now, world, ticket| {
+        engine.group_swap(now, group(), ticket, world).expect("a group in PAIR state is swapped");
+    });
+    rig.until("the first primary is it again", |rig| {
+        rig.is_cut = rig.systems[0].world.log.iter().any(|line| line.contains("the primary hands it over"));
+        rig.role(0) == Some(Role::Primary)
+    });
+    // It sends as soon as there is a session, and the other has not heard yet that it is the primary no more.
+    rig.run(3000);
+    rig.is_cut = false;
+    rig.write_some(0, 10);
+    settle(&mut rig, 0);
+}
+
+#[test]
 fn only_a_fenced_primary_is_demoted_and_only_by_naming_what_is_given_up() {
     let mut rig = Rig::new(5, Scope::Group);
     rig.write_some(0, 10);

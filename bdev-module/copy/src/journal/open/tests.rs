@@ -47,7 +47,7 @@ fn area() -> Area {
 }
 
 fn identity(meta: &LogMeta) -> Identity {
-    Identity { name: "spill", id: meta.id, group: GROUP, geometry: GEOMETRY }
+    Identity { name: "spill", id: meta.id, group: GROUP, geometry: GEOMETRY, is_scratch: false }
 }
 
 /// Opens; what `durable` holds is what a crash would find. Gives the end and the numbers found.
@@ -157,6 +157,13 @@ fn a_device_that_is_not_this_log_s_is_refused_and_left_as_it_is() {
     let given = Geometry { blocks: 9999, ..GEOMETRY };
     let resized = SuperError::Resized { log: "spill", made: GEOMETRY, given };
     assert_eq!(refused(&mut device, meta, Identity { geometry: given, ..own }), resized);
+    let scratch = Identity { id: 98, is_scratch: true, ..own };
+    assert_eq!(
+        judge(&device.bytes, &scratch, true),
+        Ok(Judged::Blank),
+        "an overlay of an earlier life is written anew"
+    );
+    assert!(judge(&device.bytes, &scratch, false).is_err(), "but not one that is in use");
     let mut stranger = LogMeta::new(5);
     assert_eq!(open(&mut device, &mut stranger, &mut durable).0, Ask::Failed(SuperError::Earlier("spill")));
     assert!(device.bytes == whole);

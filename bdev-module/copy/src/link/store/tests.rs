@@ -26,6 +26,7 @@ fn status(stream: StreamId, durable: u64, records: u32, bytes: u64) -> StreamSta
         durable: Seq(durable),
         grant_records: records,
         grant_bytes: bytes,
+        held: Default::default(),
     }
 }
 

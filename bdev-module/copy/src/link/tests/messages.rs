@@ -91,6 +91,7 @@ fn messages() -> impl Strategy<Value = Message> {
                 epoch: Epoch(epoch),
                 durable: Seq(durable),
                 base_time: Time(time),
+                held: Time(time ^ durable),
             })
         }),
         (

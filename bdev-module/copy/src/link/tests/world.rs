@@ -100,6 +100,7 @@ impl End {
             durable: ring.durable,
             grant_records: self.grant_records,
             grant_bytes: self.grant_bytes,
+            held: Default::default(),
         })
     }
 

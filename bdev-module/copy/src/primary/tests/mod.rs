@@ -359,6 +359,7 @@ impl Rig {
             epoch: open.epoch,
             durable: open.acknowledged,
             base_time: open.base_time,
+            held: Time(0),
         })
     }
 

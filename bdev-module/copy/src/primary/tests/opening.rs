@@ -414,3 +414,50 @@ fn a_shared_stream_resumes_when_all_its_groups_are_open_again_but_waits_for_no_n
     }
     assert_eq!(starts(&rig, before), [Did::Start(stream, Epoch(1), Seq(2))]);
 }
+
+#[test]
+fn an_answer_to_an_earlier_join_is_not_taken_for_one_to_the_resyncs() {
+    let mut rig = Rig::new();
+    let quiet = |rig: &mut Rig| {
+        rig.turn();
+        while rig.local() || rig.keep() {
+            rig.turn();
+        }
+    };
+    let open = |rig: &mut Rig| {
+        let said = rig.said().into_iter().rev();
+        let asked =
+            said.into_iter().find_map(|said| if let Message::OpenStream(open) = said { Some(open) } else { None });
+        rig.hear(Rig::opened(&asked.expect("it asks")));
+        quiet(rig);
+    };
+    let joins = |rig: &Rig| rig.said().iter().filter(|said| matches!(said, Message::JoinPair(_))).count();
+    (rig.primary.config.resync_pause_ns, rig.primary.config.resync_pause_ns_max) = (SECOND, 4 * SECOND);
+    let group = rig.group("g", Scope::Group);
+    let pair = rig.pair(group, "p0", 0);
+    quiet(&mut rig);
+    open(&mut rig);
+    assert_eq!(joins(&rig), 1);
+    rig.pass(rig.primary.config.retry_ns);
+    quiet(&mut rig);
+    assert_eq!(joins(&rig), 2, "no answer came");
+    let joined = Message::PairJoined { group, pair };
+    rig.hear(joined.clone());
+    quiet(&mut rig);
+    assert_eq!(rig.state(pair), PairState::Pair);
+    rig.stop_group(group);
+    quiet(&mut rig);
+    rig.pass(rig.primary.config.resync_pause_ns);
+    quiet(&mut rig);
+    // The second of the first two found records there already.
+    let (subject, refusal) = (Subject::Pair(pair), Refusal::Never);
+    let late = Message::Refused { group, subject, refusal, text: "was written by an earlier pair".into() };
+    rig.hear(late.clone());
+    quiet(&mut rig);
+    assert_eq!(rig.state(pair), PairState::Copy, "it did not ask yet");
+    open(&mut rig);
+    assert!(joins(&rig) > 2, "the resync's");
+    rig.hear(late);
+    quiet(&mut rig);
+    assert_eq!(rig.state(pair), PairState::SuspendedError, "this one is the resync's");
+}

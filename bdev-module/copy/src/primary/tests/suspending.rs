@@ -232,3 +232,32 @@ fn messages_of_another_link_are_passed_over() {
     rig.primary.message(rig.now, LinkId(9), fenced, &mut rig.world);
     assert_eq!(rig.state(pairs[0]), PairState::Pair);
 }
+
+#[test]
+fn the_lag_counts_from_the_image_that_another_primarys_resync_holds() {
+    let (mut rig, group, pairs) = Rig::copying(Scope::Group, 1);
+    let stream = rig.show_pair(pairs[0]).stream;
+    rig.write(pairs[0], 0, 1, 1);
+    rig.locals();
+    rig.pass(SECOND);
+    let held = rig.show(group).backlog.oldest.unwrap();
+    let status = StreamStatus {
+        stream,
+        epoch: rig.standing(stream).epoch,
+        run: Seq(1),
+        durable: Seq(1),
+        grant_records: 16,
+        grant_bytes: 1 << 20,
+        held,
+    };
+    rig.world.records.clear();
+    rig.primary.status(rig.now, LINK, status, &mut rig.world);
+    assert_eq!(rig.show(group).backlog.oldest, None, "it is durable");
+    assert!(
+        rig.show(group).lag_ns >= Some(SECOND - MS),
+        "and would be lost all the same: {:?}",
+        rig.show(group).lag_ns
+    );
+    rig.primary.status(rig.now, LINK, StreamStatus { held: Time(0), ..status }, &mut rig.world);
+    assert_eq!(rig.show(group).lag_ns, Some(0));
+}

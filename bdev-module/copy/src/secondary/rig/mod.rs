@@ -114,6 +114,7 @@ impl Rig {
             history: Vec::new(),
             durable: Seq(0),
             grant_bytes: 0,
+            held: Time(0),
             opened: BTreeSet::new(),
             joined: BTreeSet::new(),
             fenced: false,

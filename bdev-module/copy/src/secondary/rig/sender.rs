@@ -25,6 +25,8 @@ pub struct Sender {
     pub history: Vec<(RecordHead, Vec<u8>)>,
     pub durable: Seq,
     pub grant_bytes: u64,
+    /// The image of a resync, as last told.
+    pub held: Time,
     pub opened: BTreeSet<GroupId>,
     pub joined: BTreeSet<PairId>,
     pub fenced: bool,
@@ -141,14 +143,20 @@ impl Rig {
     /// Primaries hear what the secondary said.
     pub fn hear(&mut self) {
         for (link, message) in std::mem::take(&mut self.world.messages) {
-            if let Message::Verified { .. } = &message {
+            if let Message::Verified { .. } | Message::Trouble { .. } = &message {
                 self.heard.push(message.clone());
             }
             for sender in self.senders.iter_mut().filter(|sender| sender.link == link) {
                 match &message {
-                    Message::StreamOpened(StreamOpened { group, generation, stream, epoch, durable, base_time })
-                        if *stream == sender.stream && *epoch == sender.epoch =>
-                    {
+                    Message::StreamOpened(StreamOpened {
+                        group,
+                        generation,
+                        stream,
+                        epoch,
+                        durable,
+                        base_time,
+                        ..
+                    }) if *stream == sender.stream && *epoch == sender.epoch => {
                         assert!(*durable >= sender.durable, "the secondary never falls behind what it acknowledged");
                         sender.durable = *durable;
                         sender.grant_bytes = 0;
@@ -205,6 +213,7 @@ impl Rig {
                 if status.epoch == sender.epoch && status.durable >= sender.durable {
                     sender.durable = status.durable;
                     sender.grant_bytes = status.grant_bytes;
+                    sender.held = status.held;
                 }
                 let durable = sender.durable;
                 sender.copied.retain(|seq, _| *seq > durable);

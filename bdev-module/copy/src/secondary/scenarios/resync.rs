@@ -64,6 +64,7 @@ fn the_last_image_and_the_recovery_point_stay_until_the_unit_is_complete() {
         copy_all(&mut rig);
         let status = rig.status("g");
         assert_eq!((status.recovery_point, status.limit > base), (base, true), "{status:?}");
+        assert_eq!(rig.senders[0].held, base, "its sender knows that durable is not enough");
         assert!(status.held_bytes > 0 && status.reason.unwrap().contains("resync"));
         assert_eq!((rig.volume("g", "a"), rig.volume("g", "b")), image, "nothing of the unit is applied");
         let pair = rig.secondary.pair_status(rig.now(), PairId::of_name(group(), "a")).unwrap();
@@ -81,6 +82,7 @@ fn the_last_image_and_the_recovery_point_stay_until_the_unit_is_complete() {
     assert_eq!(rig.senders[0].done, [CopyId::Unit(1)]);
     let status = rig.status("g");
     assert!(status.unit.is_none() && status.recovery_point > base && status.held_bytes == 0, "{status:?}");
+    assert_eq!(rig.senders[0].held, Time(0));
     rig.assert_cut();
     rig.crash();
     rig.settle();

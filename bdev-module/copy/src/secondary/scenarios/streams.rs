@@ -201,3 +201,29 @@ fn what_a_broken_stream_gave_is_never_durable_and_its_next_epoch_is_not_believed
     }
     assert_eq!(rig.status("g").phase, GroupPhase::Frozen);
 }
+
+#[test]
+fn a_primary_whose_clock_is_ahead_for_longer_than_a_moment_is_told_so() {
+    let mut rig = working(1);
+    let head = RecordHead {
+        stamp: Stamp { time: rig.now().time.after_ns(20_000_000), stream: rig.senders[0].stream, seq: Seq(2) },
+        pair: PairId::of_name(group(), "a"),
+        kind: RecordKind::Unmap,
+        extent: Extent { lba: 0, blocks: 1 },
+        payload_bytes: 0,
+    };
+    let mut told = Vec::new();
+    for _ in 0..120 {
+        let at = rig.now().time.after_ns(20_000_000);
+        let head = RecordHead { stamp: Stamp { time: at, ..head.stamp }, ..head };
+        let fragment = Fragment { epoch: Epoch(1), generation: 1, head, offset: 0, body: &[] };
+        let now = rig.now();
+        assert!(!rig.secondary.frame(now, LinkId(1), fragment, &mut rig.world));
+        rig.mono += 100_000_000;
+        rig.settle();
+        told.extend(std::mem::take(&mut rig.heard));
+    }
+    let Some(Message::Trouble { text, pair: None, .. }) = told.first() else { panic!("{told:?}") };
+    assert!(text.contains("clock is 20 ms ahead"), "{text}");
+    assert_eq!(rig.status("g").reason.as_deref(), Some(text.as_str()));
+}
