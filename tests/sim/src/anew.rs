@@ -1,7 +1,6 @@
 //! What an operator does about suspended groups before there is a resync: delete everything at both sites, copy the
 //! volumes by other means, create everything again.
 
-use crate::disk::Disk;
 use crate::history::History;
 use crate::world::{What, World};
 use longrun_copy::engine::OperatorError;
@@ -18,16 +17,23 @@ impl World {
         let forks_left = std::mem::take(&mut self.forks_left);
         self.are_deleted = true;
         let secondary = self.secondary();
-        for pair in 0..self.pairs.len() {
-            let (node, id) = (self.pairs[pair].primary, self.pairs[pair].id);
-            let ticket = self.ticket(node);
-            self.operate(node, |engine, ports, now| {
-                let (roles, mut world) = engine.primary(ports);
-                roles.pair_delete(now, id, ticket, &mut world)
-            })
-            .expect("a pair can be deleted");
+        // Suspended ones first, site by site: a suspended primary that forgot its pairs no longer resyncs, and the others' resync waits for it
+        // until its pairs are deleted at the secondary too.
+        let mut nodes: Vec<usize> = (0..self.plan.primaries).collect();
+        nodes.sort_by_key(|node| !self.groups.iter().any(|group| group.suspended.contains_key(node)));
+        for node in nodes {
+            for pair in (0..self.pairs.len()).filter(|pair| self.pairs[*pair].primary == node).collect::<Vec<_>>() {
+                let id = self.pairs[pair].id;
+                let ticket = self.ticket(node);
+                self.operate(node, |engine, ports, now| {
+                    let (roles, mut world) = engine.primary(ports);
+                    roles.pair_delete(now, id, ticket, &mut world)
+                })
+                .expect("a pair can be deleted");
+            }
+            self.await_deleted("all pairs deleted at a primary");
+            self.delete_there(node);
         }
-        self.await_deleted("all pairs deleted at the primaries");
         for group in 0..self.groups.len() {
             let id = self.groups[group].id;
             for node in 0..self.plan.primaries {
@@ -38,18 +44,6 @@ impl World {
                 .expect("a group without pairs can be deleted");
             }
         }
-        for pair in 0..self.pairs.len() {
-            let id = self.pairs[pair].id;
-            self.insist("a pair deleted at the secondary", |world| {
-                let ticket = world.ticket(secondary);
-                let answer = world.operate(secondary, |engine, ports, now| {
-                    let (roles, mut ports) = engine.secondary(ports);
-                    roles.pair_delete(now, id, ticket, &mut ports)
-                });
-                world.forget_if_refused(ticket.0, answer)
-            });
-        }
-        self.await_deleted("all pairs deleted at the secondary");
         for group in 0..self.groups.len() {
             let id = self.groups[group].id;
             self.insist("a group deleted at the secondary", |world| {
@@ -63,6 +57,23 @@ impl World {
         }
         self.await_deleted("all groups deleted at the secondary");
         self.begin_again(forks_left);
+    }
+
+    /// Deletes the pairs of a primary at the secondary.
+    fn delete_there(&mut self, primary: usize) {
+        let secondary = self.secondary();
+        for pair in (0..self.pairs.len()).filter(|pair| self.pairs[*pair].primary == primary).collect::<Vec<_>>() {
+            let id = self.pairs[pair].id;
+            self.insist("a pair deleted at the secondary", |world| {
+                let ticket = world.ticket(secondary);
+                let answer = world.operate(secondary, |engine, ports, now| {
+                    let (roles, mut ports) = engine.secondary(ports);
+                    roles.pair_delete(now, id, ticket, &mut ports)
+                });
+                world.forget_if_refused(ticket.0, answer)
+            });
+        }
+        self.await_deleted("all pairs of a primary deleted at the secondary");
     }
 
     fn begin_again(&mut self, forks_left: usize) {
@@ -83,7 +94,7 @@ impl World {
             if std::mem::take(&mut info.has_rotten) {
                 // What was refused is not wiped; the operator gives another device.
                 let journal = self.disks.get_mut(&(secondary, info.journal)).expect("a disk stays");
-                *journal = Disk::new(journal.geometry());
+                *journal = journal.replaced();
             }
             info.has_failed = false;
         }

@@ -3,7 +3,7 @@
 use crate::coverage::{state_of_primary, state_of_secondary};
 use crate::plan::Fault;
 use crate::world::World;
-use longrun_copy::secondary::GroupPhase;
+use longrun_copy::secondary::{GroupPhase, TakeoverStep};
 use longrun_copy::types::{Now, PairState, Time};
 
 /// What clocks that are not the same make of a span of time, beside the error bound.
@@ -39,7 +39,21 @@ impl World {
             let is_stopped = status.unit.is_some() || !matches!(status.phase, GroupPhase::Active);
             info.is_caught_up = !is_stopped;
             // A resync that neither journal nor overlay can hold waits for an operator, and says so.
-            info.is_too_large = status.unit.as_ref().is_some_and(|unit| unit.reason.contains("full"));
+            let unit = status.unit.as_ref();
+            let waits = |what: &str| unit.is_some_and(|unit| unit.reason.contains(what));
+            info.is_too_large = unit.is_some()
+                && (info.is_too_large
+                    || waits("full of a resync")
+                    || waits("overlay is full")
+                    || waits("cannot be used"));
+            let is_half_full = status.journal_used_bytes > status.journal_bytes / 2;
+            self.totals.half_full += u64::from(is_half_full);
+            self.totals.full += u64::from(waits("full of a resync"));
+            self.totals.overlay_full += u64::from(waits("overlay is full"));
+            self.totals.overlaid += u64::from(unit.is_some_and(|unit| unit.is_overlaid));
+            self.totals.restores += u64::from(status.takeover_step == Some(TakeoverStep::Restore));
+            let is_refused = status.streams.iter().any(|view| view.drops.future > 0);
+            info.is_ahead |= is_refused && self.plan.faults.contains(&Fault::ClockStep);
             if let (Some(base), None) = (info.unit_base, &status.unit) {
                 self.totals.units += 1;
                 info.unit_spans.push((base, status.recovery_point));
@@ -131,6 +145,14 @@ impl World {
             self.states[node][group] = Some(state_of_primary(&status));
             let info = &mut self.groups[group];
             let name = &info.name;
+            if let Some(spill) = &status.spill {
+                let is_full = spill.used_bytes + 2 * self.plan.write_blocks_max * u64::from(self.plan.block_bytes)
+                    > spill.total_bytes;
+                self.totals.spilling += u64::from(spill.unsent_records > 0);
+                self.totals.spill_full += u64::from(is_full);
+                self.totals.replaying += u64::from(spill.is_replaying);
+                assert!(spill.used_bytes <= spill.total_bytes, "promise 10: a spill beyond its end: {spill:?}");
+            }
             if status.throttle_ns > 0 {
                 self.totals.throttled += 1;
             }
@@ -164,7 +186,8 @@ impl World {
                 info.was_suspended.push((node, status.state.code().to_owned(), reason.clone()));
                 info.suspended.insert(node, (status.state.code().to_owned(), reason));
             }
-            if !is_suspended && self.totals.events.is_multiple_of(4) {
+            // A takeover may have gone to an earlier point than the secondary had.
+            if !is_suspended && !info.takeover_begun && self.totals.events.is_multiple_of(4) {
                 // Honest lag: not below the age of the oldest record that the secondary has not journaled.
                 let missing = info.history.first_after(info.reported.max(Time(1)));
                 let ours = |stream| status.streams.iter().any(|standing| standing.stream == stream);

@@ -135,6 +135,11 @@ impl Disk {
         }
     }
 
+    /// Another, empty disk in its place.
+    pub fn replaced(&self) -> Disk {
+        Disk { next: self.next, ..Disk::new(self.geometry) }
+    }
+
     /// Its size.
     pub fn geometry(&self) -> Geometry {
         self.geometry

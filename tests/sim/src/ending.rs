@@ -10,7 +10,7 @@ use crate::world::{What, World};
 use longrun_copy::ports::{HostError, HostIo, HostToken, OperatorAnswer};
 use longrun_copy::secondary::{GroupPhase, TakeoverAt, TakeoverConsent};
 use longrun_copy::takeover::TakeoverStep;
-use longrun_copy::types::{Extent, PairState, Time};
+use longrun_copy::types::{Extent, PairState, Scope, Time};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -34,18 +34,19 @@ impl World {
         let ending = self.plan.ending;
         self.run_until("answered", deadline, |world| {
             let is_idle = world.ops_left == 0 && world.clients.iter().all(|client| client.op.is_none());
-            is_idle || ending != Ending::Quiet && world.ops_answered >= end_after
+            is_idle || matches!(ending, Ending::Disaster | Ending::Split) && world.ops_answered >= end_after
         });
         self.note(40, ending as u64, 0);
         match ending {
             Ending::Quiet => self.end_quietly(),
             Ending::Disaster => self.end_in_disaster(),
             Ending::Split => self.end_split(),
+            Ending::Exchange => self.end_exchanged(),
         }
         self.count_at_end();
     }
 
-    fn end_quietly(&mut self) {
+    fn catch_up(&mut self) {
         self.heal();
         if self.chance.hits(0.8) {
             let deadline = self.at + 40 * SECOND;
@@ -58,8 +59,16 @@ impl World {
         let deadline = self.at + 40 * SECOND;
         self.run_until("caught up 40 s after the faults stopped", deadline, |world| world.has_caught_up());
         self.explain_suspensions();
+    }
+
+    fn end_quietly(&mut self) {
+        self.catch_up();
         let is_hurt = (0..self.groups.len()).any(|group| !self.is_copying(group));
-        if self.chance.hits(if is_hurt { 0.7 } else { 0.1 }) {
+        // What a resync holds back is not given up at the secondary while it may still end.
+        // The same where one primary waits for another's resync.
+        let waits = self.plan.primaries > 1 && self.groups.iter().any(|group| !group.suspended.is_empty());
+        let is_stuck = waits || self.groups.iter().any(|group| group.is_too_large || group.had_unit);
+        if self.chance.hits(if is_hurt { 0.7 } else { 0.1 }) && !is_stuck {
             self.create_anew();
         }
         self.totals.quiet += 1;
@@ -86,6 +95,15 @@ impl World {
             }
         }
         self.serve_hosts_there();
+    }
+
+    /// All that copies has caught up; then the sites exchange their parts.
+    fn end_exchanged(&mut self) {
+        self.catch_up();
+        let is_whole = (0..self.groups.len()).all(|group| self.is_copying(group) && !self.groups[group].has_rotten);
+        if is_whole {
+            self.end_in_exchanges();
+        }
     }
 
     fn end_in_disaster(&mut self) {
@@ -151,8 +169,15 @@ impl World {
 
     /// Whether all primaries of the group and its secondary are in normal operation.
     fn is_copying(&self, group: usize) -> bool {
-        let info = &self.groups[group];
-        !info.has_failed && !info.is_too_large && !info.suspended.values().any(|(state, reason)| stays(state, reason))
+        let goes_on = |info: &crate::world::GroupInfo| {
+            let stays = info.suspended.values().any(|(state, reason)| stays(state, reason));
+            !info.has_failed && !info.is_too_large && !info.is_ahead && !stays
+        };
+        // Groups that share a stream share its fate.
+        match self.plan.scope {
+            Scope::System => self.groups.iter().all(goes_on),
+            _ => goes_on(&self.groups[group]),
+        }
     }
 
     pub fn has_caught_up(&mut self) -> bool {
@@ -345,7 +370,7 @@ impl World {
                         assert!(!is_sure, "promise 5: {text}");
                         break;
                     }
-                    let early = ["still being opened", "is not attached", "about to begin"];
+                    let early = ["still being opened", "overlay is being opened", "is not attached", "about to begin"];
                     let is_early = early.into_iter().any(|early| text.contains(early));
                     assert!(is_early, "promise 5: {text}");
                     let pause = self.chance.log_range(10_000, 1_000_000);
@@ -389,6 +414,9 @@ impl World {
     /// An answer to such a request.
     pub fn answered_there(&mut self, token: HostToken, outcome: Result<(), HostError>, buf: Option<Buf>) {
         drop(buf);
+        if token.0 >= crate::exchange::FIRST {
+            return self.exchange_answered(token, outcome);
+        }
         self.there.insert(token.0, outcome);
     }
 

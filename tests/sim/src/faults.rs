@@ -71,7 +71,7 @@ impl World {
                 }
             }
             Fault::PrimaryCrash => {
-                if self.nodes[primary].engine.is_some() && self.chance.hits(0.2) {
+                if self.nodes[primary].engine.is_some() && self.chance.hits(0.3) {
                     self.totals.primary_crashes += 1;
                     let loss = self.draw_loss();
                     self.kill(primary, loss);
@@ -165,6 +165,12 @@ impl World {
         if fault == Fault::ClockStep && !self.may(Fault::ClockStep) {
             fault = Fault::Stall;
         }
+        self.cause_there(fault, Some(is_secondary));
+    }
+
+    /// Causes this fault now, for less than a second, at either system.
+    pub fn cause_late_of(&mut self, fault: Fault) {
+        let is_secondary = self.chance.hits(0.5);
         self.cause_there(fault, Some(is_secondary));
     }
 

@@ -7,7 +7,7 @@ use crate::node::{Node, Out};
 use crate::world::World;
 use longrun_copy::ports::{Event, LocalIo, OperatorAnswer, Ticket};
 use longrun_copy::secondary::{GroupPhase, GroupStatus, TakeoverAt, TakeoverConsent};
-use longrun_copy::takeover::LossCertificate;
+use longrun_copy::takeover::{LossCertificate, TakeoverStep};
 use longrun_copy::types::{Time, VolumeId};
 use std::collections::BTreeMap;
 
@@ -186,6 +186,7 @@ impl World {
                 let engine = copy.node.engine.as_mut().expect("a copy lives");
                 let (roles, mut world) = engine.secondary(&mut copy.node.ports);
                 let status = roles.group_status(now, id).expect("created above");
+                self.totals.restores += u64::from(status.takeover_step == Some(TakeoverStep::Restore));
                 if status.phase == GroupPhase::Failed && self.groups[group].has_rotten {
                     break None;
                 }
@@ -207,6 +208,10 @@ impl World {
                         let answer = roles.group_takeover(now, id, consent, at.clone(), Ticket(ticket), &mut world);
                         if let Err(error) = answer {
                             let text = error.to_string();
+                            if text.contains("overlay is being opened") {
+                                asked = None;
+                                continue;
+                            }
                             // No image lies between the two ends of a resync.
                             if at != TakeoverAt::Newest && text.contains("in one step") {
                                 break None;

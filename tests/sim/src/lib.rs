@@ -18,6 +18,8 @@
 //! - in the end: primaries hold the replay of everything, the secondary catches up when the faults stop (promise 8), the
 //!   takeover ends through crashes at any of its steps (promise 5), what hosts write afterwards outlives another crash,
 //!   and old primaries are fenced and change nothing (promise 7);
+//! - in worlds of two sites that exchange their parts: after each swap and each failback both sites are equal, what hosts
+//!   were told is there, and at every event at most one site serves hosts (promises 6, 7);
 //! - a seed gives the same trace each time (promise 12).
 
 mod anew;
@@ -27,6 +29,7 @@ mod checks;
 pub mod coverage;
 mod disk;
 mod ending;
+mod exchange;
 mod faults;
 mod fork;
 mod history;

@@ -43,7 +43,8 @@ impl World {
     pub fn primary_submits(&mut self, node: usize, volume: VolumeId, io: &DiskIo, op: u64) {
         let DiskIo::Write(extent, data, _) = io else { return };
         let pair = self.pairs.iter().position(|pair| pair.primary == node && pair.primary_volume == volume);
-        let pair = pair.expect("every volume of a primary belongs to a pair");
+        // A spill belongs to none.
+        let Some(pair) = pair else { return };
         let writer = data.as_ref().map(|data| {
             let mut first = [0; 8];
             first.copy_from_slice(&data[..8]);

@@ -93,7 +93,7 @@ impl World {
     }
 
     /// A ticket that nobody waits for; forgotten if the request was refused.
-    fn loose_ticket(&mut self, group: usize) -> Ticket {
+    pub fn loose_ticket(&mut self, group: usize) -> Ticket {
         self.next_ticket += 1;
         self.loose.insert(self.next_ticket - 1, group);
         Ticket(self.next_ticket - 1)
@@ -144,7 +144,7 @@ impl World {
     ) -> (Expect, &'static str, Result<(), OperatorError>) {
         use Expect::{Either, Refusal};
         let id = self.groups[group].id;
-        let config = self.primary_group_config(group);
+        let config = self.primary_group_config(node, group);
         let pair = self.pairs.iter().position(|pair| pair.primary == node && pair.group == group);
         let pair = pair.expect("each primary has a pair of each group");
         let pair_config = self.primary_pair_config(pair);

@@ -4,7 +4,7 @@ use crate::disk::Disk;
 use crate::history::History;
 use crate::host::{Client, INITIAL, content};
 use crate::memory::Bytes;
-use crate::plan::Fault;
+use crate::plan::{Fault, LOG_BYTES_MIN};
 use crate::world::{GroupInfo, PairInfo, What, World};
 use longrun_copy::engine::EngineConfig;
 use longrun_copy::link::{LinkConfig, Security, public_of};
@@ -14,6 +14,11 @@ use longrun_copy::secondary::{self, SecondaryConfig};
 use longrun_copy::types::{Extent, Geometry, GroupId, Initial, LinkId, PairId, SystemId, Time, VolumeId};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// A primary's device for records that its memory cannot hold.
+fn spill_of(group: usize) -> VolumeId {
+    VolumeId(3000 + group as u32)
+}
 
 impl World {
     /// Makes disks, pairs and groups, starts every system, and waits until every pair copies.
@@ -30,6 +35,10 @@ impl World {
                 block_bytes: journal_block_bytes,
             };
             self.disks.insert((secondary, journal), Disk::new(geometry));
+            for node in (0..primaries).filter(|_| self.plan.spill_bytes.is_some()) {
+                let geometry = Geometry { blocks: self.plan.spill_bytes.unwrap_or_default() / 4096, block_bytes: 4096 };
+                self.disks.insert((node, spill_of(group)), Disk::new(geometry));
+            }
             let overlay = self.plan.overlay_bytes.map(|bytes| {
                 let volume = VolumeId(2000 + group as u32);
                 let geometry = Geometry { blocks: bytes / 4096, block_bytes: 4096 };
@@ -57,6 +66,7 @@ impl World {
                 is_caught_up: false,
                 had_unit: false,
                 is_too_large: false,
+                is_ahead: false,
                 unit_base: None,
                 unit_spans: Vec::new(),
                 journaled: BTreeMap::new(),
@@ -165,6 +175,7 @@ impl World {
         primary.resync_pause_ns_max = 2_000_000_000;
         primary.digest_wait_ns = self.plan.digest_wait_ns;
         primary.shutdown_wait_ns = 2_000_000_000;
+        primary.spill_bytes_min = LOG_BYTES_MIN;
         let secondary = SecondaryConfig {
             receive_bytes: self.plan.receive_bytes,
             streams_max: self.plan.streams_max,
@@ -172,6 +183,7 @@ impl World {
             stamp_ahead_ns_max: 1_000_000_000,
             checkpoint_interval_ns: self.plan.checkpoint_interval_ns,
             attest_after_ns: self.plan.checkpoint_interval_ns / 4,
+            journal_bytes_min: LOG_BYTES_MIN,
             ..SecondaryConfig::default()
         };
         EngineConfig { primary, secondary, seed: self.chance.bytes() }
@@ -197,12 +209,16 @@ impl World {
         let config = self.engine_config(node);
         let at = self.at;
         self.nodes[node].start(config, at);
-        if node == self.secondary() {
+        let is_secondary = node == self.secondary();
+        if is_secondary {
             self.link_secondary(node);
-            self.operate_secondary(node);
         } else {
             self.link_primary(node);
-            self.operate_primary(node);
+        }
+        match (self.exchange.is_some(), is_secondary) {
+            (true, _) => self.operate_exchange(node),
+            (false, true) => self.operate_secondary(node),
+            (false, false) => self.operate_primary(node),
         }
     }
 
@@ -246,7 +262,7 @@ impl World {
     /// Creates the groups and pairs at a primary.
     pub fn operate_primary(&mut self, node: usize) {
         for group in 0..self.groups.len() {
-            let config = self.primary_group_config(group);
+            let config = self.primary_group_config(node, group);
             self.operate(node, |engine, ports, now| {
                 let (roles, mut world) = engine.primary(ports);
                 roles.group_create(now, config, &mut world)
@@ -294,7 +310,8 @@ impl World {
     }
 
     /// A group as a primary's operator describes it.
-    pub fn primary_group_config(&self, group: usize) -> primary::GroupConfig {
+    pub fn primary_group_config(&self, node: usize, group: usize) -> primary::GroupConfig {
+        let spill = spill_of(group);
         primary::GroupConfig {
             name: self.groups[group].name.clone(),
             scope: self.plan.scope,
@@ -302,7 +319,7 @@ impl World {
             remote: SystemId::of_key(&public_of(&self.keys[self.secondary()])),
             throttle_ms_max: self.plan.throttle_ms_max,
             overflow: self.plan.overflow,
-            spill: None,
+            spill: self.disks.get(&(node, spill)).map(|disk| (spill, disk.geometry())),
             copy_bytes_per_s: self.plan.copy_bytes_per_s,
             buffer_bytes: self.plan.buffer_bytes,
         }

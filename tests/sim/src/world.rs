@@ -42,6 +42,8 @@ pub enum What {
     Fault,
     /// A node is started again, if it is down.
     Start(usize),
+    /// Hosts of two sites that exchange their parts write.
+    Exchange,
 }
 
 struct Entry {
@@ -113,6 +115,8 @@ pub struct GroupInfo {
     pub is_caught_up: bool,
     pub had_unit: bool,
     pub is_too_large: bool,
+    /// A primary's clock is so far ahead that the secondary takes nothing of it, and says so.
+    pub is_ahead: bool,
     pub unit_base: Option<Time>,
     /// Resyncs that ended: no takeover goes to a point inside.
     pub unit_spans: Vec<(Time, Time)>,
@@ -188,6 +192,10 @@ pub struct World {
     pub fresh: Vec<crate::local::Fresh>,
     pub forks_left: usize,
     pub fork_countdown: u64,
+    /// Two sites exchange their parts, so nothing of the history before counts.
+    pub exchange: Option<crate::exchange::Exchange>,
+    /// So many things still go wrong in it.
+    pub exchange_faults: u64,
     /// Answers to requests after a takeover.
     pub there: BTreeMap<u64, Result<(), longrun_copy::ports::HostError>>,
 }
@@ -236,6 +244,8 @@ impl World {
             fresh: Vec::new(),
             forks_left: forks,
             fork_countdown: 200,
+            exchange: None,
+            exchange_faults: 0,
             there: BTreeMap::new(),
             plan,
             chance,
@@ -314,6 +324,7 @@ impl World {
             What::Client(client) => self.client_turn(client),
             What::Answer(op, answer) => self.host_hears(op, answer),
             What::Fault => self.next_fault(),
+            What::Exchange => self.exchange_hosts(),
             What::Start(node) => {
                 if self.nodes[node].engine.is_none() && !self.is_dead[node] {
                     self.start_node(node);
@@ -447,6 +458,10 @@ impl World {
         if !self.nodes[node].inbox.is_empty() {
             self.want_turn(node, self.at);
         }
+        if self.exchange.is_some() {
+            self.check_exchange(node, now);
+            return;
+        }
         if node == self.secondary() {
             self.check_secondary(now);
             return;
@@ -490,7 +505,9 @@ impl World {
                 }
                 Out::Stamped(epoch, head, payload) => {
                     self.note(5, head.stamp.time.0, head.stamp.seq.0 ^ epoch.0);
-                    self.record_stamped(node, epoch, head, payload);
+                    if self.exchange.is_none() {
+                        self.record_stamped(node, epoch, head, payload);
+                    }
                 }
                 Out::Line(line) => {
                     if line.ends_with("session up") {
@@ -526,7 +543,7 @@ impl World {
         let slow = if self.at < self.trouble[node].slow_until { 30 } else { 1 };
         let effect = self.at + self.chance.log_range(2_000, self.plan.disk_ns_max) * slow;
         let done = effect + self.chance.log_range(500, self.plan.disk_ns_max / 4);
-        if !is_secondary {
+        if !is_secondary && self.exchange.is_none() {
             let op = self.disks[&(node, volume)].next_op();
             self.primary_submits(node, volume, &io, op);
         }
@@ -633,7 +650,9 @@ impl World {
             let after = disk.crashed(loss, &mut self.chance);
             self.disks.insert((node, volume), after);
         }
-        if node != self.secondary() {
+        if self.exchange.is_some() {
+            self.exchange_died(node);
+        } else if node != self.secondary() {
             self.primary_died(node, loss);
             self.check_marks(node);
         }
