@@ -33,7 +33,7 @@ impl Rig {
         Rig {
             catalog: Catalog::new(),
             layer: BlockLayer::new(),
-            uring: Uring::new(UringConfig { entries: 64 }, None).unwrap(),
+            uring: Uring::new(UringConfig::with_entries(64), None).unwrap(),
             arena: Arena::new(ArenaConfig::new(16 << 20)).unwrap(),
             now: Mono(1_000_000),
             ended: Vec::new(),

@@ -26,8 +26,8 @@ use crate::fd::Fd;
 use crate::wake::Sleeper;
 pub use gather::Gather;
 pub use request::{
-    Completion, Durability, Fallocate, GATHER_PIECES_MAX, Mode, Receive, Returned, Shutdown, TRAIN_BYTES_MAX,
-    TRAIN_DATAGRAMS_MAX, Turn, UringConfig, UringError,
+    Completion, Durability, Fallocate, GATHER_PIECES_MAX, Mode, Receive, Returned, Shutdown, Submission,
+    TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Turn, UringConfig, UringError,
 };
 use storage::{Batch, Stable, Train};
 
@@ -95,32 +95,36 @@ const FAREWELL_TIME: Duration = Duration::from_secs(30);
 impl Uring {
     /// Makes a ring for the calling thread; a wait then also ends when `sleeper` is woken.
     pub fn new(config: UringConfig, sleeper: Option<&Sleeper>) -> Result<Uring, UringError> {
-        let mut refusal = None;
-        for mode in [Mode::Deferred, Mode::Cooperative, Mode::Plain] {
-            match Uring::in_mode(mode, config.entries) {
-                Ok(mut uring) => {
-                    uring.wake = sleeper.map(|sleeper| Wake {
-                        event: sleeper.event().clone(),
-                        count: Stable::new([0; 8]),
-                        armed: false,
-                    });
-                    uring.arm_wake();
-                    return Ok(uring);
-                }
-                Err(error) => refusal = Some(error),
+        let mut uring = match config.submission {
+            Submission::Polled { processor, .. } => {
+                Uring::in_mode(Mode::Polled, config).map_err(|source| UringError::Polled { processor, source })?
             }
-        }
-        let source = refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into());
-        Err(UringError::Setup { entries: config.entries, source })
+            Submission::Enter => Uring::in_mode(Mode::Deferred, config)
+                .or_else(|_| Uring::in_mode(Mode::Cooperative, config))
+                .or_else(|_| Uring::in_mode(Mode::Plain, config))
+                .map_err(|source| UringError::Setup { entries: config.entries, source })?,
+        };
+        uring.wake =
+            sleeper.map(|sleeper| Wake { event: sleeper.event().clone(), count: Stable::new([0; 8]), armed: false });
+        uring.arm_wake();
+        Ok(uring)
     }
 
-    fn in_mode(mode: Mode, entries: u32) -> io::Result<Uring> {
+    fn in_mode(mode: Mode, config: UringConfig) -> io::Result<Uring> {
+        let entries = config.entries;
         let mut builder = IoUring::builder();
         builder.setup_clamp().setup_submit_all().setup_cqsize(entries.saturating_mul(4).max(1));
         match mode {
             Mode::Deferred => _ = builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag(),
             Mode::Cooperative => _ = builder.setup_coop_taskrun().setup_taskrun_flag(),
             Mode::Plain => {}
+            // The two taskrun modes exclude polling (EINVAL).
+            Mode::Polled => {
+                if let Submission::Polled { processor, idle } = config.submission {
+                    builder.setup_sqpoll(u32::try_from(idle.as_millis()).unwrap_or(u32::MAX));
+                    processor.map(|processor| builder.setup_sqpoll_cpu(processor));
+                }
+            }
         }
         let ring = builder.build(entries)?;
         let entries = ring.params().sq_entries() as usize;
@@ -289,7 +293,8 @@ impl Uring {
 
     /// Submits what was queued and appends completions to `out`, with at most one `io_uring_enter`.
     ///
-    /// `wait: None` never blocks, and calls the kernel only if there is something to submit or the kernel asks for it.
+    /// `wait: None` never blocks, and calls the kernel only if there is something to submit or the kernel asks for it; a
+    /// polled ring ([`Submission::Polled`]) not even to submit while its thread is awake.
     /// `Some(time)` blocks until a completion, a wake-up or the end of that time, unless there are completions already.
     /// Read the clock after this, not before.
     ///
@@ -301,10 +306,17 @@ impl Uring {
         let mut turn = Turn { woken: self.reap(out), ..Turn::default() };
         self.queue_backlog();
         let queue = self.ring.submission();
-        let (queued, asked) = (queue.len(), queue.taskrun() || queue.cq_overflow());
+        let (queued, mut asked) = (queue.len(), queue.taskrun() || queue.cq_overflow());
+        asked |= match self.mode {
+            // The tail was published before this; the fence between the two is in `need_wakeup`.
+            Mode::Polled => queued > 0 && queue.need_wakeup(),
+            _ => queued > 0,
+        };
         drop(queue);
-        let wait = wait.filter(|time| !time.is_zero() && out.len() == before && !turn.woken);
-        if queued > 0 || asked || wait.is_some() {
+        // What found a polled queue full fits in a moment, and nothing tells when.
+        let may_wait = out.len() == before && !turn.woken && self.backlog.is_empty();
+        let wait = wait.filter(|time| !time.is_zero() && may_wait);
+        if asked || wait.is_some() {
             self.enter(queued as u32, wait)?;
             turn.entered = true;
             turn.woken |= self.reap(out);
@@ -373,6 +385,7 @@ impl Uring {
         self.enters += 1;
         let submitter = self.ring.submitter();
         let done = match wait {
+            None if self.mode == Mode::Polled => submitter.submit(),
             // SAFETY: no argument is passed; the entries up to `submit` were pushed under the promise in `queue`.
             None => unsafe { submitter.enter::<libc::sigset_t>(submit, 0, EnterFlags::GETEVENTS.bits(), None) },
             Some(time) => {

@@ -60,7 +60,7 @@ impl Site {
         Site {
             catalog: Catalog::new(),
             core: Core::new(arena, config, BTreeMap::new()),
-            uring: Uring::new(UringConfig { entries: 256 }, None).unwrap(),
+            uring: Uring::new(UringConfig::with_entries(256), None).unwrap(),
             system,
             private_key,
             public_key,

@@ -13,18 +13,42 @@ pub const TRAIN_BYTES_MAX: usize = 65_507;
 /// The most pieces in one [`Gather`](super::Gather).
 pub const GATHER_PIECES_MAX: usize = 1024;
 
-/// How large a ring is.
+/// How large a ring is, and who takes what is put into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UringConfig {
     /// Submission queue entries, a power of two; the completion queue has four times as many. More operations than this
     /// may be in flight; what does not fit waits for the next turn.
     pub entries: u32,
+    /// How the kernel learns of them.
+    pub submission: Submission,
+}
+
+impl UringConfig {
+    /// A ring of this many entries, with one enter for each turn.
+    pub fn with_entries(entries: u32) -> UringConfig {
+        UringConfig { entries, ..UringConfig::default() }
+    }
 }
 
 impl Default for UringConfig {
     fn default() -> UringConfig {
-        UringConfig { entries: 1024 }
+        UringConfig { entries: 1024, submission: Submission::Enter }
     }
+}
+
+/// How the kernel learns of what was queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submission {
+    /// One `io_uring_enter` for each turn that queued something.
+    Enter,
+    /// A thread of the kernel's polls the queue (SQPOLL, Linux 5.13): no enter while it is awake. It keeps a processor
+    /// busy that has to be another one than the caller's, where nothing else spins.
+    Polled {
+        /// Where that thread runs; `None`: wherever the kernel likes.
+        processor: Option<u32>,
+        /// How long it polls an empty queue before it sleeps; to wake it takes an enter.
+        idle: std::time::Duration,
+    },
 }
 
 /// Why a ring could not be made.
@@ -35,6 +59,11 @@ pub enum UringError {
         "io_uring with {entries} entries refused by the kernel ({source}); is kernel.io_uring_disabled 0, and the kernel 5.19 or newer?"
     )]
     Setup { entries: u32, source: io::Error },
+    #[error(
+        "io_uring with a polling thread{} refused by the kernel ({source}); name a processor that this process may use, or serve with --io enter",
+        .processor.map_or_else(String::new, |processor| format!(" on processor {processor}"))
+    )]
+    Polled { processor: Option<u32>, source: io::Error },
 }
 
 /// How much a receive wants.
@@ -106,7 +135,8 @@ pub struct Turn {
     pub woken: bool,
 }
 
-/// How the kernel was persuaded to run completions; the first one it knows is taken.
+/// How the kernel was persuaded to run completions: polled if that was asked for, else the first of the others that it
+/// knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Completions are run by this thread's own enters only (SINGLE_ISSUER, DEFER_TASKRUN; Linux 6.1).
@@ -115,6 +145,8 @@ pub enum Mode {
     Cooperative,
     /// Whenever the kernel likes, by interrupting this thread.
     Plain,
+    /// By the thread of the kernel's that also polls for what is submitted ([`Submission::Polled`]).
+    Polled,
 }
 
 impl Durability {

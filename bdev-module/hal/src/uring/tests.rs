@@ -14,7 +14,7 @@ fn arena() -> Arena {
 }
 
 fn uring() -> Uring {
-    Uring::new(UringConfig { entries: 64 }, None).unwrap()
+    Uring::new(UringConfig::with_entries(64), None).unwrap()
 }
 
 /// Turns until `count` completions are there, each turn with at most one enter.
@@ -95,7 +95,7 @@ fn direct_writes_gathers_syncs_holes_and_reads_of_a_file_come_back_as_written() 
 fn a_hundred_operations_in_a_queue_of_four_all_complete_with_one_enter_a_turn() {
     let dir = tempfile::tempdir().unwrap();
     let file = file::create_direct(&dir.path().join("disk"), 1 << 20).unwrap();
-    let (arena, mut uring) = (arena(), Uring::new(UringConfig { entries: 4 }, None).unwrap());
+    let (arena, mut uring) = (arena(), Uring::new(UringConfig::with_entries(4), None).unwrap());
     for i in 0..100u64 {
         uring.write(i, &file.fd, filled(&arena, 4096, i as u8).freeze(), i * 4096, Durability::Cached);
     }
@@ -305,7 +305,7 @@ fn operations_that_cannot_be_are_refused_in_their_completion_with_the_buffer() {
 fn a_push_from_another_thread_ends_a_sleep() {
     let (sleeper, waker) = wake::pair().unwrap();
     let (mut tx, mut rx) = ring::ring::<u64>(4);
-    let mut uring = Uring::new(UringConfig { entries: 8 }, Some(&sleeper)).unwrap();
+    let mut uring = Uring::new(UringConfig::with_entries(8), Some(&sleeper)).unwrap();
     const ITEMS: u64 = 2000;
     let producer = std::thread::spawn(move || {
         for item in 0..ITEMS {
@@ -349,7 +349,7 @@ fn a_dropped_ring_lets_go_of_every_buffer_and_descriptor() {
     let (sleeper, _waker) = wake::pair().unwrap();
     let listener = Fd::from(TcpListener::bind("127.0.0.1:0").unwrap());
     let udp = Fd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
-    let mut uring = Uring::new(UringConfig { entries: 2 }, Some(&sleeper)).unwrap();
+    let mut uring = Uring::new(UringConfig::with_entries(2), Some(&sleeper)).unwrap();
     uring.accept(0, &listener);
     for token in 1..20 {
         uring.recv(token, &here, arena.alloc(4096).unwrap(), 0..4096, Receive::All);
@@ -385,7 +385,7 @@ fn a_descriptor_dropped_by_the_caller_stays_open_while_an_operation_uses_it() {
 #[test]
 fn every_fallback_mode_moves_bytes() {
     for mode in [Mode::Deferred, Mode::Cooperative, Mode::Plain] {
-        let mut uring = Uring::in_mode(mode, 8).unwrap();
+        let mut uring = Uring::in_mode(mode, UringConfig::with_entries(8)).unwrap();
         assert_eq!(uring.mode(), mode);
         let arena = arena();
         let (here, mut there) = tcp_pair();
@@ -394,4 +394,103 @@ fn every_fallback_mode_moves_bytes() {
         there.write_all(b"mode").unwrap();
         assert_eq!(*one(&mut uring).result.as_ref().unwrap(), 4, "{mode:?}");
     }
+}
+
+/// A ring whose polling thread sleeps after this long without work.
+fn polled(idle: Duration, sleeper: Option<&Sleeper>) -> Uring {
+    let submission = Submission::Polled { processor: None, idle };
+    let uring = Uring::new(UringConfig { entries: 16, submission }, sleeper).unwrap();
+    assert_eq!(uring.mode(), Mode::Polled);
+    uring
+}
+
+/// Turns without waiting until `count` completions are there.
+fn spin_until(uring: &mut Uring, count: usize) -> Vec<Completion> {
+    let (mut out, start) = (Vec::new(), Instant::now());
+    while out.len() < count {
+        assert!(start.elapsed() < PATIENCE, "{} of {count} completions", out.len());
+        uring.submit_and_reap(None, &mut out).unwrap();
+        std::thread::yield_now();
+    }
+    out
+}
+
+#[test]
+fn a_polled_ring_enters_the_kernel_no_more_once_its_thread_is_awake() {
+    let arena = arena();
+    let dir = tempfile::tempdir().unwrap();
+    let file = file::create_direct(&dir.path().join("disk"), 1 << 20).unwrap();
+    let (here, mut there) = tcp_pair();
+    let mut uring = polled(Duration::from_secs(60), None);
+    uring.sync(0, &file.fd);
+    spin_until(&mut uring, 1);
+    let awake = uring.enters();
+    // More than the queue takes at once, so that some have to wait for room.
+    for token in 0..40 {
+        uring.write(token, &file.fd, filled(&arena, 4096, token as u8).freeze(), token * 4096, Durability::Cached);
+    }
+    let written = spin_until(&mut uring, 40);
+    assert!(written.iter().all(|completion| matches!(completion.result, Ok(4096))));
+    for token in 0..40 {
+        uring.read(token, &file.fd, arena.alloc(4096).unwrap(), token * 4096);
+    }
+    for completion in spin_until(&mut uring, 40) {
+        let token = completion.token as u8;
+        assert!(buf_of(completion).iter().all(|byte| *byte == token));
+    }
+    uring.recv(1, &here, arena.alloc(64).unwrap(), 0..64, Receive::Some);
+    there.write_all(b"polled").unwrap();
+    assert_eq!(*spin_until(&mut uring, 1)[0].result.as_ref().unwrap(), 6);
+    assert_eq!(uring.enters(), awake, "a system call that polling was to save");
+}
+
+#[test]
+fn a_polled_ring_wakes_its_thread_when_that_sleeps() {
+    let (arena, (here, mut there)) = (arena(), tcp_pair());
+    let mut uring = polled(Duration::from_millis(1), None);
+    for round in 0..20 {
+        std::thread::sleep(Duration::from_millis(if round % 2 == 0 { 10 } else { 0 }));
+        uring.recv(round, &here, arena.alloc(64).unwrap(), 0..64, Receive::Some);
+        uring.submit_and_reap(None, &mut Vec::new()).unwrap();
+        there.write_all(b"once").unwrap();
+        // Never waiting, which would wake it as well.
+        assert_eq!(*spin_until(&mut uring, 1)[0].result.as_ref().unwrap(), 4);
+    }
+    assert!(uring.enters() > 0);
+}
+
+#[test]
+fn a_sleep_on_a_polled_ring_ends_by_a_push_and_its_drop_lets_go_of_everything() {
+    let (sleeper, waker) = wake::pair().unwrap();
+    let (arena, (here, _there)) = (arena(), tcp_pair());
+    let mut uring = polled(Duration::from_millis(50), Some(&sleeper));
+    for round in 0..10 {
+        let announced = sleeper.announce();
+        let other = std::thread::spawn({
+            let waker = waker.clone();
+            move || waker.wake()
+        });
+        let (start, mut woken) = (Instant::now(), false);
+        while !woken {
+            woken = uring.submit_and_reap(Some(PATIENCE), &mut Vec::new()).unwrap().woken;
+            assert!(start.elapsed() < PATIENCE, "round {round}: slept through a push");
+        }
+        drop(announced);
+        other.join().unwrap();
+    }
+    for token in 0..40 {
+        uring.recv(token, &here, arena.alloc(4096).unwrap(), 0..4096, Receive::All);
+    }
+    uring.submit_and_reap(None, &mut Vec::new()).unwrap();
+    assert!(arena.stats().used_bytes > 0);
+    drop(uring);
+    assert_eq!(arena.stats().used_bytes, 0);
+    assert!(here.try_into_owned().is_ok());
+}
+
+#[test]
+fn a_processor_that_is_not_there_is_refused_with_what_to_do() {
+    let submission = Submission::Polled { processor: Some(4095), idle: Duration::from_millis(1) };
+    let refused = Uring::new(UringConfig { entries: 8, submission }, None).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("processor 4095") && refused.contains("--io enter"), "{refused}");
 }

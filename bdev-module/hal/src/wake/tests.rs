@@ -21,7 +21,7 @@ mod plain {
     #[test]
     fn a_producer_makes_no_system_call_while_nobody_sleeps_and_one_per_sleep() {
         let (sleeper, waker) = pair().unwrap();
-        let mut uring = Uring::new(UringConfig { entries: 8 }, Some(&sleeper)).unwrap();
+        let mut uring = Uring::new(UringConfig::with_entries(8), Some(&sleeper)).unwrap();
         let mut turn = |wait| uring.submit_and_reap(wait, &mut Vec::new()).unwrap();
         for _ in 0..10 {
             waker.wake();

@@ -18,7 +18,7 @@ impl Rig {
     fn new(arena_bytes: usize) -> Rig {
         Rig {
             sockets: Sockets::default(),
-            uring: Uring::new(UringConfig { entries: 64 }, None).unwrap(),
+            uring: Uring::new(UringConfig::with_entries(64), None).unwrap(),
             arena: Arena::new(ArenaConfig::new(arena_bytes)).unwrap(),
             now: Mono(1),
             received: VecDeque::new(),
