@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use longrun_copy::types::{Extent, Mono};
+use longrun_hal::uring::Submission;
 use longrun_hal::{Arena, ArenaConfig, Buf, Uring, UringConfig};
 
 use crate::catalog::{Catalog, Spec};
@@ -28,12 +29,20 @@ pub(crate) fn malloc(name: &str, num_blocks: u64, block_size: u32) -> Spec {
     Spec::Malloc { name: Some(name.to_owned()), num_blocks, block_size, uuid: None }
 }
 
+/// What a ring's submissions may go by.
+pub(crate) const SUBMISSIONS: [Submission; 2] =
+    [Submission::Enter, Submission::Polled { processor: None, idle: Duration::from_millis(10) }];
+
 impl Rig {
     pub(crate) fn new() -> Rig {
+        Rig::submitting(Submission::Enter)
+    }
+
+    pub(crate) fn submitting(submission: Submission) -> Rig {
         Rig {
             catalog: Catalog::new(),
             layer: BlockLayer::new(),
-            uring: Uring::new(UringConfig::with_entries(64), None).unwrap(),
+            uring: Uring::new(UringConfig { entries: 64, submission }, None).unwrap(),
             arena: Arena::new(ArenaConfig::new(16 << 20)).unwrap(),
             now: Mono(1_000_000),
             ended: Vec::new(),
@@ -81,14 +90,25 @@ impl Rig {
             if let Some(at) = self.ended.iter().position(|done| done.origin == origin) {
                 return self.ended.swap_remove(at);
             }
-            self.uring.submit_and_reap(Some(Duration::from_secs(1)), &mut completions).unwrap();
-            for completion in completions.drain(..) {
-                let mut hardware = Self::hardware(self.now, &mut self.uring, &self.arena);
-                self.layer.on_completion(&mut hardware, completion);
-            }
-            self.collect();
+            self.reap(&mut completions);
         }
         panic!("request {origin} did not end");
+    }
+
+    fn reap(&mut self, completions: &mut Vec<longrun_hal::Completion>) {
+        self.uring.submit_and_reap(Some(Duration::from_secs(1)), completions).unwrap();
+        for completion in completions.drain(..) {
+            let mut hardware = Self::hardware(self.now, &mut self.uring, &self.arena);
+            self.layer.on_completion(&mut hardware, completion);
+        }
+        self.collect();
+    }
+
+    /// Lets the ring work until nothing is in flight.
+    pub(crate) fn settle(&mut self) {
+        while self.uring.in_flight() > 0 {
+            self.reap(&mut Vec::new());
+        }
     }
 
     /// Advances the clock and lets what is due happen; the numbers of requests that ended.

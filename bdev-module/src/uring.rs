@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use longrun_copy::types::{Extent, Geometry, Mono};
-use longrun_hal::file::{FileError, open_direct, size_of, standing};
-use longrun_hal::uring::{Durability, Fallocate};
+use longrun_hal::file::{FileError, Standing, open_direct, size_of, standing};
+use longrun_hal::uring::{Durability, Fallocate, Mode};
 use longrun_hal::{Buf, Completion, Fd, Returned, Shared};
 use slab::Slab;
 
@@ -116,10 +116,12 @@ pub struct Opened {
     pub notice: Option<String>,
 }
 
-/// A request on its way through the ring: one operation at a time.
-struct Op {
-    request: RequestKey,
-    stage: Stage,
+/// An operation on the ring.
+enum Op {
+    /// Of a request: one at a time.
+    Request { request: RequestKey, stage: Stage },
+    /// The look that is due now and then.
+    Look,
 }
 
 enum Stage {
@@ -140,6 +142,8 @@ enum Stage {
         fua: bool,
     },
     Sync,
+    /// Everything is done; the file is looked at before that is said.
+    Looking,
     /// Deallocating or zeroing a range.
     Range {
         how: Fallocate,
@@ -221,7 +225,7 @@ impl UringBdev {
 
     /// Registers an operation and names it on the ring.
     fn token(&mut self, env: &Env<'_>, request: RequestKey, stage: Stage) -> u64 {
-        let tag = self.ops.insert(Op { request, stage });
+        let tag = self.ops.insert(Op::Request { request, stage });
         env.ring_token(tag as u32)
     }
 
@@ -236,9 +240,19 @@ impl UringBdev {
         }
     }
 
-    /// Sees what became of the file. `Err`: what was written to it is nowhere.
-    fn look(&mut self) -> Result<(), IoError> {
-        match standing(&self.fd) {
+    /// Ends a request whose data are durable, if the file is still what it was.
+    fn look_and_end(&mut self, env: &mut Env<'_>, request: RequestKey) {
+        if env.uring.mode() == Mode::Polled {
+            let token = self.token(env, request, Stage::Looking);
+            return env.uring.standing(token, &self.fd);
+        }
+        let outcome = self.judge(standing(&self.fd));
+        env.complete(request, outcome, None);
+    }
+
+    /// Takes note of what became of the file. `Err`: what was written to it is nowhere.
+    fn judge(&mut self, standing: std::io::Result<Standing>) -> Result<(), IoError> {
+        match standing {
             Ok(standing) if standing.bytes.is_some_and(|bytes| bytes < self.bytes) => self.loss = Loss::Content,
             Ok(standing) if standing.is_deleted && self.loss == Loss::Nothing => self.loss = Loss::Name,
             Ok(_) => {}
@@ -312,7 +326,9 @@ impl UringBdev {
     }
 
     fn write_rest(&mut self, env: &mut Env<'_>, request: RequestKey, data: Shared, offset: u64, fua: bool) {
-        let durability = if fua { Durability::Durable } else { Durability::Cached };
+        // Under polling the kernel takes milliseconds for a durable write; a write and a sync behind it take their time.
+        let is_one_step = fua && env.uring.mode() != Mode::Polled;
+        let durability = if is_one_step { Durability::Durable } else { Durability::Cached };
         let token = self.token(env, request, Stage::Write { offset, fua });
         env.uring.write(token, &self.fd, data, offset, durability);
     }
@@ -380,8 +396,12 @@ impl Bdev for UringBdev {
     }
 
     fn ring_done(&mut self, env: &mut Env<'_>, tag: u32, completion: Completion) {
-        let Op { request, stage } = self.ops.remove(tag as usize);
         let Completion { result, returned, .. } = completion;
+        let Op::Request { request, stage } = self.ops.remove(tag as usize) else {
+            // What it finds stands in `loss`, for the next request.
+            let _ = self.judge(result.map(|_| standing_of(returned)));
+            return;
+        };
         let moved = match result {
             Ok(moved) => moved,
             Err(error) => return self.failed(env, request, stage, &error, returned),
@@ -391,10 +411,9 @@ impl Bdev for UringBdev {
                 self.read_on(env, request, stage, moved, buf);
             }
             (Stage::Write { offset, fua }, Returned::Shared(data)) => match self.moved(moved, data.len()) {
-                Moved::All => {
-                    let outcome = if fua { self.look() } else { Ok(()) };
-                    env.complete(request, outcome, None);
-                }
+                Moved::All if !fua => env.complete(request, Ok(()), None),
+                Moved::All if env.uring.mode() == Mode::Polled => self.sync(env, request),
+                Moved::All => self.look_and_end(env, request),
                 Moved::Part(bytes) => self.write_rest(env, request, data.slice(bytes..), offset + bytes as u64, fua),
                 Moved::Nothing => env.complete(request, Err(IoError::Device { errno: libc::EIO }), None),
             },
@@ -408,8 +427,9 @@ impl Bdev for UringBdev {
             }
             (Stage::Range { fua: true, .. }, _) => self.sync(env, request),
             (Stage::Range { .. }, _) => env.complete(request, Ok(()), None),
-            (Stage::Sync, _) => {
-                let outcome = self.look();
+            (Stage::Sync, _) => self.look_and_end(env, request),
+            (Stage::Looking, returned) => {
+                let outcome = self.judge(Ok(standing_of(returned)));
                 env.complete(request, outcome, None);
             }
             (_, _) => unreachable!("each operation gives back what it was given"),
@@ -423,8 +443,12 @@ impl Bdev for UringBdev {
     fn tick(&mut self, env: &mut Env<'_>) {
         if self.look_at.is_some_and(|at| at <= env.now) {
             self.look_at = None;
+            if env.uring.mode() == Mode::Polled {
+                let tag = self.ops.insert(Op::Look);
+                return env.uring.standing(env.ring_token(tag as u32), &self.fd);
+            }
             // What it finds stands in `loss`, for the next request.
-            let _ = self.look();
+            let _ = self.judge(standing(&self.fd));
         }
     }
 
@@ -461,6 +485,13 @@ impl UringBdev {
 
 /// What everything on a file ends in that was taken away.
 const GONE: IoError = IoError::Device { errno: libc::ENODEV };
+
+fn standing_of(returned: Returned) -> Standing {
+    match returned {
+        Returned::Standing(standing) => standing,
+        _ => unreachable!("each operation gives back what it was given"),
+    }
+}
 
 fn errno(error: &std::io::Error) -> IoError {
     IoError::Device { errno: error.raw_os_error().unwrap_or(libc::EIO) }

@@ -137,9 +137,15 @@ pub fn standing(fd: &Fd) -> io::Result<Standing> {
     if unsafe { libc::fstat(fd.raw(), &raw mut answer) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let is_file = answer.st_mode & libc::S_IFMT == libc::S_IFREG;
-    let bytes = u64::try_from(answer.st_size).ok().filter(|_| is_file);
-    Ok(Standing { bytes, is_deleted: is_file && answer.st_nlink == 0 })
+    Ok(Standing::of(answer.st_mode, u64::try_from(answer.st_size).ok(), answer.st_nlink == 0))
+}
+
+impl Standing {
+    /// From a file's mode, length, and whether it has no name any more.
+    pub(crate) fn of(mode: u32, bytes: Option<u64>, is_nameless: bool) -> Standing {
+        let is_file = mode & libc::S_IFMT == libc::S_IFREG;
+        Standing { bytes: bytes.filter(|_| is_file), is_deleted: is_file && is_nameless }
+    }
 }
 
 /// How large an open file or block device is now. Moves the file's position, which direct I/O by offset has no use for.

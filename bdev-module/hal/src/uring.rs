@@ -45,6 +45,7 @@ pub struct Uring {
     wake: Option<Wake>,
     trains: Vec<Stable<Train>>,
     batches: Vec<Stable<Batch>>,
+    looks: Vec<Stable<libc::statx>>,
     gathers: Vec<Gather>,
     /// Slots that owe the caller a completion.
     owed: usize,
@@ -77,6 +78,7 @@ enum Op {
     SendTrain(Stable<Train>),
     RecvTrain(Stable<Train>),
     Batch(Stable<Batch>),
+    Look(Stable<libc::statx>),
     /// A cancellation: no completion of its own for the caller.
     Cancel,
 }
@@ -137,6 +139,7 @@ impl Uring {
             wake: None,
             trains: Vec::new(),
             batches: Vec::new(),
+            looks: Vec::new(),
             gathers: Vec::new(),
             owed: 0,
             enters: 0,
@@ -189,6 +192,16 @@ impl Uring {
     pub fn sync(&mut self, token: u64, fd: &Fd) {
         let entry = opcode::Fsync::new(target(fd)).flags(types::FsyncFlags::DATASYNC).build();
         self.start(token, fd, Op::Plain, entry);
+    }
+
+    /// Looks at what became of a medium, as [`file::standing`](crate::file::standing) does with a system call of its own.
+    pub fn standing(&mut self, token: u64, fd: &Fd) {
+        let look = self.looks.pop().unwrap_or_else(storage::look);
+        let entry = opcode::Statx::new(target(fd), c"".as_ptr(), look.as_ptr().cast())
+            .flags(libc::AT_EMPTY_PATH)
+            .mask(libc::STATX_TYPE | libc::STATX_NLINK | libc::STATX_SIZE)
+            .build();
+        self.start(token, fd, Op::Look(look), entry);
     }
 
     /// Deallocates or zeroes a range of a file or block device. Both keep the file's size.
@@ -468,6 +481,11 @@ impl Uring {
                 keep(&mut self.gathers, batch.get().empty());
                 keep(&mut self.batches, batch);
                 Returned::Nothing
+            }
+            Op::Look(mut look) => {
+                let standing = storage::standing(look.get());
+                keep(&mut self.looks, look);
+                Returned::Standing(standing)
             }
             Op::Cancel => return None,
         };

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use longrun_copy::types::Geometry;
 use longrun_hal::Fd;
+use longrun_hal::uring::Submission;
 
 use crate::catalog::Spec;
 use crate::device::Device;
 use crate::io::{BdevId, Io, IoError};
-use crate::testing::{Rig, extent};
+use crate::testing::{Rig, SUBMISSIONS, extent};
 use crate::uring::UringBdev;
 
 mod table;
@@ -18,10 +19,10 @@ mod table;
 const GONE: IoError = IoError::Device { errno: libc::ENODEV };
 
 /// A file of 1 MiB of sevens, and the device on it.
-fn on_a_file(directory: &Path) -> (Rig, BdevId, PathBuf) {
+fn on_a_file(directory: &Path, submission: Submission) -> (Rig, BdevId, PathBuf) {
     let path = directory.join("volume");
     std::fs::write(&path, vec![7; 1 << 20]).unwrap();
-    let mut rig = Rig::new();
+    let mut rig = Rig::submitting(submission);
     let spec = Spec::Uring { name: "disk".to_owned(), filename: path.clone(), block_size: Some(4096), uuid: None };
     let bdev = rig.create(spec);
     (rig, bdev, path)
@@ -42,9 +43,9 @@ fn over(fd: impl Into<Fd>) -> (Rig, BdevId) {
 
 #[test]
 fn a_read_that_meets_a_file_s_end_is_enodev_and_gives_its_buffer_back() {
-    for left in [0, 4096, 5000, 8192 - 512] {
+    for (left, submission) in [0, 4096, 5000, 8192 - 512].into_iter().zip(SUBMISSIONS.into_iter().cycle()) {
         let directory = tempfile::tempdir().unwrap();
-        let (mut rig, bdev, path) = on_a_file(directory.path());
+        let (mut rig, bdev, path) = on_a_file(directory.path(), submission);
         set_len(&path, left);
         let buf = rig.arena.alloc(8192).unwrap();
         let origin = rig.submit(bdev, Io::Read { extent: extent(0, 2), buf });
@@ -57,15 +58,18 @@ fn a_read_that_meets_a_file_s_end_is_enodev_and_gives_its_buffer_back() {
 
 #[test]
 fn a_file_that_became_shorter_fails_everything_from_then_on_also_when_it_is_long_again() {
-    for by_flush in [true, false] {
+    for (by_flush, submission) in
+        [true, false].into_iter().flat_map(|by| SUBMISSIONS.map(|submission| (by, submission)))
+    {
         let directory = tempfile::tempdir().unwrap();
-        let (mut rig, bdev, path) = on_a_file(directory.path());
+        let (mut rig, bdev, path) = on_a_file(directory.path(), submission);
         rig.write(bdev, extent(3, 1), 9).unwrap();
         set_len(&path, 4096);
         if by_flush {
             assert_eq!(rig.run(bdev, Io::Flush).unwrap_err(), GONE, "what was written before is not there any more");
         } else {
             rig.advance(1_000_000_000);
+            rig.settle();
         }
         set_len(&path, 1 << 20);
         assert_eq!(rig.read(bdev, extent(3, 1)), Err(GONE), "zeroes that nobody wrote");
@@ -78,22 +82,33 @@ fn a_file_that_became_shorter_fails_everything_from_then_on_also_when_it_is_long
 
 #[test]
 fn a_durable_write_is_not_answered_as_done_on_a_file_that_became_shorter() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut rig, bdev, path) = on_a_file(directory.path());
-    set_len(&path, 4096);
-    let data = rig.arena.alloc(4096).unwrap().freeze();
-    assert_eq!(rig.run(bdev, Io::Write { extent: extent(0, 1), data, fua: true }).unwrap_err(), GONE);
+    for submission in SUBMISSIONS {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut rig, bdev, path) = on_a_file(directory.path(), submission);
+        let write = |rig: &mut Rig| Io::Write {
+            extent: extent(0, 1),
+            data: rig.arena.alloc(4096).unwrap().freeze(),
+            fua: true,
+        };
+        let durable = write(&mut rig);
+        rig.run(bdev, durable).unwrap();
+        set_len(&path, 4096);
+        let late = write(&mut rig);
+        assert_eq!(rig.run(bdev, late).unwrap_err(), GONE);
+    }
 }
 
 #[test]
 fn a_deleted_file_still_gives_what_it_holds_and_takes_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut rig, bdev, path) = on_a_file(directory.path());
-    rig.write(bdev, extent(3, 1), 9).unwrap();
-    std::fs::remove_file(&path).unwrap();
-    assert_eq!(rig.run(bdev, Io::Flush).unwrap_err(), GONE, "what was written is gone with the process");
-    assert_eq!(rig.write(bdev, extent(3, 1), 1), Err(GONE));
-    assert_eq!(rig.read(bdev, extent(3, 1)).unwrap(), vec![9; 4096]);
+    for submission in SUBMISSIONS {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut rig, bdev, path) = on_a_file(directory.path(), submission);
+        rig.write(bdev, extent(3, 1), 9).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(rig.run(bdev, Io::Flush).unwrap_err(), GONE, "what was written is gone with the process");
+        assert_eq!(rig.write(bdev, extent(3, 1), 1), Err(GONE));
+        assert_eq!(rig.read(bdev, extent(3, 1)).unwrap(), vec![9; 4096]);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::arena::{Buf, Shared};
 use crate::fd::Fd;
+use crate::file::Standing;
 
 /// The longest train of datagrams that one send may hold.
 pub const TRAIN_DATAGRAMS_MAX: usize = 64;
@@ -106,6 +107,8 @@ pub enum Returned {
     Shared(Shared),
     /// A new connection.
     Accepted(Fd),
+    /// What became of the medium.
+    Standing(Standing),
 }
 
 /// The end of an operation (or one of several results, see `more`).

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::ptr::NonNull;
 
 use crate::arena::Buf;
+use crate::file::Standing;
 
 use super::Gather;
 
@@ -36,6 +37,17 @@ impl<T> Drop for Stable<T> {
         // SAFETY: made by `Box::into_raw` in `new`, dropped once.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
+}
+
+/// Room for the answer of a look at a medium.
+pub(super) fn look() -> Stable<libc::statx> {
+    // SAFETY: integers only: all zeroes is a value.
+    Stable::new(unsafe { mem::zeroed() })
+}
+
+/// What such an answer says.
+pub(super) fn standing(answer: &libc::statx) -> Standing {
+    Standing::of(u32::from(answer.stx_mode), Some(answer.stx_size), answer.stx_nlink == 0)
 }
 
 /// Room for one control message that holds an `int`, and to spare.

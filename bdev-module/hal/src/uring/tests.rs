@@ -489,6 +489,28 @@ fn a_sleep_on_a_polled_ring_ends_by_a_push_and_its_drop_lets_go_of_everything() 
 }
 
 #[test]
+fn the_ring_tells_of_a_medium_what_the_system_call_tells() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    let file = file::create_direct(&path, 8192).unwrap();
+    let mut uring = uring();
+    let mut look = |fd: &Fd| {
+        uring.standing(1, fd);
+        match one(&mut uring).returned {
+            Returned::Standing(standing) => standing,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(look(&file.fd), file::Standing { bytes: Some(8192), is_deleted: false });
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    assert_eq!(look(&file.fd), file::standing(&file.fd).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(look(&file.fd), file::Standing { bytes: Some(4096), is_deleted: true });
+    let device = Fd::from(std::fs::File::open("/dev/null").unwrap());
+    assert_eq!(look(&device), file::Standing { bytes: None, is_deleted: false });
+}
+
+#[test]
 fn a_processor_that_is_not_there_is_refused_with_what_to_do() {
     let submission = Submission::Polled { processor: Some(4095), idle: Duration::from_millis(1) };
     let refused = Uring::new(UringConfig { entries: 8, submission }, None).map(drop).unwrap_err().to_string();
