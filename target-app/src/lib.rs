@@ -40,10 +40,12 @@
 //! | [`cli`] | the command line |
 //! | [`demo`] | two systems, a bad network, a kill, a takeover, a verdict |
 
+pub mod bench;
 pub mod cli;
 pub mod control;
 pub mod demo;
 pub mod identity;
+pub mod lab;
 pub mod metadata;
 pub mod reactor;
 pub mod saved;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use longrun::cli::args::{Cli, Command};
-use longrun::{cli, demo, reactor, serve};
+use longrun::{bench, cli, demo, reactor, serve};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             }
         }
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Keygen(args) => cli::keygen::run(&args),
         Command::Remote(command) => cli::run(command),
     }

@@ -4,7 +4,7 @@ use crate::load::{Load, Target, read_back};
 use crate::process::{self, Longrun, eventually};
 use longrun::demo::clock::HostClock;
 use longrun::demo::observer::{Observer, Seen};
-use longrun::demo::relay::{Impairment, Relay};
+use longrun::lab::relay::{Impairment, Relay};
 use longrun::demo::workload::Outcome;
 use longrun_checker::{Contents, Cut, History, HostTime, Image, Verdict, Volume, judge};
 use longrun_rpc::methods::group::{GroupInfo, LossCertificate};

@@ -1,5 +1,6 @@
 //! What can be typed: the commands, their flags, and the examples their `--help` ends with.
 
+mod bench;
 mod replication;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use longrun_rpc::types::{BlockSize, Fraction, Name, Nqn, PublicKey};
 
 use super::values::{Bytes, Cores, Seconds};
 
+pub use bench::BenchArgs;
 pub use replication::{
     GroupArgs, GroupCreateArgs, GroupVerb, InitialFlag, OldPrimaryFlag, OverflowFlag, PairArgs, PairCreateArgs,
     PairVerb, RoleFlag, TestVerb,
@@ -45,6 +47,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Show on this machine that a killed primary's copy is exact: the two-minute tour
     Demo(DemoArgs),
+    /// Measure a target: throughput, latency, the copy's age, beside what the machine can do
+    Bench(BenchArgs),
     /// Make the key pair by which systems know each other
     Keygen(KeygenArgs),
     /// Commands that ask a running `longrun serve`.

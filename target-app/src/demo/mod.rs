@@ -1,6 +1,6 @@
 //! The demo: kill a primary in mid-write, take over, and prove from the host's own log that nothing is out of order.
 //!
-//! Two `serve` processes of this program get directories of their own. A [`relay`] between them loses, delays, reorders and
+//! Two `serve` processes of this program get directories of their own. A [relay](crate::lab::relay) between them loses, delays, reorders and
 //! duplicates their datagrams. A built-in [`host`] works on the first system's volumes over NVMe/TCP ([`workload`]) and
 //! logs every issue and every answer on one clock. The first process is then killed without warning, the second takes
 //! over, and every block is read back from it over NVMe/TCP. The verdict is `longrun-checker`'s, which knows nothing but
@@ -10,15 +10,12 @@
 //! readings of the host's clock; [`clock::TimelineMap`] makes of that where the recovery point is on the host's clock and how
 //! far it may be off, which together with the engine's own bound is the checker's clock error.
 
-pub mod children;
 pub mod clock;
 pub mod connection;
 pub mod host;
 pub mod observer;
-pub mod relay;
 pub mod report;
 pub mod status;
-pub mod system;
 pub mod workload;
 
 use std::hash::{BuildHasher, RandomState};
@@ -36,19 +33,17 @@ use longrun_rpc::methods::pair::PairState;
 use serde_json::json;
 
 use crate::cli::args::DemoArgs;
+use crate::lab::children::Children;
+use crate::lab::relay::{Impairment, Relay};
+use crate::lab::system::{LINK, System};
 
-use children::Children;
 use clock::HostClock;
 use host::{Host, HostOptions, Namespace};
 use observer::Observer;
-use relay::{Impairment, Relay};
 use report::{Figures, Report};
 use status::{Line, Status};
-use system::System;
 use workload::{Outcome, Progress, WorkloadOptions};
 
-/// The demo's link, at both systems.
-pub(crate) const LINK: &str = "wan";
 /// The demo's group, at both systems.
 pub(crate) const GROUP: &str = "demo";
 const PRIMARY_NQN: &str = "nqn.2026-11.io.longrun:demo-primary";
@@ -170,7 +165,7 @@ fn demonstrate(options: &Options, status: &Status) -> Result<Report, Error> {
     let start = |name: &'static str| -> Result<System, Error> {
         let directory = directory.path().join(name);
         std::fs::create_dir(&directory)?;
-        Ok(System::start(name, &directory, processors(name), &children)?)
+        Ok(System::start(name, &directory, processors(name), &[], &children)?)
     };
     let mut primary = start("primary")?;
     let mut secondary = start("secondary")?;
@@ -313,7 +308,7 @@ fn pair_up(options: &Options, primary: &System, secondary: &System, relay: &Rela
         let is_primary = at == "primary";
         let (remote, key) =
             if is_primary { (relay.facing_a(), secondary.key()) } else { (relay.facing_b(), primary.key()) };
-        system.create_link(&mut client, remote, key, options.loss_tolerance())?;
+        system.create_link(&mut client, remote, Some(key), options.loss_tolerance())?;
         let mut group = json!({"name": GROUP, "role": at, "link": LINK});
         if is_primary {
             group["sequence_scope"] = scope_word(options.scope).into();

@@ -95,7 +95,7 @@ fn look(client: &mut Client, clock: HostClock, seen: &Mutex<Seen>) -> Result<(),
     let before = clock.now();
     let groups = client.call("group_get", json!({"name": super::GROUP}))?;
     let after = clock.now();
-    let links = client.call("link_get", json!({"name": super::LINK}))?;
+    let links = client.call("link_get", json!({"name": crate::lab::system::LINK}))?;
     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(link) = first::<LinkInfo>(&links) {
         seen.link = link.counters;

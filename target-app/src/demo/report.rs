@@ -7,7 +7,7 @@ use longrun_rpc::methods::group::SequenceScope;
 use serde::Serialize;
 
 use super::Options;
-use super::relay::RelayCounts;
+use crate::lab::relay::RelayCounts;
 
 /// The result, as the last line of standard output under `--json`.
 #[derive(Clone, Debug, Serialize)]

@@ -6,7 +6,7 @@ use crate::mount::Mount;
 use crate::sqlite::{self, Log, Writer};
 use crate::systems::{Options, Systems};
 use longrun::demo::clock::HostClock;
-use longrun::demo::relay::Impairment;
+use longrun::lab::relay::Impairment;
 use longrun_tests::load::Target;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};

@@ -3,7 +3,7 @@
 
 use longrun::demo::clock::HostClock;
 use longrun::demo::observer::Observer;
-use longrun::demo::relay::{Impairment, Relay};
+use longrun::lab::relay::{Impairment, Relay};
 use longrun_rpc::methods::group::{GroupInfo, LossCertificate};
 use longrun_rpc::methods::pair::PairState;
 use longrun_tests::load::Target;

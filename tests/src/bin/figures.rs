@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use hdrhistogram::Histogram;
-use longrun::demo::relay::{Impairment, Relay};
+use longrun::lab::relay::{Impairment, Relay};
 use longrun_nvmf::host::Command;
 use longrun_tests::load::{Target, with_queue};
 use longrun_tests::process::{self, Longrun, eventually};

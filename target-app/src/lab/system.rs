@@ -1,4 +1,4 @@
-//! One of the demo's two systems: a `serve` process of this same program with a directory of its own.
+//! A system: a `serve` process of this same program with a directory of its own.
 
 use std::fs::File;
 use std::io;
@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use super::children::Children;
 use crate::identity::{self, IdentityError};
 
+/// The link between two systems, at both.
+pub const LINK: &str = "wan";
 /// How long a process may take until its RPC socket answers.
 const START_WITHIN: Duration = Duration::from_secs(20);
 /// How much of a log an error shows.
@@ -45,7 +47,7 @@ pub enum SystemError {
         /// The end of its log.
         log: String,
     },
-    /// It answered, but not with what a demo needs.
+    /// It answered, but not with what is needed.
     #[error("{system}: {what}\n{log}")]
     Unexpected {
         /// Which of the two.
@@ -71,8 +73,8 @@ pub struct System {
 }
 
 impl System {
-    /// Starts a process with `directory`, which must exist, for all that it keeps, on these
-    /// `processors`, as `--cores` takes them.
+    /// Starts a process with `directory`, which must exist, for all that it keeps, on these `processors`, as `--cores`
+    /// takes them, and with these further `flags`.
     ///
     /// # Errors
     ///
@@ -81,6 +83,7 @@ impl System {
         name: &'static str,
         directory: &Path,
         processors: &str,
+        flags: &[&str],
         children: &Arc<Children>,
     ) -> Result<System, SystemError> {
         let failed = |doing: &str| {
@@ -107,6 +110,7 @@ impl System {
             .arg("--state-dir")
             .arg(place("state"))
             .args(["--cores", processors])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);
@@ -121,6 +125,16 @@ impl System {
     /// The name it was given.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it takes calls.
+    pub fn rpc_socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Its end of the link.
@@ -180,7 +194,8 @@ impl System {
         Ok(path)
     }
 
-    /// Makes its end of the link, with the other system's key and where to reach it.
+    /// Makes its end of the link, with the other system's key and where to reach it. No key: without encryption and
+    /// authentication.
     ///
     /// # Errors
     ///
@@ -189,17 +204,18 @@ impl System {
         &self,
         client: &mut Client,
         remote: SocketAddr,
-        remote_key: PublicKey,
+        remote_key: Option<PublicKey>,
         loss_tolerance: f64,
     ) -> Result<(), SystemError> {
-        let params = json!({
-            "name": super::LINK,
-            "local_addr": self.link,
-            "remote_addr": remote,
-            "private_key_file": self.key_file,
-            "remote_public_key": remote_key,
-            "loss_tolerance": loss_tolerance,
+        let mut params = json!({
+            "name": LINK, "local_addr": self.link, "remote_addr": remote, "loss_tolerance": loss_tolerance,
         });
+        match remote_key {
+            Some(key) => {
+                (params["private_key_file"], params["remote_public_key"]) = (json!(self.key_file), json!(key));
+            }
+            None => params["security"] = json!("none"),
+        }
         self.call(client, "link_create", params).map(drop)
     }
 

@@ -1,0 +1,199 @@
+//! A bench's own systems: one, or two with a network between them, as processes of this same program.
+
+use super::workload::{Lab as Shape, Watched};
+use crate::lab::children::Children;
+use crate::lab::relay::{Impairment, Relay};
+use crate::lab::system::{System, SystemError};
+use longrun_nvmf::Nqn;
+use longrun_rpc::Client;
+use longrun_rpc::methods::group::{GroupInfo, SequenceScope};
+use longrun_rpc::methods::pair::PairState;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const NQN: &str = "nqn.2026-11.io.longrun:bench";
+const GROUP: &str = "bench";
+const PAIRED_WITHIN: Duration = Duration::from_secs(60);
+const MIB: u64 = 1 << 20;
+/// Of each system; a third of it is what the secondary receives into.
+const MEMORY_MIB: &str = "512";
+/// What the primary keeps for the link.
+const BUFFER_BYTES: u64 = 128 * MIB;
+const JOURNAL_BYTES: u64 = 2048 * MIB;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The systems at work. Dropping it ends them.
+pub struct Lab {
+    // First, so that they end before their network and their files go.
+    primary: System,
+    secondary: Option<System>,
+    _relay: Option<Relay>,
+    exported: SocketAddr,
+    _directory: tempfile::TempDir,
+}
+
+impl Lab {
+    /// Starts and pairs what `shape` asks for.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps a system from coming up, with the end of its log.
+    pub fn start(shape: &Shape) -> Result<Lab, Error> {
+        let directory = tempfile::Builder::new().prefix("longrun-bench-").tempdir()?;
+        let children = Children::of(directory.path().to_owned())?;
+        let primary = start("primary", directory.path(), shape, &children)?;
+        let mut client = primary.client()?;
+        let media = create_media(&primary, &mut client, shape)?;
+        if !shape.replication {
+            let exported = primary.export(&mut client, NQN, &media)?;
+            return Ok(Lab { primary, secondary: None, _relay: None, exported, _directory: directory });
+        }
+        let secondary = start("secondary", directory.path(), shape, &children)?;
+        let delay = Duration::from_millis(shape.delay_ms);
+        let impairment = Impairment { loss: shape.loss, reorder: 0.0, duplicate: 0.0, delay, seed: 1 };
+        // A network that does nothing is left out: the systems reach each other, as in a lab.
+        let is_clean = shape.loss == 0.0 && shape.delay_ms == 0;
+        let relay = if is_clean { None } else { Some(Relay::start(primary.link(), secondary.link(), impairment)?) };
+        let pairs = pair_up(shape, &primary, &secondary, relay.as_ref(), &media)?;
+        let exported = primary.export(&mut client, NQN, &pairs)?;
+        Ok(Lab { primary, secondary: Some(secondary), _relay: relay, exported, _directory: directory })
+    }
+
+    /// Where hosts connect.
+    pub fn address(&self) -> SocketAddr {
+        self.exported
+    }
+
+    /// The subsystem.
+    pub fn nqn(&self) -> Nqn {
+        NQN.parse().expect("a name that is known to be good")
+    }
+
+    /// The primary's process.
+    pub fn primary_pid(&self) -> u32 {
+        self.primary.pid()
+    }
+
+    /// The secondary's process.
+    pub fn secondary_pid(&self) -> Option<u32> {
+        self.secondary.as_ref().map(System::pid)
+    }
+
+    /// The group whose recovery point is to be watched.
+    pub fn watched(&self) -> Option<Watched> {
+        let secondary = self.secondary.as_ref()?;
+        Some(Watched { rpc_socket: secondary.rpc_socket().to_owned(), group: GROUP.to_owned() })
+    }
+
+    /// The first group's state and reason, where it is not simply paired.
+    pub fn trouble(&self) -> Option<String> {
+        self.secondary.as_ref()?;
+        let mut client = self.primary.client().ok()?;
+        let groups = client.call("group_get", json!({"name": GROUP})).ok()?;
+        let group = groups.get(0)?;
+        (group["state"] != "PAIR").then(|| format!("the group is {}: {}", group["state"], group["reason"]))
+    }
+}
+
+fn start(name: &'static str, directory: &Path, shape: &Shape, children: &Arc<Children>) -> Result<System, Error> {
+    let directory = directory.join(name);
+    std::fs::create_dir(&directory)?;
+    let mut flags = vec!["--memory-mib", MEMORY_MIB];
+    if shape.busy {
+        flags.extend(["--idle", "busy"]);
+    }
+    Ok(System::start(name, &directory, super::processors(name), &flags, children)?)
+}
+
+fn create_media(system: &System, client: &mut Client, shape: &Shape) -> Result<Vec<String>, SystemError> {
+    let names: Vec<String> = (0..shape.volumes).map(|volume| format!("medium{volume}")).collect();
+    for name in &names {
+        let bytes = shape.volume_mib * MIB;
+        if shape.files {
+            let filename = system.file(name, bytes)?;
+            let bdev = json!({"name": name, "filename": filename, "block_size": 4096});
+            system.call(client, "bdev_uring_create", bdev)?;
+        } else {
+            let bdev = json!({"name": name, "num_blocks": bytes / 4096, "block_size": 4096});
+            system.call(client, "bdev_malloc_create", bdev)?;
+        }
+    }
+    Ok(names)
+}
+
+/// Makes link, group and pairs at both systems at the same time, and waits for them. Answers the pairs' names.
+fn pair_up(
+    shape: &Shape,
+    primary: &System,
+    secondary: &System,
+    relay: Option<&Relay>,
+    media: &[String],
+) -> Result<Vec<String>, Error> {
+    let set_up = |system: &System, other: &System, facing: SocketAddr| -> Result<Client, Error> {
+        let mut client = system.client()?;
+        let is_primary = std::ptr::eq(system, primary);
+        let key = (!shape.plain_link).then(|| other.key());
+        system.create_link(&mut client, facing, key, (shape.loss * 2.0).clamp(0.1, 0.5))?;
+        let mut group = json!({"name": GROUP, "role": system.name(), "link": crate::lab::system::LINK});
+        if is_primary {
+            group["sequence_scope"] = match shape.scope {
+                SequenceScope::Pair => "pair",
+                SequenceScope::System => "system",
+                SequenceScope::Group => "group",
+            }
+            .into();
+            group["buffer_bytes"] = BUFFER_BYTES.into();
+        } else {
+            create_media(system, &mut client, shape)?;
+            create_journal(system, &mut client, shape)?;
+            group["journal"] = "journal".into();
+        }
+        system.call(&mut client, "group_create", group)?;
+        for (volume, medium) in media.iter().enumerate() {
+            let pair = json!({"group": GROUP, "name": format!("volume{volume}"), "volume": medium});
+            system.call(&mut client, "pair_create", pair)?;
+        }
+        Ok(client)
+    };
+    let to_secondary = relay.map_or_else(|| secondary.link(), Relay::facing_a);
+    let to_primary = relay.map_or_else(|| primary.link(), Relay::facing_b);
+    let (here, there) = std::thread::scope(|scope| {
+        let there = scope.spawn(|| set_up(secondary, primary, to_primary));
+        (set_up(primary, secondary, to_secondary), there.join())
+    });
+    let (mut here, mut there) = (here?, there.map_err(|_| "a thread of the bench panicked")??);
+    for (system, client) in [(primary, &mut here), (secondary, &mut there)] {
+        wait_until_paired(system, client)?;
+    }
+    Ok((0..media.len()).map(|volume| format!("volume{volume}")).collect())
+}
+
+fn create_journal(system: &System, client: &mut Client, shape: &Shape) -> Result<(), SystemError> {
+    if shape.files {
+        let filename = system.file("journal", JOURNAL_BYTES)?;
+        let bdev = json!({"name": "journal", "filename": filename, "block_size": 4096});
+        return system.call(client, "bdev_uring_create", bdev).map(drop);
+    }
+    let bdev = json!({"name": "journal", "num_blocks": JOURNAL_BYTES / 4096, "block_size": 4096});
+    system.call(client, "bdev_malloc_create", bdev).map(drop)
+}
+
+fn wait_until_paired(system: &System, client: &mut Client) -> Result<(), Error> {
+    let until = Instant::now() + PAIRED_WITHIN;
+    loop {
+        let answer = system.call(client, "group_get", json!({"name": GROUP}))?;
+        let groups: Vec<GroupInfo> = serde_json::from_value(answer.clone())?;
+        if groups.first().is_some_and(|group| group.state == PairState::Pair && group.consistent) {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            let what = format!("the pairs were not established within {} s: {answer}", PAIRED_WITHIN.as_secs());
+            return Err(system.unexpected(what).into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

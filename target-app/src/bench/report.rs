@@ -1,0 +1,281 @@
+//! What a bench says at its end: a table, JSON, a page.
+
+use super::floor::{MachineFloor, TcpFloor};
+use super::job::{COLUMN, Seen};
+use super::workload::Workload;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// The quantiles that are told and drawn.
+pub const QUANTILES: [f64; 12] = [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 0.99999, 1.0];
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What was measured, in words.
+    pub target: String,
+    /// Where.
+    pub machine: Machine,
+    /// What it can do at all.
+    pub machine_floor: Option<MachineFloor>,
+    /// Each workload's figures.
+    pub results: Vec<Measured>,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// Its processor, as it calls itself.
+    pub processor: String,
+    /// Processors that this process may use.
+    pub processors: usize,
+    /// Its kernel.
+    pub kernel: String,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Machine {
+        let line = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let cpus = line("/proc/cpuinfo");
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Machine {
+            processor: model.map_or("unknown", |(_, name)| name).to_owned(),
+            processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            kernel: line("/proc/sys/kernel/osrelease").trim().to_owned(),
+        }
+    }
+}
+
+/// Latencies, microseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Latency {
+    /// How many commands.
+    pub commands: u64,
+    /// Their mean.
+    pub mean_us: f64,
+    /// By [`QUANTILES`].
+    pub quantiles: Vec<(f64, f64)>,
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Option<Latency> {
+        if histogram.is_empty() {
+            return None;
+        }
+        let us = |quantile| rounded(histogram.value_at_quantile(quantile) as f64 / 1e3);
+        Some(Latency {
+            commands: histogram.len(),
+            mean_us: rounded(histogram.mean() / 1e3),
+            quantiles: QUANTILES.iter().map(|quantile| (*quantile, us(*quantile))).collect(),
+        })
+    }
+
+    /// The latency that this share of the commands did not exceed; one of [`QUANTILES`].
+    pub fn at(&self, quantile: f64) -> f64 {
+        self.quantiles.iter().find(|(of, _)| *of == quantile).map_or(f64::NAN, |(_, us)| *us)
+    }
+}
+
+/// The recovery point's age while a workload ran.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rpo {
+    /// Milliseconds.
+    pub p50_ms: u64,
+    /// Milliseconds.
+    pub p99_ms: u64,
+    /// Milliseconds.
+    pub max_ms: u64,
+    /// Seconds since the measurement began, and milliseconds.
+    pub over_time: Vec<(f64, u64)>,
+}
+
+impl Rpo {
+    /// `None`: nothing was seen.
+    pub fn of(over_time: Vec<(f64, u64)>) -> Option<Rpo> {
+        let mut ages: Vec<u64> = over_time.iter().map(|(_, ms)| *ms).collect();
+        ages.sort_unstable();
+        let at =
+            |share: f64| ages.get(((ages.len() as f64 * share) as usize).min(ages.len().saturating_sub(1))).copied();
+        Some(Rpo { p50_ms: at(0.5)?, p99_ms: at(0.99)?, max_ms: at(1.0)?, over_time })
+    }
+}
+
+/// CPU time for each command, microseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Cpu {
+    /// Of the process that serves the volumes.
+    pub target_us: Option<f64>,
+    /// Of the secondary's.
+    pub secondary_us: Option<f64>,
+}
+
+/// A workload's figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// What ran.
+    pub workload: Workload,
+    /// In words.
+    pub title: String,
+    /// Commands per second.
+    pub per_s: f64,
+    /// Payload, MiB per second.
+    pub mib_per_s: f64,
+    /// Of reads.
+    pub reads: Option<Latency>,
+    /// Of writes.
+    pub writes: Option<Latency>,
+    /// Commands that failed.
+    pub errors: u64,
+    /// The first one's words.
+    pub first_error: Option<String>,
+    /// Commands per second by tenths of a second.
+    pub over_time: Vec<f64>,
+    /// The recovery point's age.
+    pub rpo: Option<Rpo>,
+    /// What it costs.
+    pub cpu: Cpu,
+    /// Bare TCP with the same sizes, depth and polling.
+    pub floor: Option<TcpFloor>,
+    /// `per_s` of this over that of the floor.
+    pub of_floor: Option<f64>,
+    /// What an operator has to know to judge the figures.
+    pub notes: Vec<String>,
+}
+
+impl Measured {
+    /// From what the jobs saw.
+    pub fn new(workload: &Workload, seen: &Seen, cpu: Cpu, rpo: Option<Rpo>, floor: Option<TcpFloor>) -> Measured {
+        let commands = seen.reads.len() + seen.writes.len();
+        let per_s = commands as f64 / workload.seconds;
+        // A floor of one connection says nothing about several.
+        let of_floor = floor.as_ref().filter(|_| workload.jobs == 1 && workload.rate.is_none());
+        let whole = (workload.seconds / COLUMN.as_secs_f64()) as usize;
+        let over_time = (0..whole.max(1)).map(|column| {
+            let count = seen.columns.get(column).copied().unwrap_or(0);
+            rounded(count as f64 / COLUMN.as_secs_f64())
+        });
+        Measured {
+            title: workload.title(),
+            per_s: rounded(per_s),
+            mib_per_s: rounded(per_s * f64::from(workload.block_bytes) / f64::from(1 << 20)),
+            reads: Latency::of(&seen.reads),
+            writes: Latency::of(&seen.writes),
+            errors: seen.errors,
+            first_error: seen.first_error.clone(),
+            over_time: over_time.collect(),
+            rpo,
+            cpu,
+            of_floor: of_floor.map(|floor| rounded(per_s / floor.per_s)),
+            floor,
+            notes: Vec::new(),
+            workload: workload.clone(),
+        }
+    }
+
+    /// Latencies of what there is more of.
+    pub fn latency(&self) -> Option<&Latency> {
+        let count = |latency: &Option<Latency>| latency.as_ref().map_or(0, |latency| latency.commands);
+        if count(&self.reads) > count(&self.writes) { self.reads.as_ref() } else { self.writes.as_ref() }
+    }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// The table.
+pub fn table(report: &Report) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    let header = [
+        "WORKLOAD",
+        "I/O PER S",
+        "MIB/S",
+        "P50 US",
+        "P99 US",
+        "P99.9 US",
+        "OF FLOOR",
+        "CPU US/IO",
+        "RPO P50/P99 MS",
+        "ERRORS",
+    ];
+    table.set_header(header);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    for result in &report.results {
+        let at = |quantile| or_dash(result.latency().map(|latency| format!("{:.1}", latency.at(quantile))));
+        table.add_row([
+            result.title.clone(),
+            format!("{:.0}", result.per_s),
+            format!("{:.0}", result.mib_per_s),
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            or_dash(result.of_floor.map(|ratio| format!("{ratio:.2}"))),
+            or_dash(result.cpu.target_us.map(|us| format!("{us:.1}"))),
+            or_dash(result.rpo.as_ref().map(|rpo| format!("{}/{}", rpo.p50_ms, rpo.p99_ms))),
+            result.errors.to_string(),
+        ]);
+    }
+    let mut text = format!("{}\n\n{table}\n", report.target);
+    for result in &report.results {
+        for note in result.notes.iter().chain(&result.first_error) {
+            text.push_str(&format!("\n{}: {note}", result.title));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn measured() -> Measured {
+        let workload = Workload { seconds: 1.0, ..Workload::default() };
+        let mut seen = Seen::new();
+        for us in 1..=1000u64 {
+            seen.writes.record(us * 1000).unwrap();
+        }
+        seen.columns = vec![100; 10];
+        let floor = TcpFloor { per_s: 2000.0, p50_us: 20.0, p99_us: 90.0 };
+        let rpo = Rpo::of(vec![(0.0, 4), (0.5, 9), (0.9, 5)]);
+        let cpu = Cpu { target_us: Some(3.25), secondary_us: None };
+        Measured::new(&workload, &seen, cpu, rpo, Some(floor))
+    }
+
+    #[test]
+    fn figures_are_those_of_what_was_seen() {
+        let measured = measured();
+        assert_eq!((measured.per_s, measured.of_floor), (1000.0, Some(0.5)));
+        let latency = measured.latency().unwrap();
+        assert!((latency.at(0.5) - 500.0).abs() < 1.0 && (latency.at(0.99) - 990.0).abs() < 2.0);
+        assert_eq!(measured.over_time, vec![1000.0; 10]);
+        let rpo = measured.rpo.unwrap();
+        assert_eq!((rpo.p50_ms, rpo.p99_ms, rpo.max_ms), (5, 9, 9));
+    }
+
+    #[test]
+    fn several_jobs_or_a_rate_are_not_compared_with_one_connection_at_full_speed() {
+        let floor = TcpFloor { per_s: 2000.0, p50_us: 20.0, p99_us: 90.0 };
+        for workload in [Workload { jobs: 2, ..Workload::default() }, Workload { rate: Some(9), ..Workload::default() }]
+        {
+            let measured = Measured::new(&workload, &Seen::new(), Cpu::default(), None, Some(floor.clone()));
+            assert_eq!(measured.of_floor, None);
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_workload_and_the_first_error() {
+        let mut failed = measured();
+        (failed.errors, failed.first_error) = (3, Some("write fault".to_owned()));
+        let machine = Machine::here();
+        let report = Report { target: "a lab".to_owned(), machine, machine_floor: None, results: vec![failed] };
+        let text = table(&report);
+        assert!(text.contains("4 KiB random writes, depth 32") && text.contains("write fault"), "{text}");
+        assert!(text.contains("5/9") && text.contains("0.50"), "{text}");
+    }
+}

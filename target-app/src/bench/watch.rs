@@ -1,0 +1,95 @@
+//! What is watched from beside while jobs run: the age of the recovery point, and processes' CPU time.
+
+use longrun_rpc::Client;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const INTERVAL: Duration = Duration::from_millis(20);
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// One look at a group's recovery point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Age {
+    /// When.
+    pub at: Instant,
+    /// How old, milliseconds, as the secondary says: rounded up.
+    pub ms: u64,
+}
+
+/// Watches a group at its secondary.
+pub struct RpoWatch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Age>>,
+}
+
+impl RpoWatch {
+    /// Begins.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers there, or there is no such group.
+    pub fn start(socket: &Path, group: &str) -> Result<RpoWatch, String> {
+        let mut client = Client::connect_within(socket, CONNECT_WITHIN).map_err(|error| error.to_string())?;
+        let params = json!({"name": group});
+        look(&mut client, &params)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let watch = move || {
+            let mut ages = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok(Some(ms)) = look(&mut client, &params) {
+                    ages.push(Age { at: Instant::now(), ms });
+                }
+                std::thread::sleep(INTERVAL);
+            }
+            ages
+        };
+        let thread = std::thread::Builder::new().name("bench-rpo".into()).spawn(watch);
+        Ok(RpoWatch { stop, thread: thread.map_err(|error| error.to_string())? })
+    }
+
+    /// Ends; what was seen.
+    pub fn finish(self) -> Vec<Age> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+fn look(client: &mut Client, params: &Value) -> Result<Option<u64>, String> {
+    let groups = client.call("group_get", params.clone()).map_err(|error| error.to_string())?;
+    Ok(groups[0]["rpo_ms"].as_u64())
+}
+
+/// CPU time that all threads of a process used, from the scheduler's own account; `None`: there is no such process, or no
+/// account.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let tasks = std::fs::read_dir(PathBuf::from(format!("/proc/{pid}/task"))).ok()?;
+    let mut ns = 0;
+    for task in tasks.flatten() {
+        // A thread may end meanwhile.
+        let Ok(text) = std::fs::read_to_string(task.path().join("schedstat")) else { continue };
+        ns += text.split_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    Some(Duration::from_nanos(ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_time_of_a_process_is_that_of_its_threads() {
+        let before = cpu_time(std::process::id()).expect("this process is there");
+        let until = Instant::now() + Duration::from_millis(50);
+        let spin = std::thread::spawn(move || while Instant::now() < until {});
+        while Instant::now() < until {}
+        let after = cpu_time(std::process::id()).expect("this process is there");
+        assert!(after > before);
+        spin.join().unwrap();
+        assert_eq!(cpu_time(u32::MAX), None);
+    }
+}
