@@ -63,7 +63,8 @@ pub struct GroupCreate {
     /// While primary: the most that a host's write is delayed while the link is behind, milliseconds, before the group
     /// suspends; default 200.
     pub throttle_ms_max: Option<u64>,
-    /// Memory for records in transit, bytes; default 64 MiB.
+    /// Memory for records in transit, bytes; default 64 MiB, or what is left. The groups of a core may have half of its
+    /// memory together.
     pub buffer_bytes: Option<u64>,
     /// While primary: what happens when that memory is full; default `throttle`.
     pub overflow: Option<Overflow>,

@@ -110,7 +110,7 @@ pub struct ServeArgs {
     /// What a reactor does when there is nothing to do
     #[arg(long, value_enum, default_value_t = Idle::Adaptive)]
     pub idle: Idle,
-    /// Memory for I/O buffers, all cores together, MiB
+    /// Memory for I/O of each core, MiB: half of it at most for groups' send buffers, a third for what secondaries receive
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u64).range(16..=1 << 24))]
     pub memory_mib: u64,
 }

@@ -1,5 +1,6 @@
 //! Consistency groups and their takeover.
 
+use super::budget::send_buffer;
 use super::link::link_of;
 use super::roles::Access;
 use super::shown::{certificate_info, primary_group, secondary_group};
@@ -42,6 +43,8 @@ pub struct GroupEntry {
     pub taken_over: bool,
     /// Whether hosts are served here.
     pub access: Access,
+    /// Its send buffer as a primary, bytes.
+    pub buffer_bytes: u64,
     /// Its deletion waits for the journal to be wiped.
     pub is_leaving: bool,
     /// A group of the configuration whose journal (or overlay) could not be had at the start: the engine does not know it,
@@ -89,8 +92,10 @@ impl Control {
             }
         };
         let part = recorded.map_or(call.role, role_info);
+        let taken = state.groups.values().filter(|group| group.core == core).map(|group| group.buffer_bytes).sum();
+        let buffer_bytes = send_buffer(call, self.memory_bytes(core), taken, caller)?;
         let (spill, mut claims) = self.claim_spill(&mut state, call, core).await?;
-        let as_primary = PrimaryGroup { spill, ..primary_config(call, link_id, remote) };
+        let as_primary = PrimaryGroup { spill, buffer_bytes, ..primary_config(call, link_id, remote) };
         let as_secondary = match &call.journal {
             None => None,
             Some(journal) => {
@@ -126,6 +131,7 @@ impl Control {
                                     claims,
                                     taken_over: false,
                                     access,
+                                    buffer_bytes,
                                     is_leaving: false,
                                     failed: Some(text),
                                 };
@@ -175,6 +181,7 @@ impl Control {
             claims,
             taken_over: false,
             access,
+            buffer_bytes,
             is_leaving: false,
             failed: None,
         };

@@ -21,6 +21,7 @@
 
 mod ana;
 mod bdev;
+mod budget;
 mod cntlid;
 mod copying;
 mod framework;
@@ -101,6 +102,8 @@ pub struct Core {
     pub reactor: ReactorHandle,
     /// The processor that it is pinned to.
     pub processor: usize,
+    /// Its memory for I/O.
+    pub memory_bytes: u64,
 }
 
 /// Whether a call comes from an operator, who waits for its end, or from the configuration at start, where what takes
@@ -245,6 +248,10 @@ impl Control {
 
     fn reactor(&self, core: usize) -> &ReactorHandle {
         &self.cores[core].reactor
+    }
+
+    fn memory_bytes(&self, core: usize) -> u64 {
+        self.cores[core].memory_bytes
     }
 }
 

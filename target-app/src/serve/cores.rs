@@ -131,7 +131,7 @@ pub fn start(
             })
             .map_err(os)?;
         let answer = starting.recv().unwrap_or_else(|_| Err(format!("reactor {index} ended while it started")));
-        handles.push(control::Core { reactor: handle, processor });
+        handles.push(control::Core { reactor: handle, processor, memory_bytes: memory_bytes as u64 });
         threads.push(thread);
         if let Err(text) = answer {
             handles.pop();

@@ -114,8 +114,9 @@ impl Lab {
             group["spill"] = json!("spill");
             group["buffer_bytes"] = json!(4 * MIB);
         } else {
-            // Room for what a host writes while the link is down, so that this is measured and not an overflow.
-            group["buffer_bytes"] = json!(1024 * MIB);
+            // Room for what a host writes while the link is down, so that this is measured and not an overflow: the most that
+            // a core of 256 MiB gives.
+            group["buffer_bytes"] = json!(128 * MIB);
         }
         primary.call("group_create", group);
         std::thread::scope(|scope| {
