@@ -186,6 +186,20 @@ impl World {
                 info.was_suspended.push((node, status.state.code().to_owned(), reason.clone()));
                 info.suspended.insert(node, (status.state.code().to_owned(), reason));
             }
+            let is_replaying = status.spill.as_ref().is_some_and(|spill| spill.is_replaying);
+            if !is_suspended && !is_replaying {
+                for pair in self.pairs.iter().filter(|pair| pair.primary == node && pair.group == group) {
+                    if !info.history.is_waiting(pair.id) {
+                        continue;
+                    }
+                    let Some(shown) = roles.pair_status(now, pair.id) else { continue };
+                    let standing = status.streams.iter().find(|it| it.stream == shown.stream && !it.broken);
+                    let is_sending = shown.state.is_copying() || shown.state == PairState::Copy;
+                    if let (Some(standing), true) = (standing, is_sending) {
+                        info.history.stamps(pair.id, (shown.stream, standing.epoch), standing.last_time);
+                    }
+                }
+            }
             // A takeover may have gone to an earlier point than the secondary had.
             if !is_suspended && !info.takeover_begun && self.totals.events.is_multiple_of(4) {
                 // Honest lag: not below the age of the oldest record that the secondary has not journaled.

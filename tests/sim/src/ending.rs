@@ -84,7 +84,8 @@ impl World {
         let copying: Vec<bool> = (0..self.groups.len()).map(|group| self.is_copying(group)).collect();
         self.take_all_over(TakeoverConsent { old_primary_fenced: true, accept_split: false });
         for (group, copying) in copying.into_iter().enumerate() {
-            if copying {
+            // What rots in the last block while the takeover begins looks like a torn end: it gives an earlier cut.
+            if copying && !self.groups[group].has_rotten {
                 let (last, certificate) = (self.groups[group].history.last(), self.groups[group].certificate.clone());
                 let Some(certificate) = certificate else { continue };
                 let point = certificate.recovery_point;
@@ -221,7 +222,9 @@ impl World {
                     "PFUS" => {
                         let charged: u64 = self.groups.iter().map(|group| group.charged[*node]).sum();
                         let largest = self.plan.write_blocks_max * u64::from(self.plan.block_bytes) + 8192;
-                        charged + largest * self.plan.clients as u64 > self.plan.buffer_bytes
+                        // While a resync goes on, a quarter is kept for its copies.
+                        let kept = if others > 1 { self.plan.buffer_bytes / 4 } else { 0 };
+                        charged + largest * self.plan.clients as u64 > self.plan.buffer_bytes - kept
                     }
                     _ => {
                         let restarted = self.may(Fault::PrimaryCrash) || self.may(Fault::PrimaryRestart);

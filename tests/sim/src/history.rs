@@ -147,6 +147,23 @@ impl History {
         volume.changes.push((stamp.time, change));
     }
 
+    /// Whether something changed a pair's primary volume without a stamp, and no epoch has begun since.
+    pub fn is_waiting(&self, pair: PairId) -> bool {
+        !self.pairs[&pair].waiting.is_empty()
+    }
+
+    /// A stream stamps for a pair in this epoch, up to now at most at `floor`. *A primary was killed, its disk lost what had
+    /// not arrived either: the resync found both sites equal and stamped nothing.*
+    pub fn stamps(&mut self, pair: PairId, (stream, epoch): (StreamId, Epoch), floor: Time) {
+        let volume = self.pairs.get_mut(&pair).expect("a pair of the group");
+        if volume.epoch == (stream, epoch) {
+            return;
+        }
+        let last = volume.changes.last().map_or(floor, |(time, _)| floor.max(*time));
+        let waiting = std::mem::take(&mut volume.waiting);
+        volume.changes.extend(waiting.into_iter().map(|change| (last, change)));
+    }
+
     /// A write went to a primary's volume without a stamp. Returns its number.
     pub fn unstamped(&mut self, pair: PairId, extent: Extent, data: Option<&Bytes>) -> u64 {
         let volume = self.pairs.get_mut(&pair).expect("a pair of the group");

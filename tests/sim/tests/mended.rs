@@ -85,3 +85,39 @@ fn groups_that_overflow_again_and_again_come_back_by_themselves() {
     }
     assert!(totals.resyncs > 3 && totals.units > 3 && totals.copies > 10, "{totals}");
 }
+
+/// Runs the worlds of these seeds as they are drawn; all must keep their promises.
+fn drawn(seeds: &[u64]) -> Totals {
+    let mut totals = Totals::default();
+    for seed in seeds {
+        let outcome = longrun_sim::run(*seed, false);
+        totals.add(&outcome.unwrap_or_else(|text| panic!("seed {seed}: {text}")).totals);
+    }
+    totals
+}
+
+#[test]
+fn what_a_crash_took_from_both_sites_is_part_of_the_history_though_the_resync_stamps_nothing() {
+    let totals = drawn(&[5913]);
+    assert!(totals.primary_crashes > 0 && totals.resyncs > 0, "{totals}");
+}
+
+#[test]
+fn a_mark_outlasts_the_record_that_is_under_way_while_the_secondary_is_asked() {
+    assert!(drawn(&[4149]).marks_checked > 0);
+}
+
+#[test]
+fn groups_of_one_stream_show_the_lag_of_a_drain_that_came_to_nothing() {
+    assert!(drawn(&[5555]).operator_suspensions > 0);
+}
+
+#[test]
+fn a_first_copy_ends_by_itself_beside_the_resync_of_another_primary() {
+    assert!(drawn(&[5275]).copies > 0);
+}
+
+#[test]
+fn rot_during_a_takeover_may_give_an_earlier_cut_and_a_resync_keeps_a_quarter_of_the_buffer() {
+    assert!(drawn(&[4717, 4779, 5019]).rotten > 0);
+}

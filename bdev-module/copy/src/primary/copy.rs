@@ -330,7 +330,11 @@ impl<M: Memory> Primary<M> {
         for piece in pieces.into_iter().rev() {
             pair.copy.queue.push_front(piece);
         }
-        self.piece_done(now, id, Extent { lba: extent.lba, blocks: 0 }, (number, run), None);
+        // Hosts wrote while it was asked: the mark stays until the last of that is there too. *A host's record was stamped
+        // while the secondary was asked, the answer was that all is equal, and the mark went before the record had come.*
+        let stream = self.streams.get(&pair.stream).map(|stream| (pair.stream, stream.count(&self.stamper)));
+        let last = stream.map(|(stream, count)| Stamp { time: count.floor, stream, seq: count.last });
+        self.piece_done(now, id, Extent { lba: extent.lba, blocks: 0 }, (number, run), last);
         self.wake_pump(now.mono);
     }
 

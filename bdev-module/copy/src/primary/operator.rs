@@ -148,6 +148,7 @@ impl<M: Memory> Primary<M> {
         let Some(drain) = group.drain.take() else { return };
         let did_drain = drain.until > Mono(0);
         let oldest = self.streams_of(id).filter_map(|(stream, link)| ports.stream_backlog(link, stream).oldest).min();
+        let oldest = [oldest, self.spilled_since(id), self.held(id)].into_iter().flatten().min();
         let streams: Vec<StreamId> = self.streams_of(id).map(|(stream, _)| stream).collect();
         for stream_id in streams {
             let stream = &self.streams[&stream_id];
@@ -164,6 +165,13 @@ impl<M: Memory> Primary<M> {
             let first = oldest.filter(|_| !is_drained).map_or(drain.at, |oldest| oldest.min(drain.at));
             suspension.first_missed = Some(first);
             self.keep_group(id, ports);
+        }
+        if did_drain && !is_drained {
+            // *Two groups of one stream were suspended, the link broke; the first one's end broke the stream and emptied its
+            // buffer, and the second one's lag counted from the suspension only.*
+            for other in self.together(id) {
+                self.abandon_drain(other, ports);
+            }
         }
         if did_drain {
             self.break_streams(id, ports);

@@ -114,7 +114,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             Content::Established => group.follow_size(join, ports).unwrap_or_default(),
             _ => Vec::new(),
         };
-        let is_unit = group.meta.unit.is_some();
+        // *A first copy began while another primary was resynced; that one's end called the copy complete.*
+        let is_unit = group.meta.unit.as_ref().is_some_and(|unit| unit.owners.iter().any(|part| part.owner == from));
         let is_open = group.meta.stream(join.stream).is_some_and(|stream| stream.owner == from && !stream.closed);
         let Some(pair) = group.meta.pair_mut(join.pair).filter(|_| is_open) else {
             return not_yet(format!("pair \"{name}\" names a stream that is not open in its group"));

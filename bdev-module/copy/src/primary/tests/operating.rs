@@ -126,6 +126,29 @@ fn until_a_suspension_is_drained_its_lag_counts_from_what_the_secondary_lacks() 
 }
 
 #[test]
+fn groups_of_one_stream_that_could_not_drain_all_count_their_lag_from_what_the_secondary_lacks() {
+    let (mut rig, _, pairs) = Rig::copying(Scope::System, 1);
+    let groups = [rig.show_pair(pairs[0]).group, rig.group("h", Scope::System)];
+    let other = rig.pair(groups[1], "h0", 7);
+    rig.run();
+    assert_eq!(rig.state(other), PairState::Pair);
+    rig.write(pairs[0], 0, 8, 1);
+    rig.run();
+    let first = rig.pushed().last().unwrap().stamp.time;
+    rig.pass(SECOND);
+    rig.primary.group_suspend(rig.now, groups[0], Ticket(80), &mut rig.world).unwrap();
+    rig.run();
+    rig.world.up = false;
+    rig.primary.link_down(rig.now, LINK, &mut rig.world);
+    rig.run();
+    assert!(!suspended(&rig).1);
+    for group in groups {
+        assert_eq!(rig.show(group).state, PairState::SuspendedOperator);
+        assert!(rig.show(group).lag_ns.unwrap() >= rig.now.time.since_ns(first));
+    }
+}
+
+#[test]
 fn a_suspension_in_the_middle_of_a_resync_is_not_drained_and_its_lag_is_that_of_the_image() {
     let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
     rig.write(pairs[0], 0, 8, 1);

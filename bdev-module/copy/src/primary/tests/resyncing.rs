@@ -142,6 +142,36 @@ fn what_the_secondary_cannot_say_is_copied_and_hosts_may_write_while_it_is_asked
 }
 
 #[test]
+fn a_mark_stays_until_what_hosts_wrote_while_the_secondary_was_asked_has_arrived() {
+    let (mut rig, mut site, _, pairs) = Rig::large(config(), 1);
+    write(&mut rig, pairs[0], 0, 1);
+    site.run(&mut rig);
+    let mut rig = rig.crash();
+    site.meets(&rig);
+    site.is_mute = true;
+    let (group, pairs) = rig.large_group(config(), 1);
+    site.pass(&mut rig, 2 * SECOND);
+    let asked = rig.said().into_iter().rev().find_map(|said| match said {
+        Message::DigestAsk { ask, .. } => Some(ask),
+        _ => None,
+    });
+    let meanwhile = write(&mut rig, pairs[0], 4, 2);
+    rig.run();
+    rig.pass(MS);
+    assert_eq!(rig.outcome(meanwhile), Some(Ok(())));
+    // What was asked about is equal there, but the host's record has not come.
+    rig.hear(Message::DigestAnswer { group, pair: pairs[0], ask: asked.unwrap(), differing: Some(0) });
+    for _ in 0..10 {
+        rig.pass(SECOND);
+        rig.run();
+    }
+    assert_eq!((rig.show_pair(pairs[0]).missing_bytes, rig.show_pair(pairs[0]).dirty_bytes), (0, 65536));
+    site.pass(&mut rig, 10 * SECOND);
+    assert_eq!((rig.state(pairs[0]), rig.show_pair(pairs[0]).dirty_bytes), (PairState::Pair, 0));
+    site.assert_equal(&rig);
+}
+
+#[test]
 fn a_clean_attempt_that_ends_early_was_not_for_nothing_and_the_pause_doubles() {
     let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
     for region in 0..8 {

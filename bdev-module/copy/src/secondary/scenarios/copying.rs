@@ -73,6 +73,54 @@ fn a_first_copy_runs_while_the_groups_recovery_point_moves_on() {
 }
 
 #[test]
+fn a_first_copy_is_not_complete_with_the_resync_of_another_primary() {
+    let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a")]).stream(2, Scope::Group, &[("g", "b")]);
+    rig.journal_blocks = 1 << 12;
+    rig.resyncs = true;
+    rig.overwritable.insert("b".to_owned());
+    rig.senders[1].copies_all.insert("b".to_owned());
+    rig.senders[1].marks.extend((0..VOLUME_BLOCKS).map(|lba| (0, lba)));
+    rig.senders[1].suspended = true;
+    rig.create();
+    rig.settle();
+    let exchange = |rig: &mut Rig| {
+        for _ in 0..20 {
+            rig.hello();
+            for index in [0, 1] {
+                (0..20).for_each(|_| rig.deliver(index));
+                rig.beacon(index);
+            }
+            rig.settle();
+        }
+    };
+    exchange(&mut rig);
+    rig.write(0);
+    exchange(&mut rig);
+    rig.resync(0);
+    exchange(&mut rig);
+    assert!(rig.status("g").unit.is_some());
+    // Its pair joins while the resync goes on.
+    rig.senders[1].suspended = false;
+    exchange(&mut rig);
+    assert!(rig.senders[1].is_started());
+    rig.copy(1);
+    while !rig.senders[0].marks.is_empty() {
+        rig.copy(0);
+    }
+    exchange(&mut rig);
+    rig.copy_end(0);
+    exchange(&mut rig);
+    let b = PairId::of_name(group(), "b");
+    assert_eq!(rig.senders[0].done, [CopyId::Unit(1)]);
+    let status = rig.status("g");
+    assert_eq!((status.unit.is_none(), status.copying), (true, vec![b]), "a block of it has come");
+    rig.drain();
+    assert_eq!(rig.senders[1].done, [CopyId::Pair(b)]);
+    assert!(rig.status("g").copying.is_empty());
+    rig.assert_cut();
+}
+
+#[test]
 fn a_takeover_leaves_a_pair_out_whose_first_copy_is_not_complete() {
     let mut rig = copying();
     let (a, b) = (PairId::of_name(group(), "a"), PairId::of_name(group(), "b"));
