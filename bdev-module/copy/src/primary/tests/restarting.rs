@@ -255,14 +255,14 @@ fn a_pair_whose_volume_was_in_memory_is_suspended_after_a_clean_restart_too() {
 }
 
 #[test]
-fn a_resized_volume_is_not_taken_for_the_one_before() {
+fn a_volume_that_was_made_smaller_is_not_taken_for_the_one_before() {
     let (mut rig, _, _) = Rig::copying(Scope::Group, 1);
     rig.primary.shutdown(rig.now, &mut rig.world);
     rig.run();
     let mut rig = rig.crash();
     let group = rig.group("g", Scope::Group);
     let mut config = Rig::pair_config(group, "p0", 0);
-    config.geometry.blocks = 128;
+    config.geometry.blocks = 32;
     let answer = rig.primary.pair_create(rig.now, config, Ticket(0), &mut rig.world);
-    assert!(matches!(answer, Err(OperatorError::Invalid(text)) if text.contains("128")));
+    assert!(matches!(answer, Err(OperatorError::Invalid(text)) if text.contains("has 32")));
 }
