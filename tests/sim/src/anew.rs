@@ -17,6 +17,7 @@ impl World {
         let forks_left = std::mem::take(&mut self.forks_left);
         self.are_deleted = true;
         let secondary = self.secondary();
+        self.give_up_resyncs();
         // Suspended ones first, site by site: a suspended primary that forgot its pairs no longer resyncs, and the others' resync waits for it
         // until its pairs are deleted at the secondary too.
         let mut nodes: Vec<usize> = (0..self.plan.primaries).collect();
@@ -57,6 +58,26 @@ impl World {
         }
         self.await_deleted("all groups deleted at the secondary");
         self.begin_again(forks_left);
+    }
+
+    /// A resync that neither journal nor overlay can hold is ended by whoever deletes its pairs: they do not leave while the
+    /// secondary has not all of their records.
+    fn give_up_resyncs(&mut self) {
+        if !self.groups.iter().any(|group| group.is_too_large) {
+            return;
+        }
+        for group in 0..self.groups.len() {
+            let id = self.groups[group].id;
+            for node in 0..self.plan.primaries {
+                let ticket = self.ticket(node);
+                let answer = self.operate(node, |engine, ports, now| {
+                    let (roles, mut world) = engine.primary(ports);
+                    roles.group_suspend(now, id, ticket, &mut world)
+                });
+                self.forget_if_refused(ticket.0, answer);
+            }
+        }
+        self.await_deleted("resyncs that cannot end suspended");
     }
 
     /// Deletes the pairs of a primary at the secondary.

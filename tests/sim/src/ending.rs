@@ -64,11 +64,7 @@ impl World {
     fn end_quietly(&mut self) {
         self.catch_up();
         let is_hurt = (0..self.groups.len()).any(|group| !self.is_copying(group));
-        // What a resync holds back is not given up at the secondary while it may still end.
-        // The same where one primary waits for another's resync.
-        let waits = self.plan.primaries > 1 && self.groups.iter().any(|group| !group.suspended.is_empty());
-        let is_stuck = waits || self.groups.iter().any(|group| group.is_too_large || group.had_unit);
-        if self.chance.hits(if is_hurt { 0.7 } else { 0.1 }) && !is_stuck {
+        if self.chance.hits(if is_hurt { 0.7 } else { 0.1 }) {
             self.create_anew();
         }
         self.totals.quiet += 1;

@@ -123,7 +123,11 @@ impl<M: Memory> Primary<M> {
         let stream = self.streams.get(&pair.stream)?;
         let last = pair.last_stamp.filter(|_| pair.last_epoch == stream.epoch).map(|stamp| stamp.seq);
         if last.is_some_and(|last| last > stream.durable) {
-            return Some("the secondary does not have all its records yet; wait for the link".to_string());
+            return Some(
+                "the secondary does not have all its records yet; wait for the link, or suspend the group (group_suspend) \
+                 and delete the pair then"
+                    .to_string(),
+            );
         }
         match ports.session_is_up(group.config.link) {
             true => None,

@@ -171,6 +171,8 @@ pub(crate) struct Group<S> {
     pub(crate) asks_made: u64,
     /// Volumes in memory that were attached again and not judged yet.
     pub(crate) volatile: BTreeSet<PairId>,
+    /// Pairs that were deleted, and up to which position the journal may hold records of theirs; `u64::MAX`: not known yet.
+    pub(crate) buried: BTreeMap<PairId, u64>,
     /// Pairs that are made larger, and the size that hosts see until both sides hold the same.
     pub(crate) growing: BTreeMap<PairId, u64>,
     /// Released, in order, not in the journal.
@@ -240,6 +242,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             asks: VecDeque::new(),
             asks_made: 0,
             volatile: BTreeSet::new(),
+            buried: BTreeMap::new(),
             growing: BTreeMap::new(),
             released: VecDeque::new(),
             commit: Vec::new(),
@@ -571,6 +574,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             ready.applier.checkpointed(point);
             ready.journal.free(point.position);
         }
+        self.exhume();
     }
 
     pub(crate) fn is_checkpointing(&self) -> bool {

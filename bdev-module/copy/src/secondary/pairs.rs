@@ -5,6 +5,7 @@ use super::intake::Effects;
 use super::io::{Io, Op};
 use super::meta::{Image, Life, PairMeta, Share};
 use super::{Downlink, PairConfig};
+use crate::apply::Gate;
 use crate::blank::{BlankCheck, Verdict};
 use crate::engine::OperatorError;
 use crate::message::Content;
@@ -111,6 +112,17 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             }
         }
         for (id, verdict) in decided {
+            let verdict = match (self.buried.contains_key(&id) && verdict.is_ok(), self.hold) {
+                // Until the next checkpoint.
+                (true, None) => continue,
+                (true, Some(_)) => Err(OperatorError::WrongState(format!(
+                    "the journal still holds records of an earlier pair of this name, which was deleted in the middle of a \
+                     resync: create it when that has ended (group_resync at the primary), or give the pair another name: \
+                     group \"{}\"",
+                    self.meta.name
+                ))),
+                (false, _) => verdict,
+            };
             let Some(candidate) = self.candidates.remove(&id) else { continue };
             let Candidate { config, ticket, .. } = candidate;
             effects.is_busy = true;
@@ -159,6 +171,34 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         }
     }
 
+    /// The journal may hold records of a pair that is no more: they are not the ones of the next pair of its name. *Deleted
+    /// in the middle of a resync and created again on a volume of zeroes: when the resync ended, what it had held back went
+    /// there.*
+    fn bury(&mut self, id: PairId) {
+        let Phase::Ready(ready) = &self.phase else { return };
+        let queued = self.inlets.values().flat_map(|inlet| &inlet.queue).chain(&self.released);
+        if ready.journal.is_busy() || queued.into_iter().any(|item| item.record.head.pair == id) {
+            self.buried.insert(id, u64::MAX);
+        } else if ready.journal.committed_end() > self.meta.checkpoint.position {
+            self.buried.insert(id, ready.journal.committed_end());
+        }
+    }
+
+    /// A checkpoint is durable: nothing before it is ever applied again.
+    pub(super) fn exhume(&mut self) {
+        let Phase::Ready(ready) = &self.phase else { return };
+        let (end, is_busy) = (ready.journal.committed_end(), ready.journal.is_busy());
+        let checkpoint = self.meta.checkpoint.position;
+        let (inlets, released) = (&self.inlets, &self.released);
+        self.buried.retain(|id, until| {
+            let mut queued = inlets.values().flat_map(|inlet| &inlet.queue).chain(released);
+            if *until == u64::MAX && !is_busy && queued.all(|item| item.record.head.pair != *id) {
+                *until = end;
+            }
+            *until > checkpoint
+        });
+    }
+
     /// Forgets a pair.
     pub(crate) fn delete_pair<P: Downlink<Shared = S>>(
         &mut self,
@@ -180,11 +220,24 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 pair.name
             )));
         }
-        let is_writing = match &self.phase {
-            Phase::Ready(ready) => !ready.applier.is_done(),
-            Phase::TakenOver | Phase::Failed(_) => false,
-            _ => true,
+        let (is_writing, is_gated) = match (&self.phase, self.hold) {
+            // What a resync holds back comes when it ends, and then to no pair: the volume keeps what it has.
+            (Phase::Ready(ready), Some(hold)) => {
+                let is_behind = ready.applier.is_rewinding() || ready.applier.applied().position < hold.position;
+                (is_behind || !ready.applier.is_resting(), ready.applier.is_gated(Gate::Overlay))
+            }
+            (Phase::Ready(ready), None) => (!ready.applier.is_done(), false),
+            (Phase::TakenOver | Phase::Failed(_), _) => (false, false),
+            _ => (true, false),
         };
+        // *An interrupted resync whose overlay was full: its round never ends, nobody could delete the pair.*
+        if let Some(reason) = self.overlay_reason().filter(|_| is_gated) {
+            return Err(OperatorError::WrongState(format!(
+                "the resync is in the middle of writing to the volume of pair \"{}\" and does not go on: {reason}; or take \
+                 the group over, which brings the image before the resync back, and delete the pair then",
+                pair.name
+            )));
+        }
         if is_writing || self.takeover.is_some() {
             // The delay would never be over where the recovery point stands still.
             self.is_hurried = true;
@@ -194,6 +247,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             )));
         }
         self.is_hurried = false;
+        if self.hold.is_some() {
+            let (name, group) = (&pair.name, &self.meta.name);
+            io.ports.log(format_args!("group \"{group}\": pair \"{name}\" was deleted in the middle of a resync"));
+        }
+        self.bury(id);
         self.meta.pairs.retain(|pair| pair.id != id);
         self.volumes.remove(&id);
         io.persist(&crate::identity::key(id), &[]);

@@ -228,8 +228,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     None if is_shared => Seq(u64::MAX),
                     None => inlet.durable,
                 };
+                let is_open = self.intakes.get(stream).is_some_and(|intake| intake.is_open);
                 let is_over = inlet.end.is_some_and(|end| durable >= end) && inlet.undurable.is_empty();
-                if is_over || group.is_orphan(*stream) {
+                if is_over || group.is_orphan(*stream, is_open) {
                     ended.push((*id, *stream));
                 }
             }

@@ -217,6 +217,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         for pair in &mut self.meta.pairs {
             pair.touched |= scan.touched.contains(&pair.id);
         }
+        let gone = scan.touched.iter().filter(|id| self.meta.pair(**id).is_none());
+        self.buried = gone.map(|id| (*id, end.position)).collect();
         for stream in self.meta.streams.iter().filter(|stream| !stream.closed) {
             let journaled = scan.durable.get(&stream.id).filter(|(epoch, _)| *epoch == stream.epoch);
             let durable = journaled.map_or(stream.durable, |(_, seq)| stream.durable.max(*seq));

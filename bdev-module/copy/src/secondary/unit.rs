@@ -199,10 +199,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     }
 
     /// Whether a resync waits for this stream's primary, which has no pair left that the stream would bring: deleted here or
-    /// there while the group was suspended, when a stream is not ended.
-    pub(super) fn is_orphan(&self, stream: StreamId) -> bool {
+    /// there while the group was suspended, when a stream is not ended. `is_open`: its primary has opened it in this
+    /// session.
+    pub(super) fn is_orphan(&self, stream: StreamId, is_open: bool) -> bool {
         let (Some(unit), Some(meta)) = (&self.meta.unit, self.meta.stream(stream)) else { return false };
-        let is_awaited = unit.owners.iter().any(|part| part.owner == meta.owner && part.number.is_none());
+        // One that has begun its resync and not said which pairs it brings may still do so.
+        let are_known = self.meta.pairs.iter().all(|pair| pair.stream.is_some());
+        let is_idle = |part: &UnitOwner| part.number.is_none() || (part.end.is_none() && !is_open && are_known);
+        let is_awaited = unit.owners.iter().any(|part| part.owner == meta.owner && is_idle(part));
         is_awaited && !self.meta.pairs.iter().any(|pair| pair.stream == Some(stream) && !pair.left)
     }
 

@@ -184,6 +184,13 @@ fn a_full_overlay_makes_the_resync_wait_and_say_why() {
     let status = rig.status("g");
     assert!(status.reason.as_ref().is_some_and(|reason| reason.contains("overlay is full")), "{status:?}");
     assert_eq!(status.recovery_point, base);
+    // Its primary gives it up: the pairs cannot be deleted here, and what to do is said.
+    rig.suspend(0);
+    rig.settle();
+    let (now, ticket) = (rig.now(), rig.ticket());
+    let refused = rig.secondary.pair_delete(now, PairId::of_name(group(), "a"), ticket, &mut rig.world);
+    let Err(OperatorError::WrongState(text)) = refused else { panic!("{refused:?}") };
+    assert!(text.contains("overlay is full") && text.contains("take the group over"), "{text}");
     rig.crash();
     rig.settle();
     take_over(&mut rig);

@@ -547,3 +547,156 @@ fn a_primary_that_leaves_in_the_middle_of_its_resync_is_not_waited_for_and_leave
     rig.assert_cut();
     assert_eq!(rig.status("g").certificate.unwrap().never_consistent, [PairId::of_name(group(), "a")]);
 }
+
+/// A resync whose primary ends it in the middle, asked by its operator.
+fn interrupted() -> Rig {
+    let mut rig = with_large_journal(4);
+    rig.write(0);
+    rig.resync(0);
+    arrive(&mut rig);
+    for _ in 0..6 {
+        rig.write(0);
+        rig.copy(0);
+    }
+    arrive(&mut rig);
+    assert!(rig.status("g").held_bytes > 0, "the unit holds records back");
+    rig.suspend(0);
+    rig.settle();
+    rig
+}
+
+fn delete(rig: &mut Rig, name: &str) {
+    let (now, ticket) = (rig.now(), rig.ticket());
+    rig.secondary.pair_delete(now, PairId::of_name(group(), name), ticket, &mut rig.world).unwrap();
+    rig.settle();
+    assert!(matches!(rig.world.answers[&ticket.0], Ok(OperatorAnswer::Deleted)));
+}
+
+fn create(rig: &mut Rig, name: &str, volume: VolumeId) -> Option<Result<OperatorAnswer, OperatorError>> {
+    let (now, ticket) = (rig.now(), rig.ticket());
+    let config = PairConfig {
+        group: "g".to_owned(),
+        name: name.to_owned(),
+        volume,
+        volume_name: "new".to_owned(),
+        geometry: geometry(),
+        initial: Initial::Empty,
+        volatile: false,
+    };
+    rig.secondary.pair_create(now, config, ticket, &mut rig.world).unwrap();
+    rig.settle();
+    rig.world.answers.get(&ticket.0).cloned()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Crash {
+    Never,
+    Before,
+    After,
+}
+
+#[test]
+fn a_pair_can_be_deleted_while_an_interrupted_resync_holds_records_back() {
+    for crash in [Crash::Never, Crash::Before, Crash::After] {
+        let mut rig = interrupted();
+        let base = rig.status("g").unit.unwrap().base;
+        let image = (rig.volume("g", "a"), rig.volume("g", "b"));
+        let (given_back, next) = (rig.volume_of("g", "b"), VolumeId(77));
+        let whole = Extent { lba: 0, blocks: VOLUME_BLOCKS as u32 };
+        if crash == Crash::Before {
+            rig.crash();
+            rig.settle();
+        }
+        delete(&mut rig, "b");
+        rig.senders[0].pairs.retain(|(_, name)| name == "a");
+        rig.senders[0].marks.retain(|(pair, _)| *pair == 0);
+        if crash == Crash::After {
+            rig.crash();
+            rig.settle();
+        }
+        // The other pair's image is still there, and a resync of it alone ends.
+        assert_eq!(rig.status("g").unit.unwrap().base, base);
+        assert_eq!(rig.volume("g", "a"), image.0);
+        // What is held back is not the next pair's.
+        let early = create(&mut rig, "b", next);
+        assert!(
+            matches!(&early, Some(Err(OperatorError::WrongState(text))) if text.contains("earlier pair")),
+            "{early:?}"
+        );
+        rig.resync(0);
+        arrive(&mut rig);
+        copy_all(&mut rig);
+        rig.copy_end(0);
+        arrive(&mut rig);
+        let status = rig.status("g");
+        assert!(status.unit.is_none() && status.recovery_point > base, "{crash:?}: {status:?}");
+        assert_eq!(rig.volume("g", "a"), rig.replay("g", "a", status.recovery_point));
+        assert_eq!(rig.world.disks[&given_back].read(whole), image.1, "the volume keeps the image before the resync");
+        let late = create(&mut rig, "b", next);
+        assert!(matches!(late, Some(Ok(OperatorAnswer::PairCreated(_)))), "{late:?}");
+        arrive(&mut rig);
+        assert!(rig.world.disks.get(&next).is_none_or(|disk| disk.read(whole).iter().all(|byte| *byte == 0)));
+    }
+}
+
+#[test]
+fn a_pair_that_is_created_again_gets_nothing_of_the_one_before_it() {
+    let mut rig = with_large_journal(0);
+    // No checkpoint yet: after a crash all of the journal is applied again.
+    rig.config.checkpoint_interval_ns = u64::MAX / 2;
+    rig.crash();
+    rig.settle();
+    rig.drain();
+    for _ in 0..12 {
+        rig.write(0);
+        rig.drain();
+    }
+    let (name, next) = ("b", VolumeId(77));
+    assert!(rig.truth.iter().any(|(head, _)| head.pair == PairId::of_name(group(), name)));
+    rig.suspend(0);
+    rig.settle();
+    delete(&mut rig, name);
+    rig.senders[0].pairs.retain(|(_, pair)| pair != name);
+    assert!(create(&mut rig, name, next).is_none(), "it waits for the checkpoint");
+    rig.crash();
+    rig.settle();
+    let whole = Extent { lba: 0, blocks: VOLUME_BLOCKS as u32 };
+    let again = create(&mut rig, name, next);
+    assert!(again.is_none() || matches!(again, Some(Ok(_))), "{again:?}");
+    assert!(rig.world.disks.get(&next).is_none_or(|disk| disk.read(whole).iter().all(|byte| *byte == 0)));
+}
+
+#[test]
+fn a_resync_is_not_waited_for_when_its_pairs_were_deleted_here_and_its_primary_is_gone() {
+    let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a")]).stream(2, Scope::Group, &[("g", "b")]);
+    rig.journal_blocks = 1 << 12;
+    rig.resyncs = true;
+    rig.create();
+    rig.settle();
+    rig.drain();
+    for index in [0, 1, 0, 1] {
+        rig.write(index);
+        rig.drain();
+    }
+    rig.write(0);
+    rig.resync(0);
+    arrive(&mut rig);
+    let base = rig.status("g").unit.unwrap().base;
+    // Its first primary dies for ever.
+    rig.senders[0].suspended = true;
+    let (now, link) = (rig.now(), rig.senders[0].link);
+    rig.secondary.link_down(now, link, &mut rig.world);
+    for _ in 0..3 {
+        rig.write(1);
+        arrive(&mut rig);
+    }
+    assert_eq!(rig.status("g").recovery_point, base, "the image stays while the resync may go on");
+    delete(&mut rig, "a");
+    for _ in 0..3 {
+        rig.write(1);
+        arrive(&mut rig);
+    }
+    let status = rig.status("g");
+    assert!(status.unit.is_none() && status.recovery_point > base, "{status:#?}");
+    assert_eq!(rig.volume("g", "b"), rig.replay("g", "b", status.recovery_point));
+}
