@@ -187,9 +187,7 @@ impl Plan {
             3..6 => Some(least),
             _ => None,
         };
-        // Several streams of one primary in one spill wait for each other for ever: see the ignored test in `worlds.rs`.
-        let is_one_stream = scope == Scope::Group || scope == Scope::Pair && pairs_per_primary == 1;
-        let spill_bytes = (is_one_stream && !big && c.hits(0.6)).then(|| of_few(c));
+        let spill_bytes = (scope != Scope::System && !big && c.hits(0.6)).then(|| of_few(c));
         let roughness = c.pick(&[0.0, 0.005, 0.03, 0.15]);
         let delay_ns = c.log_range(20 * US, 8 * MS);
         Plan {

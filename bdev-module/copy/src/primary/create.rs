@@ -424,6 +424,7 @@ impl<M: Memory> Primary<M> {
             members: BTreeMap::from([(group_id, Membership::default())]),
             started: false,
             last_sent: now.mono,
+            told_handed: false,
             copies: VecDeque::new(),
             units: BTreeMap::new(),
             flushes: 0,

@@ -8,6 +8,7 @@ use super::group::Life;
 use super::handover::HandOver;
 use super::pair::Phase;
 use super::request::{Change, Repair, Request, Stage};
+use super::spill::Owned;
 use super::{Primary, Stopping, Up, Wait, Work};
 use crate::dirty::FlushNumber;
 use crate::ports::{DeviceError, HostError, HostIo, HostToken, LocalIo, Memory};
@@ -275,10 +276,13 @@ impl<M: Memory> Primary<M> {
         );
         let stream = self.streams.get_mut(&route.stream).expect("a route leads to a stream");
         assert!(stream.is_marked && stream.epoch_is_durable, "stamped before metadata says that the epoch stamps");
-        stream.last_sent = now.mono;
         pair.last_epoch = stream.epoch;
         self.due = self.due.min(now.mono.after_ns(self.config.beacon_interval_ns));
         let (group, epoch) = (pair.config.group, stream.epoch);
+        // In the spill it says nothing.
+        if !self.spills.get(&group).is_some_and(Owned::is_spilling) {
+            stream.last_sent = now.mono;
+        }
         self.hand_on(group, route.link, epoch, record, ports);
     }
 

@@ -198,6 +198,7 @@ impl<M: Memory> Primary<M> {
             members: members.iter().map(|group| (*group, Membership::default())).collect(),
             started: false,
             last_sent: now.mono,
+            told_handed: false,
             copies: VecDeque::new(),
             units,
             flushes: 0,

@@ -36,6 +36,13 @@ pub(super) struct Owned<S> {
     replay: Replay,
 }
 
+impl<S: AsRef<[u8]> + Clone + 'static> Owned<S> {
+    /// Whether the group's records go here and not to the link.
+    pub(super) fn is_spilling(&self) -> bool {
+        self.spill.is_spilling()
+    }
+}
+
 enum Replay {
     /// It is not known yet whether there is something to send; not for longer than until then.
     Undecided(Mono),
@@ -201,6 +208,16 @@ impl<M: Memory> Primary<M> {
         self.streams_of(id).map(|(stream, link)| ports.stream_backlog(link, stream).bytes).sum()
     }
 
+    /// How far the stream was handed to its link, if records of it wait in a spill: [`Spill::handed`].
+    pub(super) fn handed(&self, id: StreamId) -> Option<(Time, Seq)> {
+        if self.spills.is_empty() {
+            return None;
+        }
+        let stream = self.streams.get(&id)?;
+        let mut spills = stream.members.keys().filter_map(|group| self.spills.get(group));
+        spills.find_map(|owned| owned.spill.handed(id, stream.epoch))
+    }
+
     /// What the spill keeps in memory, which counts against the send buffer.
     pub(super) fn spill_memory_bytes(&self, id: GroupId) -> u64 {
         self.spills.get(&id).map_or(0, |owned| owned.spill.memory_bytes())
@@ -288,11 +305,11 @@ impl<M: Memory> Primary<M> {
         while owned.spill.should_pump(link_bytes, limit) {
             let mut io = Io { mono: now.mono, ports, waits: &mut self.waits };
             let Some(next) = owned.spill.next(&mut io) else { break };
-            let stream = self.streams.get(&next.record.head.stamp.stream);
+            let stream = self.streams.get_mut(&next.record.head.stamp.stream);
             // Its pair was deleted meanwhile.
-            if stream.is_none_or(|stream| stream.epoch != next.epoch || !stream.sends()) {
-                continue;
-            }
+            let Some(stream) = stream.filter(|stream| stream.epoch == next.epoch && stream.sends()) else { continue };
+            stream.last_sent = now.mono;
+            self.due = self.due.min(now.mono.after_ns(self.config.beacon_interval_ns));
             link_bytes += next.record.head.charge_bytes();
             ports.stream_push(link, next.epoch, next.record);
         }
@@ -422,6 +439,7 @@ impl<M: Memory> Primary<M> {
                 members: BTreeMap::from([(id, Membership::default())]),
                 started: false,
                 last_sent: Mono(0),
+                told_handed: false,
                 copies: VecDeque::new(),
                 units: BTreeMap::new(),
                 flushes: 0,

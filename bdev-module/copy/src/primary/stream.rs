@@ -34,6 +34,8 @@ pub(super) struct Stream {
     pub started: bool,
     /// When it last said something.
     pub last_sent: Mono,
+    /// Its last beacon told how far it was handed to the link, not how far it was stamped.
+    pub told_handed: bool,
     /// Copies, digests and names that are not known to be durable: number and charge.
     pub copies: VecDeque<(Seq, u64)>,
     /// Part of a resync: for each of its groups the number of that.

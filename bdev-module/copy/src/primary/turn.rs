@@ -131,16 +131,28 @@ impl<M: Memory> Primary<M> {
 
     /// Sends a beacon if the stream was silent for long enough. Returns when to look again.
     pub(super) fn beacon(&mut self, now: Now, id: StreamId, ports: &mut impl Up<M>) -> Option<Mono> {
+        let handed = self.handed(id);
         let stream = self.streams.get_mut(&id)?;
         if !stream.sends() || !stream.started || !ports.session_is_up(stream.link) {
             return None;
         }
         let groups = stream.members.keys().filter_map(|group| self.groups.get(group));
-        let interval_ns = silence_ns(now, groups, &self.config);
+        let interval_ns = match handed {
+            // Other streams wait for it, however idle hosts are.
+            Some(_) => self.config.beacon_interval_ns,
+            None => silence_ns(now, groups, &self.config),
+        };
         let at = stream.last_sent.after_ns(interval_ns);
         if now.mono < at {
             return Some(at);
         }
+        // In turn with the usual one: that lets a takeover tell how much is lost.
+        if let Some((time, seq)) = handed.filter(|_| !stream.told_handed) {
+            (stream.told_handed, stream.last_sent) = (true, now.mono);
+            ports.send_beacon(stream.link, Beacon { stream: id, epoch: stream.epoch, time, seq });
+            return Some(now.mono.after_ns(interval_ns));
+        }
+        stream.told_handed = false;
         let count = match stream.numbers {
             Numbers::Live(numbering) => match self.stamper.promise(now, numbering) {
                 Ok(count) => count,

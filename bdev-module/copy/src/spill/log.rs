@@ -142,12 +142,21 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
 
 fn find(found: &mut BTreeMap<StreamId, Found>, entry: &Entry) {
     let RecordHead { stamp, .. } = entry.head;
-    let new = Found { epoch: entry.epoch, generation: entry.generation, first: stamp.seq, last: stamp.seq };
+    let new = Found {
+        epoch: entry.epoch,
+        generation: entry.generation,
+        first: stamp.seq,
+        last: stamp.seq,
+        whole_from: stamp.seq,
+    };
     let known = found.entry(stamp.stream).or_insert(new);
     if known.epoch < new.epoch {
         *known = new;
     } else if known.epoch == new.epoch {
         known.first = known.first.min(stamp.seq);
+        if stamp.seq > known.last.next() {
+            known.whole_from = stamp.seq;
+        }
         known.last = known.last.max(stamp.seq);
     }
 }

@@ -12,6 +12,11 @@
 //! quarter. A record is handed over when it is stamped; nobody waits for its write. What is not durable in the log is in
 //! memory, and counts against the send buffer ([`Spill::memory_bytes`]).
 //!
+//! What the link keeps can become durable at the secondary only when the tips of all streams have passed it, and a stream
+//! may have all of its next records here. So the secondary is told how far each stream was handed to the link
+//! ([`Spill::handed`]): *two pairs with streams of their own; the link's share was full of one's records, which waited for
+//! the other's tip, which waited for room in the share.*
+//!
 //! After a restart the log is searched as a journal is. What is found there ([`Spill::found`]) may be sent once more, in its
 //! old epoch ([`Spill::replay`]): per stream a contiguous run from the first number that the secondary lacks; what lies
 //! behind a hole is not used.
@@ -43,7 +48,7 @@ use crate::journal::format::Area;
 use crate::journal::open::{Identity, LogMeta, Opening};
 use crate::journal::{self, Item, Journal, Point};
 use crate::ports::DeviceError;
-use crate::types::{Epoch, Geometry, GroupId, Mono, Record, Seq, StreamId, Time, VolumeId};
+use crate::types::{Epoch, Geometry, GroupId, Mono, Record, Seq, Stamp, StreamId, Time, VolumeId};
 use cursor::{Cursor, Filled};
 use std::collections::{BTreeMap, VecDeque};
 use tail::Tail;
@@ -94,6 +99,8 @@ pub(crate) struct Found {
     pub(crate) first: Seq,
     /// The greatest number.
     pub(crate) last: Seq,
+    /// All numbers from this one on were found.
+    pub(crate) whole_from: Seq,
 }
 
 /// A record on its way to the link.
@@ -159,6 +166,10 @@ pub(crate) struct Spill<S, T> {
     waiting_bytes: u64,
     /// Nothing from `next` on was stamped before this.
     waiting_since: Time,
+    /// Everything before `next` was stamped up to here, everything from it on later.
+    handed_up_to: Time,
+    /// Streams of which something from `next` on is for the link: its epoch, first and last number.
+    waiting: BTreeMap<StreamId, (Epoch, Seq, Seq)>,
     cursor: Option<Cursor<S, T>>,
     /// A read whose cursor is gone is under way.
     orphan: bool,
@@ -207,6 +218,8 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
             unsent_bytes: 0,
             waiting_bytes: 0,
             waiting_since: Time(0),
+            handed_up_to: Time(0),
+            waiting: BTreeMap::new(),
             cursor: None,
             orphan: false,
             tail: Tail::new(area.capacity),
@@ -270,8 +283,16 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
         assert!(self.is_spilling, "what is not spilled goes to the link");
         self.unsent_bytes += record.head.charge_bytes();
         self.waiting_bytes += record.head.charge_bytes();
+        let stamp = record.head.stamp;
         if self.next == self.appended {
-            self.waiting_since = record.head.stamp.time;
+            self.waiting_since = stamp.time;
+            self.handed_up_to = Time(stamp.time.0.saturating_sub(1));
+        }
+        match self.waiting.get_mut(&stamp.stream).filter(|(known, ..)| *known == epoch) {
+            Some((.., last)) => *last = stamp.seq,
+            None => {
+                self.waiting.insert(stamp.stream, (epoch, stamp.seq, stamp.seq));
+            }
         }
         self.pending.push_back(Item { record, epoch, generation, charged: false });
         self.appended += 1;
@@ -315,7 +336,9 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
             self.next += 1;
             self.waiting_bytes -= item.record.head.charge_bytes();
             self.waiting_since = item.record.head.stamp.time;
+            self.handed_up_to = item.record.head.stamp.time;
             if self.is_wanted(&item) {
+                self.count_handed(item.epoch, item.record.head.stamp);
                 return Some(Spilled { epoch: item.epoch, record: item.record });
             }
         }
@@ -333,6 +356,24 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
         let is_next = *expected == Some(stamp.seq);
         *expected = is_next.then(|| stamp.seq.next());
         is_next
+    }
+
+    fn count_handed(&mut self, epoch: Epoch, stamp: Stamp) {
+        if let Some((known, first, last)) = self.waiting.get_mut(&stamp.stream)
+            && *known == epoch
+        {
+            *first = stamp.seq.next();
+            if *first > *last {
+                self.waiting.remove(&stamp.stream);
+            }
+        }
+    }
+
+    /// If records of the stream wait here for the link: a time and a number, so that all of the stream's records up to that
+    /// time have that number at most, and were handed to the link, as all of the other streams' up to that time were.
+    pub(crate) fn handed(&self, stream: StreamId, epoch: Epoch) -> Option<(Time, Seq)> {
+        let (_, first, _) = self.waiting.get(&stream).filter(|(known, ..)| *known == epoch)?;
+        Some((self.handed_up_to, first.previous()))
     }
 
     fn in_memory(&self, place: u64) -> Option<&Item<S>> {
@@ -372,6 +413,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
     pub(crate) fn forget(&mut self, stream: StreamId) {
         self.acknowledged.remove(&stream);
         self.found.remove(&stream);
+        self.waiting.remove(&stream);
         self.tail.forget(stream);
         self.release();
     }
@@ -394,6 +436,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
         self.pending.clear();
         self.unsent_bytes = 0;
         self.waiting_bytes = 0;
+        self.waiting.clear();
         self.drop_cursor();
         self.replay = None;
         self.found.clear();
@@ -415,8 +458,18 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
     /// Hands out what a restart found, of these streams, each in its epoch and above the number that the secondary has.
     pub(crate) fn replay(&mut self, streams: impl IntoIterator<Item = (StreamId, Epoch, Seq)>) {
         assert!(self.is_open() && !self.is_spilling, "a replay comes before anything new");
-        let streams = streams.into_iter().map(|(id, epoch, durable)| (id, (epoch, Some(durable.next()))));
-        self.replay = Some(streams.collect());
+        let streams: BTreeMap<_, _> =
+            streams.into_iter().map(|(id, epoch, durable)| (id, (epoch, Some(durable.next())))).collect();
+        for (id, (epoch, next)) in &streams {
+            if let (Some(next), Some(found)) = (next, self.found.get(id))
+                && *epoch == found.epoch
+                // Of a stream with a hole nothing is known.
+                && (found.whole_from..=found.last).contains(next)
+            {
+                self.waiting.insert(*id, (*epoch, *next, found.last));
+            }
+        }
+        self.replay = Some(streams);
     }
 
     /// Whether everything that [`Spill::replay`] hands out was handed out.

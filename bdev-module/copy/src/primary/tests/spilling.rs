@@ -339,3 +339,100 @@ fn how_small_a_spill_may_be_is_the_embedding_s_to_say() {
         assert_eq!(answer.is_ok(), is_taken, "{answer:?}");
     }
 }
+
+/// A stream as the secondary receives it: its last number, its tip, and the newest beacon that it cannot use yet.
+#[derive(Default)]
+struct Received {
+    run: Seq,
+    tip: Time,
+    beacon: Option<(Time, Seq)>,
+}
+
+impl Received {
+    fn of(rig: &Rig, stream: StreamId) -> Received {
+        let mut received = Received::default();
+        for did in &rig.world.did {
+            match did {
+                Did::Push(head) if head.stamp.stream == stream => {
+                    assert!(head.stamp.time > received.tip, "{head:?} was denied by a beacon at {}", received.tip);
+                    (received.run, received.tip) = (head.stamp.seq, head.stamp.time);
+                }
+                Did::Beacon(it) if it.stream == stream && it.seq == received.run => {
+                    received.tip = received.tip.max(it.time);
+                }
+                Did::Beacon(it) if it.stream == stream && it.seq < received.run => {
+                    assert!(it.time <= received.tip, "{it:?} denies {}", received.run);
+                }
+                Did::Beacon(it) if it.stream == stream && received.beacon.is_none_or(|(time, _)| it.time > time) => {
+                    received.beacon = Some((it.time, it.seq));
+                }
+                _ => {}
+            }
+            if let Some((time, _)) = received.beacon.take_if(|(_, seq)| *seq <= received.run) {
+                received.tip = received.tip.max(time);
+            }
+        }
+        received
+    }
+}
+
+/// Everything that is not later than the least tip becomes durable at the secondary.
+fn acknowledge_up_to_the_limit(rig: &mut Rig, streams: &[StreamId]) {
+    let limit = streams.iter().map(|stream| Received::of(rig, *stream).tip).min().unwrap();
+    for stream in streams {
+        let mut newest = rig.world.history.iter().map(|record| record.head.stamp).rev();
+        let last = newest.find(|stamp| stamp.stream == *stream && stamp.time <= limit);
+        if let Some(last) = last.filter(|last| last.seq > rig.standing(*stream).durable) {
+            rig.durable(*stream, last.seq.0);
+        }
+    }
+}
+
+#[test]
+fn what_the_link_keeps_of_one_stream_does_not_wait_for_what_the_spill_holds_of_another() {
+    let (mut rig, group, pairs) = spilling(Scope::Pair, SPILL_BLOCKS, 3);
+    let streams: Vec<StreamId> = pairs.iter().map(|pair| rig.show_pair(*pair).stream).collect();
+    // The link's share is full of the first pair's: what the others have is in the spill.
+    for pair in [0, 1, 0, 1] {
+        write(&mut rig, &pairs[pair..=pair], 15);
+    }
+    write(&mut rig, &pairs, 30);
+    assert_eq!(seqs(&rig, streams[1]), [0; 0]);
+    let announced = rig.beacons().iter().filter(|beacon| beacon.stream == streams[1]).map(|beacon| beacon.seq).max();
+    assert!(announced > Some(Seq(15)), "a takeover tells of what never left the spill: {announced:?}");
+    for _ in 0..100 {
+        acknowledge_up_to_the_limit(&mut rig, &streams);
+        quiet(&mut rig);
+        rig.pass(2 * MS);
+        quiet(&mut rig);
+        assert!(rig.show(group).backlog.bytes <= 32 << 10, "no more memory than the link's share");
+    }
+    let shown = rig.show(group);
+    assert_eq!((shown.backlog.records, shown.spill.as_ref().unwrap().unsent_records), (0, 0), "{shown:?}");
+    let times: Vec<Time> = rig.world.history.iter().map(|record| record.head.stamp.time).collect();
+    assert!(times.len() == 90 && times.is_sorted(), "{times:?}");
+}
+
+#[test]
+fn what_a_restart_sends_of_one_stream_does_not_wait_for_what_the_spill_holds_of_another() {
+    let (mut rig, _, pairs) = spilling(Scope::Pair, SPILL_BLOCKS, 2);
+    write(&mut rig, &pairs[..1], 20);
+    write(&mut rig, &pairs[1..], 20);
+    let (mut rig, group, pairs) = restart(rig, Scope::Pair, 2);
+    let streams: Vec<StreamId> = pairs.iter().map(|pair| rig.show_pair(*pair).stream).collect();
+    for asked in opens(&rig) {
+        open(&mut rig, &asked, 0);
+    }
+    for _ in 0..100 {
+        if rig.show(group).spill.unwrap().is_replaying {
+            acknowledge_up_to_the_limit(&mut rig, &streams);
+        }
+        quiet(&mut rig);
+        rig.pass(2 * MS);
+        quiet(&mut rig);
+    }
+    assert!(!rig.show(group).spill.unwrap().is_replaying, "all that the spill held is there");
+    for stream in streams {
+        assert_eq!(seqs(&rig, stream), (1..=20).collect::<Vec<u64>>());
+    }
+}

@@ -209,6 +209,22 @@ impl Group {
             _ if pick < stamps + io + acks + 2 => self.pump(),
             _ => self.turn(),
         }
+        for stream in STREAMS {
+            let told = self.handed(stream, self.pushed[&stream]);
+            assert_eq!(told.is_some(), self.pushed[&stream] < self.last[&stream], "stream {stream}");
+            let newest = self.link.back().map_or(Time(0), |record| record.head.stamp.time);
+            assert!(told.is_none_or(|time| time >= newest), "what the link keeps waits for stream {stream}");
+        }
+    }
+
+    /// What the secondary may be told of a stream that was handed over up to `handed`, is true. Returns the time.
+    fn handed(&self, stream: StreamId, handed: u64) -> Option<Time> {
+        let (time, seq) = self.spill.handed(stream, self.epoch)?;
+        assert_eq!(seq.0, handed);
+        let mut of_stream = self.stamped.iter().map(|record| record.head.stamp).filter(|stamp| stamp.stream == stream);
+        let denied = of_stream.find(|stamp| stamp.time <= time && stamp.seq > seq);
+        assert_eq!(denied, None, "stream {stream} is at {seq} at {time}");
+        Some(time)
     }
 
     /// The machine stops, and starts again with what the disk kept.
@@ -250,6 +266,10 @@ impl Group {
         let mut out: BTreeMap<StreamId, u64> = durable.clone();
         let mut steps = 0;
         while !self.spill.is_replayed() {
+            for stream in STREAMS {
+                let is_left = found.iter().any(|(id, found)| *id == stream && found.last.0 > out[id]);
+                assert_eq!(self.handed(stream, out[&stream]).is_some(), is_left);
+            }
             steps += 1;
             assert!(steps < 100_000, "the replay ends");
             match self.spill.next(&mut self.disk) {
