@@ -90,13 +90,23 @@ struct Play {
     pairs: Vec<PairId>,
     platter: Platter,
     random: u64,
+    /// Tickets of suspensions, the last one's number.
+    suspensions: u64,
 }
 
 impl Play {
     fn new(scope: Scope, buffer_bytes: u64) -> Play {
         let (rig, site) = (Rig::new(), Site::default());
-        let mut play =
-            Play { rig, site, scope, buffer_bytes, pairs: Vec::new(), platter: Platter::default(), random: 1 };
+        let mut play = Play {
+            rig,
+            site,
+            scope,
+            buffer_bytes,
+            pairs: Vec::new(),
+            platter: Platter::default(),
+            random: 1,
+            suspensions: 90,
+        };
         play.begin();
         play.settle();
         play
@@ -233,8 +243,9 @@ impl Play {
                 self.rig.hear(Message::Refused { group, subject, refusal, text: "stopped".to_string() });
             }
             Step::Suspend => {
-                self.rig.world.operators.remove(&90);
-                let _ = self.rig.primary.group_suspend(now, group, Ticket(90), &mut self.rig.world);
+                self.suspensions += 1;
+                let ticket = Ticket(self.suspensions);
+                let _ = self.rig.primary.group_suspend(now, group, ticket, &mut self.rig.world);
             }
             Step::Resync { full } => _ = self.rig.primary.group_resync(now, group, full, &mut self.rig.world),
             Step::Verify => _ = self.rig.primary.group_verify(now, group, None, false, &mut self.rig.world),
