@@ -111,17 +111,24 @@ fn answer(listener: &TcpListener, sizes: Sizes, stop: &AtomicBool) -> std::io::R
                 came %= sizes.request;
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if is_over(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
         while owed > 0 {
             match stream.write(&response[..owed.min(response.len())]) {
                 Ok(bytes) => owed -= bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if is_over(&error) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
     }
     Ok(())
+}
+
+/// Whoever asked has seen enough, and left answers unread.
+fn is_over(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
 fn ask(to: std::net::SocketAddr, sizes: Sizes, depth: usize) -> std::io::Result<TcpFloor> {
