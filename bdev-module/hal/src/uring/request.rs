@@ -61,7 +61,7 @@ pub enum UringError {
     )]
     Setup { entries: u32, source: io::Error },
     #[error(
-        "io_uring with a polling thread{} refused by the kernel ({source}); name a processor that this process may use, or serve with --io enter",
+        "io_uring with a polling thread{} refused by the kernel ({source}); name a processor that this process may use, or none",
         .processor.map_or_else(String::new, |processor| format!(" on processor {processor}"))
     )]
     Polled { processor: Option<u32>, source: io::Error },
