@@ -94,6 +94,18 @@ impl Control {
         let part = recorded.map_or(call.role, role_info);
         let taken = state.groups.values().filter(|group| group.core == core).map(|group| group.buffer_bytes).sum();
         let buffer_bytes = send_buffer(call, self.memory_bytes(core), taken, caller)?;
+        let entry = |claims, failed| GroupEntry {
+            call: call.clone(),
+            core,
+            id,
+            role: part,
+            claims,
+            taken_over: false,
+            access: Access::at_start(part),
+            buffer_bytes,
+            is_leaving: false,
+            failed,
+        };
         let (spill, mut claims) = self.claim_spill(&mut state, call, core).await?;
         let as_primary = PrimaryGroup { spill, buffer_bytes, ..primary_config(call, link_id, remote) };
         let as_secondary = match &call.journal {
@@ -122,20 +134,7 @@ impl Control {
                             Role::Secondary => {
                                 state.release_all(&claims);
                                 tracing::warn!("group {name} is not taken up: {text}");
-                                let (claims, access) = (Claims::new(), Access::at_start(part));
-                                let entry = GroupEntry {
-                                    call: call.clone(),
-                                    core,
-                                    id,
-                                    role: part,
-                                    claims,
-                                    taken_over: false,
-                                    access,
-                                    buffer_bytes,
-                                    is_leaving: false,
-                                    failed: Some(text),
-                                };
-                                state.groups.insert(name.clone(), entry);
+                                state.groups.insert(name.clone(), entry(Claims::new(), Some(text)));
                                 return Ok(name);
                             }
                         }
@@ -172,20 +171,7 @@ impl Control {
             state.release_all(&claims);
             return Err(operator_error(error));
         }
-        let access = Access::at_start(part);
-        let entry = GroupEntry {
-            call: call.clone(),
-            core,
-            id,
-            role: part,
-            claims,
-            taken_over: false,
-            access,
-            buffer_bytes,
-            is_leaving: false,
-            failed: None,
-        };
-        state.groups.insert(name.clone(), entry);
+        state.groups.insert(name.clone(), entry(claims, None));
         Ok(name)
     }
 
