@@ -4,6 +4,9 @@
 //! a takeover from its point on. At most one site serves hosts at any event, but for the time in which an operator has
 //! taken a group over and its old primary has not heard of it. When all is quiet both sites hold the same.
 
+#[cfg(test)]
+mod tests;
+
 use crate::coverage::{state_of_primary, state_of_secondary};
 use crate::disk::{Blob, Disk};
 use crate::history::first_difference;
@@ -302,6 +305,22 @@ impl World {
         self.nodes[node].engine.as_ref()?.role(self.groups[group].id)
     }
 
+    /// Whether a site follows the other's generation. Its role alone does not say so: right after a start, a system that
+    /// took the group over earlier has no more than the record of that, of an older generation, and serves hosts: nobody
+    /// has told it yet of a takeover since.
+    fn follows(&mut self, node: usize, group: usize) -> bool {
+        let roles = (self.role_at(node, group), self.role_at(other(node), group));
+        if roles != (Some(Role::Secondary), Some(Role::Primary)) {
+            return false;
+        }
+        let id = self.groups[group].id;
+        let it = &mut self.nodes[node];
+        let now = it.clock.read(self.at);
+        let status = it.engine.as_mut().and_then(|engine| engine.secondary(&mut it.ports).0.group_status(now, id));
+        let (_, generation) = self.primary_state(other(node), group).expect("it is the primary there");
+        status.is_some_and(|status| status.generation.number == generation)
+    }
+
     /// As the primary's part shows it.
     fn primary_state(&mut self, node: usize, group: usize) -> Option<(PairState, u64)> {
         let id = self.groups[group].id;
@@ -389,12 +408,11 @@ impl World {
         self.exchange_until("swapped", |world| {
             let mut is_done = true;
             for group in 0..world.groups.len() {
-                let roles = (world.role_at(from, group), world.role_at(other(from), group));
-                if roles == (Some(Role::Secondary), Some(Role::Primary)) {
+                if world.follows(from, group) {
                     continue;
                 }
                 is_done = false;
-                if world.nodes[from].engine.is_some() && roles.0 == Some(Role::Primary) {
+                if world.role_at(from, group) == Some(Role::Primary) {
                     let (id, ticket) = (world.groups[group].id, world.loose_ticket(group));
                     let answer = world.operate(from, |engine, ports, now| engine.group_swap(now, id, ticket, ports));
                     if answer.is_err() {
@@ -475,7 +493,7 @@ impl World {
                 if world.nodes[old].engine.is_none() {
                     return false;
                 }
-                if world.role_at(old, group) == Some(Role::Secondary) {
+                if world.follows(old, group) {
                     world.exchange_of().is_split[group] = false;
                     continue;
                 }
