@@ -6,7 +6,7 @@ use longrun_sim::{Outcome, Totals};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -92,7 +92,7 @@ fn collect(arguments: &Arguments, receiver: Receiver<Ended>) -> ExitCode {
                     failed += 1;
                     let short: String = text.chars().take(if arguments.verbose { 20000 } else { 1200 }).collect();
                     println!("seed {expected}: {short}");
-                    keep(arguments, expected, &short);
+                    keep(&arguments.keep, expected, &short);
                 }
             }
             expected += 1;
@@ -113,11 +113,28 @@ fn collect(arguments: &Arguments, receiver: Receiver<Ended>) -> ExitCode {
 }
 
 /// Notes a failing seed; a file that cannot be written does not end the run.
-fn keep(arguments: &Arguments, seed: u64, text: &str) {
-    let file = OpenOptions::new().create(true).append(true).open(&arguments.keep);
+fn keep(path: &Path, seed: u64, text: &str) {
+    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let file = folder.and_then(|()| OpenOptions::new().create(true).append(true).open(path));
     let line = text.lines().next().unwrap_or_default();
     let kept = file.and_then(|mut file| writeln!(file, "{seed}\t{line}"));
     if let Err(error) = kept {
-        eprintln!("seed {seed} is not kept in {}: {error}", arguments.keep.display());
+        eprintln!("seed {seed} is not kept in {}: {error}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failing_seeds_are_kept_one_a_line_where_no_folder_was_yet() {
+        let folder = std::env::temp_dir().join(format!("longrun-failing-seeds-{}", std::process::id()));
+        let path = folder.join("deep").join("failing-seeds");
+        keep(&path, 7, "promise 1: gone\nmore");
+        keep(&path, 9, "promise 2");
+        let kept = std::fs::read_to_string(&path).expect("kept");
+        std::fs::remove_dir_all(&folder).expect("ours");
+        assert_eq!(kept, "7\tpromise 1: gone\n9\tpromise 2\n");
     }
 }

@@ -1,22 +1,15 @@
 //! What worlds found and what was mended since, each by the sentence that it proves now, in worlds that are made for it.
 
+mod common;
+
+use common::run_some;
 use longrun_copy::types::Initial;
 use longrun_sim::plan::{Ending, Fault};
-use longrun_sim::{Plan, Totals, run_planned};
-
-/// Runs some worlds of a changed plan; all must keep their promises.
-fn run(count: u64, change: impl Fn(&mut Plan)) -> Totals {
-    let mut totals = Totals::default();
-    for seed in 0..count {
-        let outcome = run_planned(seed, false, &change);
-        totals.add(&outcome.unwrap_or_else(|text| panic!("seed {seed}: {text}")).totals);
-    }
-    totals
-}
+use longrun_sim::{Totals, run_planned};
 
 #[test]
 fn a_pair_that_is_to_be_copied_counts_only_when_it_was() {
-    let totals = run(30, |plan| {
+    let totals = run_some(30, |plan| {
         (plan.initial, plan.primaries) = (Initial::Copy, 1);
         (plan.faults, plan.faults_at_setup) = (vec![Fault::SecondaryCrash], true);
         plan.forks = 200;
@@ -40,7 +33,7 @@ fn a_takeover_never_goes_to_a_point_inside_of_a_resync() {
 
 #[test]
 fn the_lag_of_a_resync_counts_from_its_image() {
-    let totals = run(60, |plan| {
+    let totals = run_some(60, |plan| {
         (plan.ending, plan.primaries) = (Ending::Quiet, 1);
         plan.faults = vec![Fault::Partition, Fault::Operators];
     });
@@ -49,7 +42,7 @@ fn the_lag_of_a_resync_counts_from_its_image() {
 
 #[test]
 fn a_suspension_in_the_middle_of_a_resync_is_not_drained() {
-    let totals = run(60, |plan| {
+    let totals = run_some(60, |plan| {
         (plan.ending, plan.primaries) = (Ending::Quiet, 1);
         plan.faults = vec![Fault::Partition, Fault::Operators, Fault::FailedWrites];
     });
@@ -58,7 +51,7 @@ fn a_suspension_in_the_middle_of_a_resync_is_not_drained() {
 
 #[test]
 fn an_apply_delay_does_not_keep_the_pairs_of_a_suspended_group() {
-    let totals = run(40, |plan| {
+    let totals = run_some(40, |plan| {
         (plan.ending, plan.apply_delay_ns, plan.buffer_bytes) = (Ending::Quiet, 500_000_000, 96 << 10);
         plan.faults = vec![Fault::Partition, Fault::Operators];
     });
@@ -67,7 +60,7 @@ fn an_apply_delay_does_not_keep_the_pairs_of_a_suspended_group() {
 
 #[test]
 fn rot_in_a_journal_never_leaves_volumes_that_are_no_cut() {
-    let totals = run(60, |plan| {
+    let totals = run_some(60, |plan| {
         plan.faults = vec![Fault::BitRot, Fault::SecondaryCrash];
     });
     assert!(totals.rotten > 0 && totals.failed_groups > 0, "{totals}");

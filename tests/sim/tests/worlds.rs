@@ -1,5 +1,8 @@
 //! Worlds that are run with the other tests; `scripts/simulate` runs thousands.
 
+mod common;
+
+use common::run_some;
 use longrun_copy::stream::CHARGE_BYTES_MAX;
 use longrun_copy::types::{Initial, Scope};
 use longrun_sim::plan::{Ending, Fault};
@@ -40,16 +43,6 @@ fn different_seeds_give_different_traces() {
     let traces: std::collections::BTreeSet<_> =
         (0..5).map(|seed| run(seed, false).map(|outcome| outcome.trace)).filter_map(Result::ok).collect();
     assert_eq!(traces.len(), 5);
-}
-
-/// Runs some worlds of a changed plan; all must keep their promises. Returns what they exercised.
-fn run_some(count: u64, change: impl Fn(&mut Plan)) -> Totals {
-    let mut totals = Totals::default();
-    for seed in 0..count {
-        let outcome = run_planned(seed, false, &change);
-        totals.add(&outcome.unwrap_or_else(|text| panic!("seed {seed}: {text}")).totals);
-    }
-    totals
 }
 
 #[test]
