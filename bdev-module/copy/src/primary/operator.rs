@@ -147,8 +147,14 @@ impl<M: Memory> Primary<M> {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let Some(drain) = group.drain.take() else { return };
         let did_drain = drain.until > Mono(0);
-        let oldest = self.streams_of(id).filter_map(|(stream, link)| ports.stream_backlog(link, stream).oldest).min();
-        let oldest = [oldest, self.spilled_since(id), self.held(id)].into_iter().flatten().min();
+        let unsent = self.streams_of(id).filter_map(|(stream, link)| ports.stream_backlog(link, stream).oldest).min();
+        let unsent = [unsent, self.spilled_since(id)].into_iter().flatten().min().filter(|_| !is_drained);
+        // *Another primary's resync held the image back; this one was drained, and its lag counted from the suspension,
+        // though a takeover would have lost all since the image.*
+        let first = match self.is_unheard(id) {
+            true => None,
+            false => [unsent, self.held(id), Some(drain.at)].into_iter().flatten().min(),
+        };
         let streams: Vec<StreamId> = self.streams_of(id).map(|(stream, _)| stream).collect();
         for stream_id in streams {
             let stream = &self.streams[&stream_id];
@@ -162,8 +168,7 @@ impl<M: Memory> Primary<M> {
         if let (Life::Suspended(suspension) | Life::Suspending(suspension), true, false) =
             (&mut group.life, did_drain, group.is_resyncing)
         {
-            let first = oldest.filter(|_| !is_drained).map_or(drain.at, |oldest| oldest.min(drain.at));
-            suspension.first_missed = Some(first);
+            suspension.first_missed = first;
             self.keep_group(id, ports);
         }
         if did_drain && !is_drained {

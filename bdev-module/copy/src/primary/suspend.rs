@@ -153,6 +153,8 @@ impl<M: Memory> Primary<M> {
         let oldest = self.streams_of(id).filter_map(|(stream, link)| ports.stream_backlog(link, stream).oldest).min();
         let oldest = [oldest, self.spilled_since(id), self.held(id)].into_iter().flatten().min();
         match missed {
+            // Whether another primary's resync holds the image back is not known.
+            FirstMissed::Known if self.is_unheard(id) => None,
             FirstMissed::Known => Some(oldest.unwrap_or(now.time.max(self.stamper.floor()))),
             FirstMissed::Unknown => None,
         }

@@ -204,7 +204,7 @@ impl<M: Memory> Primary<M> {
     }
 
     /// Whether this process does not know yet what a takeover would give.
-    fn is_unheard(&self, id: GroupId) -> bool {
+    pub(super) fn is_unheard(&self, id: GroupId) -> bool {
         self.streams_of(id).any(|(stream, _)| self.streams.get(&stream).is_some_and(|it| it.held.is_none()))
     }
 

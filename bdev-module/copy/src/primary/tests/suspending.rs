@@ -233,6 +233,16 @@ fn messages_of_another_link_are_passed_over() {
     assert_eq!(rig.state(pairs[0]), PairState::Pair);
 }
 
+/// The secondary has the stream's first record, as part of another primary's resync that holds the image back to `held`.
+fn journaled_behind(rig: &mut Rig, stream: StreamId, held: Time) {
+    let epoch = rig.standing(stream).epoch;
+    let (run, durable) = (Seq(1), Seq(1));
+    let status = StreamStatus { stream, epoch, run, durable, grant_records: 16, grant_bytes: 1 << 20, held };
+    rig.world.records.clear();
+    rig.primary.status(rig.now, LINK, status, &mut rig.world);
+    assert_eq!(rig.show_pair(PairId::of_name(GroupId::of_name("g"), "p0")).state, PairState::Pair);
+}
+
 #[test]
 fn the_lag_counts_from_the_image_that_another_primarys_resync_holds() {
     let (mut rig, group, pairs) = Rig::copying(Scope::Group, 1);
@@ -241,23 +251,30 @@ fn the_lag_counts_from_the_image_that_another_primarys_resync_holds() {
     rig.locals();
     rig.pass(SECOND);
     let held = rig.show(group).backlog.oldest.unwrap();
-    let status = StreamStatus {
-        stream,
-        epoch: rig.standing(stream).epoch,
-        run: Seq(1),
-        durable: Seq(1),
-        grant_records: 16,
-        grant_bytes: 1 << 20,
-        held,
-    };
-    rig.world.records.clear();
-    rig.primary.status(rig.now, LINK, status, &mut rig.world);
+    journaled_behind(&mut rig, stream, held);
     assert_eq!(rig.show(group).backlog.oldest, None, "it is durable");
     assert!(
         rig.show(group).lag_ns >= Some(SECOND - MS),
         "and would be lost all the same: {:?}",
         rig.show(group).lag_ns
     );
-    rig.primary.status(rig.now, LINK, StreamStatus { held: Time(0), ..status }, &mut rig.world);
+    journaled_behind(&mut rig, stream, Time(0));
     assert_eq!(rig.show(group).lag_ns, Some(0));
+}
+
+#[test]
+fn the_lag_of_a_drained_suspension_counts_from_the_image_that_another_primarys_resync_holds() {
+    let (mut rig, group, pairs) = Rig::copying(Scope::Group, 1);
+    let stream = rig.show_pair(pairs[0]).stream;
+    let image = rig.now.time;
+    rig.pass(SECOND);
+    rig.write(pairs[0], 0, 1, 1);
+    rig.locals();
+    journaled_behind(&mut rig, stream, image);
+    assert_eq!(rig.show(group).lag_ns, Some(SECOND));
+    rig.primary.group_suspend(rig.now, group, Ticket(90), &mut rig.world).unwrap();
+    rig.run();
+    assert!(matches!(rig.answered(90), Ok(OperatorAnswer::Suspended { drained: true, .. })));
+    rig.pass(SECOND);
+    assert_eq!(rig.show(group).lag_ns, Some(2 * SECOND), "a takeover gives the image");
 }
