@@ -170,6 +170,11 @@ impl Arena {
         Some(Buf::from_arena(Arc::clone(inner), index, bytes, blocks * inner.min_block_bytes))
     }
 
+    /// The arena's memory as a whole, for what registers it with the kernel; any thread may have it.
+    pub fn region(&self) -> Region {
+        Region(Arc::clone(&self.inner))
+    }
+
     /// What is free and used now, blocks on their way back counted as free.
     pub fn stats(&self) -> ArenaStats {
         self.inner.reclaim(usize::MAX);
@@ -184,6 +189,27 @@ impl Arena {
             refused: self.inner.refused.get(),
             huge_pages: self.inner.mapping.huge,
         }
+    }
+}
+
+/// All the memory of an arena, which it keeps mapped. Gives no access to a byte of it.
+#[derive(Clone)]
+pub struct Region(Arc<Inner>);
+
+impl Region {
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.0.mapping.base.as_ptr()
+    }
+
+    /// Its size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.mapping.bytes
+    }
+
+    /// Where in the region the buffer lies, or `None` if it is not of this arena.
+    pub(crate) fn offset(&self, buf: &Buf) -> Option<usize> {
+        let offset = buf.as_ptr().addr().checked_sub(self.base().addr())?;
+        (offset < self.bytes()).then_some(offset)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one crate with unsafe: memory, rings, clock, pinning, io_uring.
+//! The one crate with unsafe: memory, rings, clock, pinning, io_uring, AF_XDP.
 //!
 //! Everything else in Longrun forbids `unsafe`, so everything public here is safe to call whatever the arguments are:
 //! a caller can waste memory or wait for ever, never read or write what is not its own.
@@ -11,6 +11,7 @@
 //! | [`clock`] | fenced TSC reads and the group's [`clock::Timeline`] with its lease | control plane (discipline), reactors (read) |
 //! | [`uring`] | one io_uring per core: disk, TCP, UDP; at most one `io_uring_enter` per turn | each reactor |
 //! | [`fd`], [`file`](mod@file), [`net`] | descriptors that in-flight operations keep open; files and sockets set up for the above | control plane |
+//! | [`xdp`], [`frame`] | raw frames past the kernel's network stack (AF_XDP), and their headers | control plane (opens), reactors |
 //! | [`affinity`] | pinning to cores named by the configuration | each reactor |
 //!
 //! Our own atomics ([`ring`], [`wake`]) compile under loom by one switch (`sync.rs`):
@@ -21,11 +22,13 @@ pub mod arena;
 pub mod clock;
 pub mod fd;
 pub mod file;
+pub mod frame;
 pub mod net;
 pub mod ring;
 mod sync;
 pub mod uring;
 pub mod wake;
+pub mod xdp;
 
 pub use arena::{Arena, ArenaConfig, Buf, Shared};
 pub use fd::Fd;

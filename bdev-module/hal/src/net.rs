@@ -9,6 +9,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::fd::Fd;
 
+mod interface;
+
+pub use interface::Interface;
+
 /// What a UDP socket of the link wants from the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpConfig {
@@ -115,7 +119,12 @@ fn inet(address: socket2::SockAddr) -> io::Result<SocketAddr> {
 }
 
 /// Options that socket2 does not know.
-fn set_option(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+pub(crate) fn set_option(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let len = std::mem::size_of_val(&value) as libc::socklen_t;
     // SAFETY: the kernel reads one int of ours, which is there during the call.

@@ -280,6 +280,24 @@ impl Uring {
         self.start(token, fd, Op::SendTrain(storage), entry);
     }
 
+    /// Completes when there is something to be read, at once if there already is.
+    pub fn poll_readable(&mut self, token: u64, fd: &Fd) {
+        let entry = opcode::PollAdd::new(target(fd), libc::POLLIN as u32).build();
+        self.start(token, fd, Op::Plain, entry);
+    }
+
+    /// Sends nothing, without waiting: what has a raw socket's driver look at what is to be sent.
+    pub fn nudge_send(&mut self, token: u64, fd: &Fd) {
+        let entry = opcode::Send::new(target(fd), std::ptr::null(), 0).flags(libc::MSG_DONTWAIT).build();
+        self.start(token, fd, Op::Plain, entry);
+    }
+
+    /// Receives nothing, without waiting: what has a raw socket's driver look at where it may put what comes.
+    pub fn nudge_receive(&mut self, token: u64, fd: &Fd) {
+        let entry = opcode::Recv::new(target(fd), std::ptr::null_mut(), 0).flags(libc::MSG_DONTWAIT).build();
+        self.start(token, fd, Op::Plain, entry);
+    }
+
     /// Ends one or both directions of a TCP connection; receives in flight complete with 0 bytes.
     pub fn shutdown(&mut self, token: u64, fd: &Fd, how: Shutdown) {
         let how = match how {
