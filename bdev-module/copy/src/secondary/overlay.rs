@@ -306,10 +306,13 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if !log.is_busy() && !self.overlay.pending.is_empty() {
             let (mut count, mut bytes) = (0, 0);
             for item in &self.overlay.pending {
-                if count > 0 && bytes + item.entry_bytes() > log.block_bytes_max() {
+                // *Granules of zeroes had room, those behind them in the block had none: nothing went on, and nobody said
+                // that the overlay is full.*
+                let with = bytes + item.entry_bytes();
+                if count > 0 && (with > log.block_bytes_max() || !log.has_room(with)) {
                     break;
                 }
-                bytes += item.entry_bytes();
+                bytes = with;
                 count += 1;
             }
             if log.has_room(bytes) {

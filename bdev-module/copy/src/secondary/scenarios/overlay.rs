@@ -199,6 +199,39 @@ fn a_full_overlay_makes_the_resync_wait_and_say_why() {
 }
 
 #[test]
+fn an_overlay_that_has_room_for_zeroes_only_takes_them_and_says_then_that_it_is_full() {
+    for overlay_blocks in 120..140 {
+        let mut rig =
+            Rig::new(5, &["g"]).stream(1, Scope::Group, &["a", "b", "c", "d", "e", "f"].map(|pair| ("g", pair)));
+        rig.resyncs = true;
+        rig.overlay_blocks = Some(overlay_blocks);
+        rig.create();
+        rig.settle();
+        rig.drain();
+        // Every other granule of the image is zeroes.
+        for lba in (0..VOLUME_BLOCKS).step_by(8) {
+            for pair in 0..6 {
+                rig.write_at(0, pair, RecordKind::Write, Extent { lba, blocks: 4 });
+                rig.drain();
+            }
+        }
+        rig.resync(0);
+        arrive(&mut rig);
+        for lba in (0..VOLUME_BLOCKS).rev().step_by(4).map(|lba| lba - 3) {
+            for pair in 0..6 {
+                if rig.senders[0].last().0 < rig.senders[0].durable.0 + 14 {
+                    rig.write_at(0, pair, RecordKind::Write, Extent { lba, blocks: 4 });
+                }
+            }
+            arrive(&mut rig);
+        }
+        let status = rig.status("g");
+        let is_full = status.reason.as_ref().is_some_and(|reason| reason.contains("overlay is full"));
+        assert!(is_full, "{overlay_blocks} blocks: {status:?}");
+    }
+}
+
+#[test]
 fn devices_that_fail_for_a_while_cost_a_resync_beyond_the_journal_nothing_but_time() {
     for (volume, flushes_only) in [(2000, false), (2000, true), (0, false), (0, true)] {
         for takes_over in [false, true] {
