@@ -1,7 +1,12 @@
 //! What an operator does about suspended groups before there is a resync: delete everything at both sites, copy the
 //! volumes by other means, create everything again.
 
+#[cfg(test)]
+mod tests;
+
+use crate::disk::Loss;
 use crate::history::History;
+use crate::plan::Fault;
 use crate::world::{What, World};
 use longrun_copy::engine::OperatorError;
 use longrun_copy::types::{Initial, Time};
@@ -131,9 +136,13 @@ impl World {
             self.kept[index].clear();
         }
         self.are_deleted = false;
-        self.operate_secondary(secondary);
-        for node in 0..self.plan.primaries {
-            self.operate_primary(node);
+        if self.may(Fault::ClockStep) {
+            self.start_with_clocks_that_agree();
+        } else {
+            self.operate_secondary(secondary);
+            for node in 0..self.plan.primaries {
+                self.operate_primary(node);
+            }
         }
         self.await_copying();
         self.forks_left = forks_left;
@@ -143,6 +152,21 @@ impl World {
         }
         let deadline = self.at + 60 * SECOND;
         self.run_until("caught up after everything was created again", deadline, |world| world.has_caught_up());
+    }
+
+    /// As long as a primary's clock is ahead, the secondary takes nothing and says that the clocks have to be set: whoever
+    /// creates a pair then is answered that it does not copy yet. (*Starts in quick succession, each of which begins where
+    /// the lease of the one before ends, put a primary half a minute ahead; a timeline that runs falls back 1 s in 2000.*)
+    /// Both systems start anew, at one time.
+    fn start_with_clocks_that_agree(&mut self) {
+        let at = self.at;
+        let latest = self.nodes.iter_mut().map(|node| node.clock.read(at).lease).max().expect("there are nodes");
+        for node in (0..self.nodes.len()).rev() {
+            self.kill(node, Loss::Process);
+            self.nodes[node].clock.set_wall(at, latest);
+            self.start_node(node);
+        }
+        self.groups.iter_mut().for_each(|group| group.is_ahead = false);
     }
 
     fn await_deleted(&mut self, what: &str) {

@@ -175,6 +175,12 @@ impl Clock {
         self.wall_ahead_ns += by_ns;
     }
 
+    /// An operator sets the wall clock so that a process that starts now begins at this time, or above its lease.
+    pub fn set_wall(&mut self, at: u64, time: Time) {
+        let by = time.0 as i64 - self.read(at).time.0 as i64;
+        self.step_wall(at, self.followed(at) + by - self.wall_ahead_ns);
+    }
+
     /// A process starts: its timeline begins at the wall clock, but above everything that was leased before.
     pub fn restart(&mut self, at: u64) {
         if self.lease == 0 || self.wall_ahead_ns == 0 && self.followed_ns == 0 {
