@@ -124,6 +124,8 @@ impl World {
             }
             info.has_failed = false;
         }
+        self.sizes_anew();
+        self.altered.clear();
         for index in 0..self.pairs.len() {
             let pair = &self.pairs[index];
             let here = (pair.primary, pair.primary_volume);

@@ -140,6 +140,12 @@ impl Disk {
         Disk { next: self.next, ..Disk::new(self.geometry) }
     }
 
+    /// It has so many blocks from here on; what is new holds zeroes.
+    pub fn enlarge(&mut self, blocks: u64) {
+        assert!(blocks > self.geometry.blocks);
+        self.geometry.blocks = blocks;
+    }
+
     /// Its size.
     pub fn geometry(&self) -> Geometry {
         self.geometry
@@ -289,7 +295,7 @@ impl Disk {
         self.sectors.get(&sector).map_or(Blob::Zero, |slot| slot.seen().clone())
     }
 
-    /// Writes before the world begins.
+    /// Something else writes, durably, over whatever is there.
     pub fn preset(&mut self, extent: Extent, data: &Bytes) {
         let op = self.next;
         self.next += 1;

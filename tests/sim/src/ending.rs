@@ -37,6 +37,7 @@ impl World {
             is_idle || matches!(ending, Ending::Disaster | Ending::Split) && world.ops_answered >= end_after
         });
         self.note(40, ending as u64, 0);
+        self.are_asides_on = false;
         match ending {
             Ending::Quiet => self.end_quietly(),
             Ending::Disaster => self.end_in_disaster(),
@@ -44,6 +45,19 @@ impl World {
             Ending::Exchange => self.end_exchanged(),
         }
         self.count_at_end();
+    }
+
+    /// What operators did beside copying comes to its end.
+    fn end_asides(&mut self) {
+        self.end_views();
+        if self.plan.grows {
+            self.end_growth();
+        }
+        if self.plan.verifies {
+            self.end_verify();
+        }
+        let deadline = self.at + 40 * SECOND;
+        self.run_until("caught up 40 s after the last command", deadline, |world| world.has_caught_up());
     }
 
     fn catch_up(&mut self) {
@@ -63,6 +77,7 @@ impl World {
 
     fn end_quietly(&mut self) {
         self.catch_up();
+        self.end_asides();
         let is_hurt = (0..self.groups.len()).any(|group| !self.is_copying(group));
         if self.chance.hits(if is_hurt { 0.7 } else { 0.1 }) {
             self.create_anew();
@@ -165,7 +180,7 @@ impl World {
     }
 
     /// Whether all primaries of the group and its secondary are in normal operation.
-    fn is_copying(&self, group: usize) -> bool {
+    pub fn is_copying(&self, group: usize) -> bool {
         let goes_on = |info: &crate::world::GroupInfo| {
             let stays = info.suspended.values().any(|(state, reason)| stays(state, reason));
             !info.has_failed && !info.is_too_large && !info.is_ahead && !stays
@@ -437,8 +452,11 @@ impl World {
         let over: Vec<usize> = (0..self.pairs.len()).filter(|pair| self.is_over(*pair)).collect();
         for pair in over.iter().copied() {
             let geometry = self.pairs[pair].geometry;
+            let certificate = self.groups[self.pairs[pair].group].certificate.as_ref();
+            let point = certificate.expect("taken over").recovery_point;
             for _ in 0..3 {
-                let extent = Extent { lba: self.chance.range(0, geometry.blocks - 1), blocks: 1 };
+                let blocks = self.whole_blocks(pair, point);
+                let extent = Extent { lba: self.chance.range(0, blocks - 1), blocks: 1 };
                 let bytes = content(next, pair, extent, geometry.block_bytes);
                 let pool = &self.nodes[secondary].ports.pool;
                 let mut buf = pool.take(bytes.len());
@@ -486,7 +504,9 @@ impl World {
             for (&pair, should) in &should {
                 let is = self.contents_there(pair);
                 self.totals.bytes_compared += self.pairs[pair].geometry.bytes();
-                let sector = first_difference(&is, should);
+                let certificate = self.groups[self.pairs[pair].group].certificate.as_ref();
+                let point = certificate.expect("taken over").recovery_point;
+                let sector = self.first_unsound(pair, &is, should, self.whole_sectors(pair, point), point);
                 assert!(
                     sector.is_none(),
                     "after the takeover and hosts' writes{} sector {sector:?} of pair {} is wrong: {:x?}",
@@ -516,7 +536,8 @@ impl World {
                     if is_secondary { self.pairs[pair].secondary_volume } else { self.pairs[pair].primary_volume };
                 // What is there already is written again: whatever becomes of it, nothing changes.
                 let geometry = self.pairs[pair].geometry;
-                let extent = Extent { lba: self.chance.range(0, geometry.blocks - 1), blocks: 1 };
+                let blocks = self.pairs[pair].sizes[0].blocks;
+                let extent = Extent { lba: self.chance.range(0, blocks - 1), blocks: 1 };
                 let pool = &self.nodes[node].ports.pool;
                 let mut buf = pool.take(geometry.block_bytes as usize);
                 let disk = &self.disks[&(node, volume)];

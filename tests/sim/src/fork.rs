@@ -1,7 +1,6 @@
 //! "What if it had crashed here, and the operator had taken over?", asked of a copy of the secondary.
 
 use crate::disk::{Blob, Disk, DiskIo, Loss};
-use crate::history::first_difference;
 use crate::memory::Pool;
 use crate::node::{Node, Out};
 use crate::world::World;
@@ -146,6 +145,7 @@ impl World {
         let keep = self.chance.clone();
         let config = self.engine_config(original);
         self.chance = keep;
+        node.ports.blocks = self.nodes[original].ports.blocks.clone();
         node.start(longrun_copy::engine::EngineConfig { seed: chance.bytes(), ..config }, self.at);
         let mut copy = Copy { node, disks, at: self.at, answers: BTreeMap::new(), chance };
         let mut ticket = 0;
@@ -271,7 +271,8 @@ impl World {
             );
             self.totals.rotten_tails += 1;
         }
-        for pair in self.pairs.iter().filter(|pair| pair.group == group) {
+        for index in (0..self.pairs.len()).filter(|pair| self.pairs[*pair].group == group) {
+            let (pair, count) = (&self.pairs[index], self.whole_sectors(index, point));
             if certificate.never_consistent.contains(&pair.id) {
                 assert!(
                     *at != TakeoverAt::Newest || !pair.is_copied,
@@ -283,8 +284,10 @@ impl World {
             }
             let is = contents(pair.secondary_volume);
             self.totals.bytes_compared += pair.geometry.bytes();
-            let should = info.history.image(pair.id, point);
-            if let Some(sector) = first_difference(&is, should) {
+            let should = self.groups[group].history.image(pair.id, point).to_vec();
+            let pair = &self.pairs[index];
+            let info = &self.groups[group];
+            if let Some(sector) = self.first_unsound(index, &is, &should, count, point) {
                 let about = |blob: &Blob| {
                     let id = u64::from_le_bytes(blob.bytes()[..8].try_into().expect("8 bytes")) as usize;
                     let op = id.checked_sub(1).and_then(|id| self.ops.get(id));
@@ -297,7 +300,7 @@ impl World {
                     if pair.is_copied { "" } else { " (never copied)" },
                     info.name,
                     about(&is[sector]),
-                    about(&should[sector].clone()),
+                    about(&should[sector]),
                     info.reported,
                     info.history.about(pair.id, sector as u64)
                 );

@@ -111,6 +111,16 @@ impl History {
         self.pairs.insert(pair, volume);
     }
 
+    /// A pair's primary volume was made larger: this is what it holds now, with what is new.
+    pub fn grow(&mut self, pair: PairId, now: &[Blob]) {
+        let volume = self.pairs.get_mut(&pair).expect("a pair of the group");
+        let more = &now[volume.initial.len()..];
+        for image in [&mut volume.initial, &mut volume.latest, &mut volume.image] {
+            image.extend_from_slice(more);
+        }
+        volume.writers.resize(now.len(), None);
+    }
+
     /// A record was stamped.
     pub fn stamped(&mut self, epoch: Epoch, head: RecordHead, payload: Option<&Bytes>) {
         let stamp = head.stamp;

@@ -169,6 +169,9 @@ impl World {
         outcome: Result<(), HostError>,
         buf: Option<crate::memory::Buf>,
     ) {
+        if token.0 >= crate::view::FIRST {
+            return self.view_answers(token, outcome, buf);
+        }
         let id = token.0 as usize;
         if id >= self.ops.len() {
             // One of the requests after a takeover.

@@ -20,8 +20,12 @@
 //!   and old primaries are fenced and change nothing (promise 7);
 //! - in worlds of two sites that exchange their parts: after each swap and each failback both sites are equal, what hosts
 //!   were told is there, and at every event at most one site serves hosts (promises 6, 7);
+//! - where operators make pairs larger, compare them or look at them in a test: a pair that grew is a cut over its whole new
+//!   size; a verify lists exactly the pieces that were altered below the copy, and after a repair none is; a view is the
+//!   image at its time for its whole life, and what its hosts write never reaches the copy;
 //! - a seed gives the same trace each time (promise 12).
 
+mod alter;
 mod anew;
 #[doc(hidden)]
 pub mod chance;
@@ -32,6 +36,7 @@ mod ending;
 mod exchange;
 mod faults;
 mod fork;
+mod growth;
 mod history;
 mod host;
 mod local;
@@ -43,6 +48,7 @@ pub mod plan;
 pub mod report;
 mod setup;
 mod sick;
+mod view;
 mod world;
 
 pub use plan::Plan;
@@ -75,14 +81,19 @@ static HOOK: Once = Once::new();
 /// # Errors
 /// What was broken, and where in the source it was noticed.
 pub fn run(seed: u64, verbose: bool) -> Result<Outcome, String> {
-    run_planned(seed, verbose, |_| ())
+    run_drawn(seed, verbose, Plan::draw_asides)
 }
 
-/// As [`run`], with a plan that was changed: for tests of one sequence of events.
+/// As [`run`], without what [`Plan::draw_asides`] draws, and with a plan that was changed: for tests of one sequence of
+/// events.
 ///
 /// # Errors
 /// As for [`run`].
 pub fn run_planned(seed: u64, verbose: bool, change: impl FnOnce(&mut Plan)) -> Result<Outcome, String> {
+    run_drawn(seed, verbose, |plan, _| change(plan))
+}
+
+fn run_drawn(seed: u64, verbose: bool, change: impl FnOnce(&mut Plan, &mut chance::Chance)) -> Result<Outcome, String> {
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -100,7 +111,7 @@ pub fn run_planned(seed: u64, verbose: bool, change: impl FnOnce(&mut Plan)) -> 
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let mut chance = chance::Chance::new(seed);
         let mut plan = Plan::draw(&mut chance);
-        change(&mut plan);
+        change(&mut plan, &mut chance.aside(1));
         if verbose {
             println!("{plan:#?}");
         }

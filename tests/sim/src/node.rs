@@ -54,6 +54,8 @@ pub struct Recorder {
     pub pool: Rc<Pool>,
     /// Metadata as last asked to be durable.
     pub meta: BTreeMap<String, Vec<u8>>,
+    /// How many blocks its devices have, as of its last look.
+    pub blocks: BTreeMap<VolumeId, u64>,
     /// What was asked for.
     pub outs: Vec<Out>,
 }
@@ -95,6 +97,10 @@ impl Ports for Recorder {
 
     fn answer_operator(&mut self, ticket: Ticket, answer: Result<OperatorAnswer, OperatorError>) {
         self.outs.push(Out::Answer(ticket, answer));
+    }
+
+    fn volume_blocks(&self, volume: VolumeId) -> Option<u64> {
+        self.blocks.get(&volume).copied()
     }
 
     fn stamped(&mut self, epoch: Epoch, record: &Record<Shared>) {
@@ -205,6 +211,8 @@ impl Clock {
 pub enum Input {
     /// A host's request.
     Host(longrun_copy::types::PairId, HostIo<Buf, Shared>, HostToken),
+    /// A request of a host of a test view.
+    View(longrun_copy::types::PairId, HostIo<Buf, Shared>, HostToken),
     /// A local I/O ended.
     LocalDone(LocalToken, Result<(), i32>, Option<Buf>),
     /// Datagrams arrived.
@@ -242,7 +250,7 @@ impl Node {
     pub fn new(clock: Clock, pool: Rc<Pool>) -> Node {
         Node {
             engine: None,
-            ports: Recorder { pool, meta: BTreeMap::new(), outs: Vec::new() },
+            ports: Recorder { pool, meta: BTreeMap::new(), blocks: BTreeMap::new(), outs: Vec::new() },
             clock,
             life: 0,
             inbox: VecDeque::new(),

@@ -36,6 +36,9 @@ impl World {
             Ok(()) => {
                 assert!(expected == Expect::Either, "promise 6: an operator's {name} was not refused");
                 self.totals.granted += 1;
+                if name == "group_verify" {
+                    self.verify_began(node, group, false);
+                }
                 self.cover_group(node, group, Hit::Legal);
             }
             Err(error) => {
@@ -100,7 +103,15 @@ impl World {
     }
 
     /// Such a request was answered.
-    pub fn loose_answer(&mut self, node: usize, group: usize, answer: &Result<OperatorAnswer, OperatorError>) {
+    pub fn loose_answer(
+        &mut self,
+        node: usize,
+        group: usize,
+        ticket: u64,
+        answer: &Result<OperatorAnswer, OperatorError>,
+    ) {
+        self.resize_answered(answer);
+        self.view_answered(group, ticket, answer);
         let Ok(OperatorAnswer::Suspended { at, drained }) = answer else { return };
         self.totals.operator_suspensions += 1;
         let info = &self.groups[group];

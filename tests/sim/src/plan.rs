@@ -119,6 +119,12 @@ pub struct Plan {
     /// After how many answered requests the end begins.
     pub end_after: usize,
     pub forks: usize,
+    /// Volumes and pairs are made larger.
+    pub grows: bool,
+    /// Copies are altered, and compared.
+    pub verifies: bool,
+    /// Groups are tested at their secondary.
+    pub views: bool,
 }
 
 impl Plan {
@@ -249,6 +255,18 @@ impl Plan {
             ending,
             end_after: c.range(ops as u64 / 4, ops as u64) as usize,
             forks: if big { 8 } else { 40 },
+            grows: false,
+            verifies: false,
+            views: false,
         }
+    }
+
+    /// What operators of a seed do beside copying. Drawn aside, so that all else of a seed is the same with and without it.
+    pub fn draw_asides(&mut self, chance: &mut Chance) {
+        // Where two sites exchange their parts, each may be either: sizes and contents are told otherwise there.
+        let fits = self.ending != Ending::Exchange;
+        self.grows = chance.hits(0.2) && fits;
+        self.verifies = chance.hits(0.2) && fits;
+        self.views = chance.hits(0.25) && fits;
     }
 }

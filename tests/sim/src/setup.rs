@@ -1,6 +1,7 @@
 //! What operators do: systems, links, groups and pairs, at the start and again after each restart.
 
 use crate::disk::Disk;
+use crate::growth::Size;
 use crate::history::History;
 use crate::host::{Client, INITIAL, content};
 use crate::memory::Bytes;
@@ -79,6 +80,9 @@ impl World {
                 }
             }
         }
+        if self.plan.views {
+            self.make_stores();
+        }
         for node in (0..=primaries).rev() {
             self.start_node(node);
         }
@@ -108,6 +112,8 @@ impl World {
             primary_volume: VolumeId(number),
             secondary_volume: VolumeId(500 + number),
             geometry,
+            sizes: vec![Size { blocks: geometry.blocks, whole_from: Some(Time(0)) }],
+            sized_in: 0,
             is_copied: matches!(self.plan.initial, Initial::Empty | Initial::Identical),
         };
         let (mut here, mut there) = (Disk::new(geometry), Disk::new(geometry));
@@ -209,6 +215,9 @@ impl World {
         let config = self.engine_config(node);
         let at = self.at;
         self.nodes[node].start(config, at);
+        let devices = self.disks.iter().filter(|((of, _), _)| *of == node);
+        let devices = devices.map(|((_, volume), disk)| (*volume, disk.geometry().blocks));
+        self.nodes[node].ports.blocks = devices.collect();
         let is_secondary = node == self.secondary();
         if is_secondary {
             self.link_secondary(node);
@@ -303,7 +312,7 @@ impl World {
             name: info.name.clone(),
             volume: info.secondary_volume,
             volume_name: format!("copy-{}", info.name),
-            geometry: info.geometry,
+            geometry: self.disks[&(self.secondary(), info.secondary_volume)].geometry(),
             initial: self.initial(),
             volatile: false,
         }
@@ -332,7 +341,7 @@ impl World {
             group: self.groups[info.group].id,
             name: info.name.clone(),
             volume: info.primary_volume,
-            geometry: info.geometry,
+            geometry: self.disks[&(info.primary, info.primary_volume)].geometry(),
             remote_volume: format!("copy-{}", info.name),
             initial: self.initial(),
             volatile: false,
@@ -352,5 +361,14 @@ impl World {
         self.faults_on = !self.plan.faults.is_empty();
         let at = self.at + self.chance.range(0, self.plan.fault_every_ns);
         self.later(at, What::Fault);
+        self.are_asides_on = true;
+        for (is_drawn, what) in
+            [(self.plan.grows, What::Grow), (self.plan.verifies, What::Verify), (self.plan.views, What::View)]
+        {
+            if is_drawn {
+                let at = self.at + self.aside.range(0, self.plan.fault_every_ns);
+                self.later(at, what);
+            }
+        }
     }
 }

@@ -44,6 +44,12 @@ pub enum What {
     Start(usize),
     /// Hosts of two sites that exchange their parts write.
     Exchange,
+    /// Something becomes larger.
+    Grow,
+    /// Something is altered, or compared.
+    Verify,
+    /// Something happens to a test view.
+    View,
 }
 
 struct Entry {
@@ -77,7 +83,12 @@ pub struct PairInfo {
     pub name: String,
     pub primary_volume: VolumeId,
     pub secondary_volume: VolumeId,
+    /// As hosts see it.
     pub geometry: Geometry,
+    /// The sizes that it had and has.
+    pub sizes: Vec<crate::growth::Size>,
+    /// The life of its primary in which hosts last saw its size.
+    pub sized_in: u32,
     /// Its primary was told that its first copy is complete, or it needed none.
     pub is_copied: bool,
 }
@@ -196,6 +207,19 @@ pub struct World {
     pub exchange: Option<crate::exchange::Exchange>,
     /// So many things still go wrong in it.
     pub exchange_faults: u64,
+    /// The source of chance for what operators do beside copying.
+    pub aside: Chance,
+    /// They do.
+    pub are_asides_on: bool,
+    /// What was altered in copies.
+    pub altered: Vec<crate::alter::Altered>,
+    /// By primary and group.
+    pub verifying: BTreeMap<(usize, usize), crate::alter::Verifying>,
+    /// By group.
+    pub views: BTreeMap<usize, crate::view::View>,
+    /// Requests to views, in flight.
+    pub asked_of_views: BTreeMap<u64, crate::view::Asked>,
+    pub next_of_views: u64,
     /// Answers to requests after a takeover.
     pub there: BTreeMap<u64, Result<(), longrun_copy::ports::HostError>>,
 }
@@ -246,6 +270,13 @@ impl World {
             fork_countdown: 200,
             exchange: None,
             exchange_faults: 0,
+            aside: chance.aside(2),
+            are_asides_on: false,
+            altered: Vec::new(),
+            verifying: BTreeMap::new(),
+            views: BTreeMap::new(),
+            asked_of_views: BTreeMap::new(),
+            next_of_views: crate::view::FIRST,
             there: BTreeMap::new(),
             plan,
             chance,
@@ -325,6 +356,9 @@ impl World {
             What::Answer(op, answer) => self.host_hears(op, answer),
             What::Fault => self.next_fault(),
             What::Exchange => self.exchange_hosts(),
+            What::Grow => self.grow_turn(),
+            What::Verify => self.verify_turn(),
+            What::View => self.view_turn(),
             What::Start(node) => {
                 if self.nodes[node].engine.is_none() && !self.is_dead[node] {
                     self.start_node(node);
@@ -406,6 +440,7 @@ impl World {
             let Some(engine) = &mut it.engine else { return };
             match input {
                 Input::Host(pair, io, token) => engine.handle(now, Event::Host { pair, io, token }, &mut it.ports),
+                Input::View(pair, io, token) => engine.handle(now, Event::View { pair, io, token }, &mut it.ports),
                 Input::LocalDone(token, result, buf) => {
                     let result = result.map_err(|errno| longrun_copy::ports::DeviceError { errno });
                     engine.handle(now, Event::LocalDone { token, result, buf }, &mut it.ports);
@@ -467,6 +502,10 @@ impl World {
             return;
         }
         self.check_primary(node, now);
+        if self.plan.grows || self.plan.verifies {
+            self.check_sizes(node, now);
+            self.check_verify(node, now);
+        }
         if self.totals.events.is_multiple_of(64) {
             self.check_marks(node);
         }
@@ -498,7 +537,7 @@ impl World {
                     self.open_tickets.remove(&ticket.0);
                     // Loose requests may end in any way; nobody waits for them.
                     if let Some(group) = self.loose.remove(&ticket.0) {
-                        self.loose_answer(node, group, &answer);
+                        self.loose_answer(node, group, ticket.0, &answer);
                         continue;
                     }
                     self.tickets.insert(ticket.0, answer);
@@ -649,6 +688,9 @@ impl World {
             let disk = &self.disks[&(node, volume)];
             let after = disk.crashed(loss, &mut self.chance);
             self.disks.insert((node, volume), after);
+        }
+        if node == self.secondary() {
+            self.views_died();
         }
         if self.exchange.is_some() {
             self.exchange_died(node);

@@ -195,3 +195,32 @@ fn spills_of_several_streams_do_not_make_them_wait_for_each_other() {
     });
     assert!(totals.spilling > 0, "{totals}");
 }
+
+#[test]
+fn a_pair_that_grew_is_a_cut_over_its_whole_new_size_whatever_fails_meanwhile() {
+    let totals = run_some(24, |plan| {
+        small(plan);
+        (plan.grows, plan.initial) = (true, Initial::Identical);
+        (plan.ending, plan.faults) =
+            (Ending::Quiet, vec![Fault::Partition, Fault::PrimaryRestart, Fault::SecondaryCrash]);
+    });
+    assert!(totals.grown > 10 && totals.resized > 5, "{totals}");
+}
+
+#[test]
+fn a_verify_lists_exactly_what_was_altered_and_after_a_repair_nothing_is() {
+    let totals = run_some(24, |plan| {
+        (plan.verifies, plan.initial, plan.ending) = (true, Initial::Identical, Ending::Quiet);
+        plan.faults = vec![Fault::Partition, Fault::SecondaryCrash, Fault::BadDisks];
+    });
+    assert!(totals.altered > 100 && totals.verified > 50 && totals.verified_differing > 50, "{totals}");
+}
+
+#[test]
+fn a_view_is_the_image_at_its_time_for_its_whole_life_and_its_writes_never_reach_the_copy() {
+    let totals = run_some(24, |plan| {
+        (plan.views, plan.initial, plan.ops) = (true, Initial::Identical, 300);
+        plan.faults = vec![Fault::Partition, Fault::SlowDisks];
+    });
+    assert!(totals.views > 20 && totals.view_reads > 200 && totals.view_writes > 50, "{totals}");
+}
