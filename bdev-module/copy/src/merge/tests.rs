@@ -84,7 +84,7 @@ proptest! {
             let (base, durable) = (Seq(first), Seq(first - 1));
             RxStream::new(StreamStart { id: StreamId(id), epoch: Epoch(1), base, durable, floor: Time(0), slots: 16 })
         }).collect();
-        let mut queues: Vec<VecDeque<Record<Rc<[u8]>>>> = vec![VecDeque::new(); streams.len()];
+        let mut waiting = Waiting::default();
         let mut received = vec![BTreeSet::new(); streams.len()];
         let mut released = vec![first - 1; streams.len()];
         for pick in order {
@@ -97,10 +97,10 @@ proptest! {
                 Fragment { epoch: Epoch(1), generation: 1, head: head(list as u64, seq, time), offset: 0, body: &[] };
             let mut ready = Vec::new();
             let _ = streams[list].accept(&fragment, Time(u64::MAX), |_| Ok(()), &mut Nothing, &mut ready);
-            queues[list].extend(ready);
+            ready.into_iter().for_each(|record| waiting.push(record));
             let limit = limit_of(streams.iter().map(RxStream::tip)).unwrap();
             let mut window = Vec::new();
-            release(&mut queues, limit, &mut window);
+            waiting.release(limit, &mut window);
             let got: Vec<_> = window.iter().map(|it| (it.head.stamp.time.0, it.head.stamp.stream.0, it.head.stamp.seq.0)).collect();
             prop_assert_eq!(got, brute_force(&received, first, &mut released));
         }
@@ -112,12 +112,91 @@ fn without_streams_there_is_no_limit() {
     assert_eq!(limit_of([]), None);
 }
 
+fn record(stream: u64, seq: u64, time: u64) -> Record<Rc<[u8]>> {
+    Record { head: head(stream, seq, time), payload: None }
+}
+
 #[test]
 fn a_stream_without_records_holds_everything_back() {
-    let mut lists = [VecDeque::from([Record::<Rc<[u8]>> { head: head(0, 1, 5), payload: None }]), VecDeque::new()];
-    let mut window = Vec::new();
-    release(&mut lists, limit_of([Time(5), Time(4)]).unwrap(), &mut window);
-    assert!(window.is_empty());
-    release(&mut lists, limit_of([Time(5), Time(5)]).unwrap(), &mut window);
-    assert_eq!(window.len(), 1, "not later than the limit includes the limit");
+    let mut waiting = Waiting::default();
+    waiting.push(record(1, 1, 5));
+    let mut released = Vec::new();
+    waiting.release(limit_of([Time(5), Time(4)]).unwrap(), &mut released);
+    assert!(released.is_empty());
+    waiting.release(limit_of([Time(5), Time(5)]).unwrap(), &mut released);
+    assert_eq!(released.len(), 1, "not later than the limit includes the limit");
+    assert!(waiting.is_empty());
+}
+
+/// What happens to what waits, and its model: one sorted list.
+#[derive(Clone, Debug)]
+enum Step {
+    /// This many records arrive of one stream.
+    Push(u64, u64),
+    /// The limit rises by this much.
+    Release(u64),
+    /// The stream gives up.
+    Take(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0_u64..6, 1_u64..9).prop_map(|(stream, count)| Step::Push(stream, count)),
+        3 => (0_u64..40).prop_map(Step::Release),
+        1 => (0_u64..6).prop_map(Step::Take),
+    ];
+    prop::collection::vec(step, 1..200)
+}
+
+proptest! {
+    #[test]
+    fn what_waits_is_released_or_taken_as_from_one_sorted_list(steps in steps(), gaps in prop::collection::vec(1_u64..30, 64)) {
+        let mut waiting = Waiting::default();
+        let mut model: BTreeSet<(u64, u64, u64)> = BTreeSet::new();
+        let mut last = [(0, 0); 6];
+        let mut limit = 0;
+        let mut gaps = gaps.iter().cycle();
+        for step in steps {
+            let mut got = Vec::new();
+            let expected: Vec<_> = match step {
+                Step::Push(stream, count) => {
+                    for _ in 0..count {
+                        let (seq, time) = &mut last[stream as usize];
+                        *seq += 1;
+                        *time = limit.max(*time) + gaps.next().unwrap();
+                        waiting.push(record(stream, *seq, *time));
+                        model.insert((*time, stream, *seq));
+                    }
+                    continue;
+                }
+                Step::Release(more) => {
+                    limit += more;
+                    waiting.release(Time(limit), &mut got);
+                    model.extract_if(.., |(time, ..)| *time <= limit).collect()
+                }
+                Step::Take(stream) => {
+                    got = waiting.take_stream(StreamId(stream));
+                    model.extract_if(.., |(_, of, _)| *of == stream).collect()
+                }
+            };
+            let got: Vec<_> = got.iter().map(|it| (it.head.stamp.time.0, it.head.stamp.stream.0, it.head.stamp.seq.0)).collect();
+            prop_assert_eq!(got, expected);
+            prop_assert_eq!(waiting.is_empty(), model.is_empty());
+            prop_assert_eq!(waiting.iter().count(), model.len());
+            let lengths: Vec<_> = waiting.runs.iter().map(|run| run.waiting().len()).collect();
+            prop_assert!(lengths.iter().all(|length| *length > 0), "{:?}", lengths);
+        }
+    }
+}
+
+#[test]
+fn while_the_limit_stands_still_what_waits_is_in_few_runs() {
+    let mut waiting = Waiting::default();
+    let mut released: Vec<Record<Rc<[u8]>>> = Vec::new();
+    for seq in 1..=1000 {
+        waiting.push(record(1, seq, 10 * seq));
+        waiting.push(record(2, seq, 10 * seq));
+        waiting.release(Time(0), &mut released);
+        assert!(waiting.runs.len() <= 11, "{} runs of {} records", waiting.runs.len(), 2 * seq);
+    }
 }

@@ -235,11 +235,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             for item in begun.into_iter().chain(abandoned).chain(released) {
                 // It counts as seen: put back where it came from, in order.
                 let head = item.record.head;
-                match self.inlets.get_mut(&head.stamp.stream).filter(|inlet| inlet.epoch == item.epoch) {
-                    Some(inlet) => {
-                        let at = inlet.queue.partition_point(|other| other.record.head.stamp.seq < head.stamp.seq);
-                        inlet.queue.insert(at, item);
-                    }
+                match self.inlets.get(&head.stamp.stream).filter(|inlet| inlet.epoch == item.epoch) {
+                    Some(_) => self.waiting.push(item),
                     // Of an epoch that is over.
                     None => {
                         effects.freed.push((head.stamp.stream, item.epoch, head.charge_bytes()));
@@ -254,7 +251,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         for (id, inlet) in &mut self.inlets {
             let Some(stream) = self.meta.streams.iter_mut().find(|stream| stream.id == *id) else { continue };
             let remains = remains.iter().find(|remains| remains.stream == *id);
-            for item in inlet.queue.drain(..) {
+            for item in self.waiting.take_stream(*id) {
                 let head = item.record.head;
                 push_number(&mut stream.seen, head.stamp.seq.0);
                 stream.announced = stream.announced.max(head.stamp.seq);
@@ -404,6 +401,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn closed<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
         self.phase = Phase::TakenOver;
         self.inlets.clear();
+        self.waiting.clear();
         let tickets = self.takeover.take().map_or_else(Vec::new, |takeover| takeover.tickets);
         io.ports.log(format_args!("group \"{}\": taken over, the volumes serve hosts", self.meta.name));
         for ticket in tickets {

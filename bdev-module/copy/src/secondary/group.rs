@@ -18,7 +18,7 @@ use crate::apply::{Applied, Applier, Target};
 use crate::blank::BlankCheck;
 use crate::journal::format::Area;
 use crate::journal::{Item, Journal, Point};
-use crate::merge;
+use crate::merge::{self, Waiting};
 use crate::message::{Message, OpenStream};
 use crate::ports::{DeviceError, LocalIo, LocalToken, OperatorAnswer, Ticket};
 use crate::types::{
@@ -27,7 +27,7 @@ use crate::types::{
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// What a group holds of one of its streams.
-pub(crate) struct Inlet<S> {
+pub(crate) struct Inlet {
     pub(crate) epoch: Epoch,
     /// Every record of this group that is not later is released already, or there is none.
     pub(crate) floor: Time,
@@ -35,24 +35,30 @@ pub(crate) struct Inlet<S> {
     pub(crate) durable: Seq,
     /// The last record of this epoch that is on its volume.
     pub(crate) applied: Seq,
-    /// In the stream's run, not released.
-    pub(crate) queue: VecDeque<Item<S>>,
     /// In the stream's run, not durable.
     pub(crate) undurable: VecDeque<Seq>,
     /// The stream leaves the group after this number.
     pub(crate) end: Option<Seq>,
 }
 
-impl<S> Inlet<S> {
+impl Inlet {
     pub(crate) fn new(meta: &StreamMeta, durable: Seq, limit: Time) -> Self {
         Inlet {
             epoch: meta.epoch,
             floor: meta.base_time.max(limit),
             durable,
             applied: meta.base.previous(),
-            queue: VecDeque::new(),
             undurable: VecDeque::new(),
             end: None,
+        }
+    }
+
+    /// The tip: what the stream says (its epoch, its tip), if it is in this group's epoch, but never below the group's own
+    /// floor.
+    pub(crate) fn tip(&self, stream: Option<(Epoch, Time)>) -> Time {
+        match stream {
+            Some((epoch, tip)) if epoch == self.epoch => tip.max(self.floor),
+            _ => self.floor,
         }
     }
 }
@@ -138,7 +144,9 @@ pub(crate) struct Group<S> {
     pub(crate) area: Area,
     pub(crate) meta: GroupMeta,
     pub(crate) phase: Phase<S>,
-    pub(crate) inlets: BTreeMap<StreamId, Inlet<S>>,
+    pub(crate) inlets: BTreeMap<StreamId, Inlet>,
+    /// In their streams' runs, not released.
+    pub(crate) waiting: Waiting<Item<S>>,
     /// Everything not later was released.
     pub(crate) limit: Time,
     /// Everything not later is durable.
@@ -202,7 +210,6 @@ pub(crate) struct Group<S> {
     pub(crate) attest: Attest,
     checkpoint_interval_ns: u64,
     checkpointing: bool,
-    window: Vec<Item<S>>,
 }
 
 /// What a group asks about a stream: (its epoch, its tip).
@@ -224,6 +231,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             meta,
             phase,
             inlets: BTreeMap::new(),
+            waiting: Waiting::default(),
             limit,
             journaled: limit,
             recovery_point: limit,
@@ -261,7 +269,6 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             attest: Attest::new(pace, limit),
             checkpoint_interval_ns: pace.checkpoint_interval_ns,
             checkpointing: false,
-            window: Vec::new(),
         }
     }
 
@@ -369,16 +376,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             }
         }
         inlet.undurable.push_back(stamp.seq);
-        inlet.queue.push_back(Item { record, epoch, generation, charged: true });
+        self.waiting.push(Item { record, epoch, generation, charged: true });
         Ok(())
-    }
-
-    /// The tip of an inlet: what the stream says, if it is in this group's epoch, but never below the group's own floor.
-    pub(crate) fn tip(inlet: &Inlet<S>, stream: Option<(Epoch, Time)>) -> Time {
-        match stream {
-            Some((epoch, tip)) if epoch == inlet.epoch => tip.max(inlet.floor),
-            _ => inlet.floor,
-        }
     }
 
     /// Releases what the tips allow.
@@ -389,12 +388,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if self.meta.life != Life::Open || self.holds_limit() {
             return;
         }
-        let limit = merge::limit_of(self.inlets.iter().map(|(id, inlet)| Self::tip(inlet, tips(*id))));
+        let limit = merge::limit_of(self.inlets.iter().map(|(id, inlet)| inlet.tip(tips(*id))));
         let Some(limit) = limit.filter(|limit| *limit > self.limit) else { return };
         self.limit = limit;
-        merge::release(self.inlets.values_mut().map(|inlet| &mut inlet.queue), limit, &mut self.window);
-        effects.is_busy |= !self.window.is_empty();
-        self.released.extend(self.window.drain(..));
+        let before = self.released.len();
+        self.waiting.release(limit, &mut self.released);
+        effects.is_busy |= self.released.len() > before;
     }
 
     /// Everything that can go on now.

@@ -127,7 +127,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         if let Some((refusal, text)) = group.swap_obstacle(asked) {
             return refuse(refusal, text);
         }
-        let is_quiet = group.inlets.values().all(|inlet| inlet.queue.is_empty() && inlet.undurable.is_empty());
+        let is_quiet = group.waiting.is_empty() && group.inlets.values().all(|inlet| inlet.undurable.is_empty());
         if !is_quiet || !group.is_drained() || group.admitting > 0 {
             return Verdict::Wait;
         }
@@ -196,10 +196,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// Everything is here and journaled: takes over, as a swap.
     fn take_in_swap<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, asked: &Asked, random: u64) {
-        assert!(
-            self.released.is_empty() && self.inlets.values().all(|inlet| inlet.queue.is_empty()),
-            "zero loss in a swap"
-        );
+        assert!(self.released.is_empty() && self.waiting.is_empty(), "zero loss in a swap");
         // "Every record has this time or an earlier one", and all are here.
         self.limit = self.limit.max(asked.end);
         self.set_journaled(self.limit);

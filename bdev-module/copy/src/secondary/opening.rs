@@ -312,7 +312,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 },
                 _ => false,
             };
-        let is_empty = inlet.is_none_or(|inlet| inlet.queue.is_empty() && inlet.undurable.is_empty());
+        let is_empty = inlet.is_none_or(|inlet| inlet.undurable.is_empty());
         match open.drained {
             Some((epoch, last))
                 if !known.closed
@@ -391,6 +391,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             if is_unit {
                 group.meta.discarded.extend(ring);
                 group.admit_unit(from, open, effects);
+            } else if is_new {
+                let left = group.waiting.take_stream(open.stream).into_iter();
+                effects.freed.extend(left.map(|item| (open.stream, item.epoch, item.record.head.charge_bytes())));
             }
         });
         let Some(group) = self.groups.get_mut(&open.group) else { return };

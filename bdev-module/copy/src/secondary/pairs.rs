@@ -176,7 +176,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// there.*
     fn bury(&mut self, id: PairId) {
         let Phase::Ready(ready) = &self.phase else { return };
-        let queued = self.inlets.values().flat_map(|inlet| &inlet.queue).chain(&self.released);
+        let queued = self.waiting.iter().chain(&self.released);
         if ready.journal.is_busy() || queued.into_iter().any(|item| item.record.head.pair == id) {
             self.buried.insert(id, u64::MAX);
         } else if ready.journal.committed_end() > self.meta.checkpoint.position {
@@ -189,9 +189,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let Phase::Ready(ready) = &self.phase else { return };
         let (end, is_busy) = (ready.journal.committed_end(), ready.journal.is_busy());
         let checkpoint = self.meta.checkpoint.position;
-        let (inlets, released) = (&self.inlets, &self.released);
+        let (waiting, released) = (&self.waiting, &self.released);
         self.buried.retain(|id, until| {
-            let mut queued = inlets.values().flat_map(|inlet| &inlet.queue).chain(released);
+            let mut queued = waiting.iter().chain(released);
             if *until == u64::MAX && !is_busy && queued.all(|item| item.record.head.pair != *id) {
                 *until = end;
             }

@@ -244,8 +244,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             }
             self.act(now, group, ports, |group, io, effects, _| {
                 let inlet = group.inlets.remove(&stream);
-                let durable = inlet.as_ref().map(|inlet| inlet.durable);
-                inlet.into_iter().for_each(|inlet| group.throw_away(stream, inlet, effects));
+                let durable = inlet.map(|inlet| inlet.durable);
+                group.throw_away(stream, effects);
                 if let Some((stream, durable)) = group.meta.stream_mut(stream).zip(durable) {
                     stream.durable = durable;
                     stream.closed = true;

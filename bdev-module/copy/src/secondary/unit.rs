@@ -11,7 +11,7 @@
 //! but that number.
 
 use super::Downlink;
-use super::group::{After, Group, Inlet, Phase};
+use super::group::{After, Group, Phase};
 use super::intake::Effects;
 use super::io::Io;
 use super::meta::{Image, Life, Share, UnitMeta, UnitOwner};
@@ -72,16 +72,15 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             self.touched.clear();
             // *B's records 2-4 had come before A's resync began and were released in it: a takeover threw them away and
             // did not say so.*
-            for item in self.inlets.values().flat_map(|inlet| &inlet.queue) {
+            for item in self.waiting.iter() {
                 let head = &item.record.head;
                 if head.kind.changes_volume() {
                     self.touched.insert(head.pair, head.extent);
                 }
             }
         }
-        if let Some(inlet) = self.inlets.remove(&open.stream) {
-            self.throw_away(open.stream, inlet, effects);
-        }
+        self.inlets.remove(&open.stream);
+        self.throw_away(open.stream, effects);
         let was_stopped = self.meta.life != Life::Open;
         self.meta.life = Life::Open;
         let everyone: Vec<SystemId> = self.meta.streams.iter().filter(|it| !it.closed).map(|it| it.owner).collect();
@@ -101,8 +100,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     }
 
     /// Records that their stream gives up.
-    pub(super) fn throw_away(&mut self, stream: StreamId, inlet: Inlet<S>, effects: &mut Effects) {
-        for item in inlet.queue {
+    pub(super) fn throw_away(&mut self, stream: StreamId, effects: &mut Effects) {
+        for item in self.waiting.take_stream(stream) {
             let head = item.record.head;
             effects.freed.push((stream, item.epoch, head.charge_bytes()));
             self.meta.greatest_time = self.meta.greatest_time.max(head.stamp.time);
