@@ -161,6 +161,10 @@ impl World {
     /// the lease of the one before ends, put a primary half a minute ahead; a timeline that runs falls back 1 s in 2000.*)
     /// Both systems start anew, at one time.
     fn start_with_clocks_that_agree(&mut self) {
+        let deadline = self.at + SECOND;
+        self.run_until("all deletions durable", deadline, |world| {
+            world.nodes.iter().all(|node| node.writing_meta.is_empty())
+        });
         let at = self.at;
         let latest = self.nodes.iter_mut().map(|node| node.clock.read(at).lease).max().expect("there are nodes");
         for node in (0..self.nodes.len()).rev() {
