@@ -127,3 +127,57 @@ fn a_planned_swap_loses_nothing_and_can_be_taken_back() {
     assert!(before == after, "the swap back lost or changed something");
     write_everywhere(sites.primary_target(), 0xb2);
 }
+
+#[test]
+fn after_an_abandoned_swap_hosts_go_on_and_the_secondary_that_comes_back_as_a_primary_is_fenced() {
+    let mut sites = Sites::paired(&Options::default());
+    sites.primary.create_volume("own-journal", 64 << 20, 4096);
+    write_everywhere(sites.primary_target(), 0xc1);
+    sites.wait_until_caught_up();
+    let abandon = json!({"name": GROUP, "abandon": true, "discard_generation": 2});
+    let error = sites.primary.refused("group_swap", abandon.clone());
+    assert!(error.code == code::WRONG_STATE && error.message.contains("no swap to abandon"), "{error}");
+    // All is there, so the old primary hands over; the other one never hears of it, and dies.
+    sites.relay.cut();
+    std::thread::scope(|scope| {
+        let primary = &sites.primary;
+        let swap = scope.spawn(|| primary.refused("group_swap", json!({"name": GROUP, "journal": "own-journal"})));
+        eventually("the hand-over to wait for the secondary's word", PATIENCE, || {
+            let waiting = group(primary).waiting.map(|waiting| waiting.reason).unwrap_or_default();
+            if waiting.contains("discard_generation 2 goes on here") { Ok(()) } else { Err(waiting) }
+        });
+        sites.secondary.kill();
+        let error = primary.refused("group_swap", json!({"name": GROUP, "abandon": true, "discard_generation": 1}));
+        assert!(error.code == code::INVALID_PARAMS && error.message.contains("name generation 2"), "{error}");
+        let abandoned = primary.call("group_swap", abandon.clone());
+        assert_eq!((&abandoned["role"], &abandoned["generation"]), (&json!("primary"), &json!(3)));
+        let error = swap.join().unwrap();
+        assert!(error.message.contains("abandoned by the operator"), "{error}");
+    });
+    write_everywhere(sites.primary_target(), 0xc2);
+
+    sites.secondary.start_again();
+    assert_eq!(sites.take_over().generation.number, 2, "what the old primary believes it may have become");
+    sites.export_secondary();
+    write_everywhere(sites.secondary_target(), 0xc3);
+    sites.relay.mend();
+    eventually("the other site to be fenced", PATIENCE, || {
+        let reason = group(&sites.secondary).reason.unwrap_or_default();
+        if reason.contains("gave generation 2 up") { Ok(()) } else { Err(reason) }
+    });
+    with_queue(sites.secondary_target(), async |queue, namespaces| {
+        let write = Command::write(namespaces[0].nsid, 0, 1, vec![0xc4; namespaces[0].block_bytes.get()], false);
+        assert!(!queue.execute(write).await.unwrap().completion.status.is_success(), "a fenced primary takes a write");
+    });
+    write_everywhere(sites.primary_target(), 0xc5);
+    let followed = sites.secondary.call("group_failback", json!({"name": GROUP, "discard_generation": 2}));
+    assert_eq!((&followed["role"], &followed["generation"]), (&json!("secondary"), &json!(3)));
+    wait_for(&sites.primary, Role::Primary, PairState::Pair);
+    sites.wait_until_caught_up();
+    let (_, held) = read_back(sites.primary_target(), sites.contents);
+    sites.primary.kill();
+    let back = sites.secondary.call("group_takeover", json!({"name": GROUP, "old_primary": "fenced"}));
+    assert_eq!(back["generation"]["number"], 4);
+    let (_, copied) = read_back(sites.secondary_target(), sites.contents);
+    assert!(held == copied, "the two sites' blocks differ");
+}

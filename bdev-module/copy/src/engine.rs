@@ -235,7 +235,9 @@ impl<M: Memory> Engine<M> {
                     self.primary.status(now, id, status, &mut world);
                 }
                 Heard::Message(from, message) => {
-                    if for_secondary(&message) {
+                    if let Some(fenced) = roles::answer_to_primary(&self.primary, &self.secondary, from, &message) {
+                        Uplink::send_message(&mut world, id, fenced);
+                    } else if for_secondary(&message) {
                         self.secondary.message(now, id, from, message, &mut world);
                     } else {
                         let is_role_news = Self::is_role_message(&message);

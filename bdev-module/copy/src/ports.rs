@@ -306,4 +306,9 @@ pub enum OperatorAnswer {
         /// The generation that the new primary began.
         generation: crate::types::Generation,
     },
+    /// A swap was abandoned: this system serves hosts again.
+    Abandoned {
+        /// The generation that it goes on with.
+        generation: crate::types::Generation,
+    },
 }

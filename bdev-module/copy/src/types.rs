@@ -216,6 +216,18 @@ impl Generation {
     pub fn is_child_of(self, older: Generation) -> bool {
         self.number == older.number + 1 && self.parent == older.id
     }
+
+    /// Whether `self` continues `older`: directly, or with a number in between that was given up because nobody knows
+    /// whether it was begun.
+    pub fn succeeds(self, older: Generation) -> bool {
+        self.number > older.number && self.parent == older.id
+    }
+
+    /// Whether `self` continues what `other` continues, begun later and knowing of it: `other` was given up by an
+    /// operator's word.
+    pub fn gives_up(self, other: Generation) -> bool {
+        self.number > other.number && self.parent == other.parent && other.parent != 0
+    }
 }
 
 /// Time, stream and number of a record; the order of history within a generation is this order.

@@ -166,7 +166,7 @@ methods! {
     group::GroupTestStop = "group_test_stop" -> bool;
     group::GroupTakeover = "group_takeover" -> group::LossCertificate, check check;
     role::GroupFailback = "group_failback" -> role::RoleInfo, check check;
-    role::GroupSwap = "group_swap" -> role::RoleInfo;
+    role::GroupSwap = "group_swap" -> role::RoleInfo, check check;
     pair::PairCreate = "pair_create" -> String, check check;
     pair::PairDelete = "pair_delete" -> bool;
     pair::PairResize = "pair_resize" -> u64;

@@ -35,6 +35,9 @@ impl GroupFailback {
 
 /// `group_swap`, at the primary: the two systems exchange their sides with nothing lost. Hosts wait, then find their
 /// volumes by their other path.
+///
+/// With `abandon`, at the old primary, while it waits for the word of a secondary that is lost for good: hosts are served
+/// here again. The other system must be off, or cut from its hosts; what they wrote there since is given up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupSwap {
@@ -42,6 +45,23 @@ pub struct GroupSwap {
     pub name: String,
     /// The device for this side's journal, which the group claims; default the one that it has.
     pub journal: Option<String>,
+    /// Give a swap up whose secondary was told of it and does not come back; default `false`.
+    pub abandon: Option<bool>,
+    /// With `abandon`: the number of the generation that the other site may have begun, one above this side's.
+    pub discard_generation: Option<u64>,
+}
+
+impl GroupSwap {
+    pub(super) fn check(&self) -> Result<(), String> {
+        match (self.abandon == Some(true), self.discard_generation, &self.journal) {
+            (true, None, _) => Err("`discard_generation` is missing: name the generation that the other site may have \
+                                    begun, one above the one that group_get shows here; what hosts wrote there is given up"
+                .to_owned()),
+            (true, _, Some(_)) => Err("`journal` is given with `abandon`: this side stays primary".to_owned()),
+            (false, Some(_), _) => Err("`discard_generation` is for `abandon`: a swap gives nothing up".to_owned()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Which side a system is on, since when a call has changed it.

@@ -100,7 +100,7 @@ fn examples() -> Vec<(&'static str, Value)> {
             json!({"name": "g0", "old_primary": "fenced", "accept_split": false, "at": "before-upgrade"}),
         ),
         ("group_failback", json!({"name": "g0", "journal": "j0", "discard_generation": 1})),
-        ("group_swap", json!({"name": "g0", "journal": "j0"})),
+        ("group_swap", json!({"name": "g0", "abandon": true, "discard_generation": 2})),
         (
             "pair_create",
             json!({"group": "g0", "name": "p0", "volume": "m0", "replica": "r0", "link": "west", "remote_volume": "q0",
@@ -257,6 +257,13 @@ fn rules_between_parameters_are_told_in_a_sentence_that_says_what_to_do() {
         ("group_create", json!({"name": "g", "role": "primary", "links": []}), "`link` is missing"),
         ("group_create", primary(json!({"links": ["w"]})), "not both"),
         ("group_failback", json!({"name": "g", "journal": "j"}), "`discard_generation` is missing"),
+        ("group_swap", json!({"name": "g", "abandon": true}), "`discard_generation` is missing"),
+        ("group_swap", json!({"name": "g", "discard_generation": 2}), "`discard_generation` is for `abandon`"),
+        (
+            "group_swap",
+            json!({"name": "g", "abandon": true, "discard_generation": 2, "journal": "j"}),
+            "`journal` is given with `abandon`",
+        ),
         ("group_create", json!({"name": "g", "role": "secondary", "link": "w"}), "`journal` is missing"),
         (
             "group_create",

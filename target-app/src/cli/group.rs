@@ -142,9 +142,29 @@ pub(super) fn failback(
     }))
 }
 
-pub(super) fn swap(client: &mut Client, name: &str, journal: Option<&str>, json: bool) -> Result<String, CliError> {
-    let swapped = client.invoke(&GroupSwap { name: name.to_owned(), journal: journal.map(str::to_owned) })?;
-    Ok(answer(&swapped, json, |swapped| {
-        format!("group {name} is secondary here; the other site is its primary, generation {}\n", swapped.generation)
+pub(super) fn swap(
+    client: &mut Client,
+    name: &str,
+    journal: Option<&str>,
+    abandon: bool,
+    discard_generation: Option<u64>,
+    json: bool,
+) -> Result<String, CliError> {
+    let call = GroupSwap {
+        name: name.to_owned(),
+        journal: journal.map(str::to_owned),
+        abandon: abandon.then_some(true),
+        discard_generation,
+    };
+    let ended = client.invoke(&call)?;
+    Ok(answer(&ended, json, |ended| match abandon {
+        true => format!(
+            "the swap of group {name} is abandoned: hosts are served here, generation {}; the other site is resynced when \
+             it is back\n",
+            ended.generation
+        ),
+        false => {
+            format!("group {name} is secondary here; the other site is its primary, generation {}\n", ended.generation)
+        }
     }))
 }

@@ -108,7 +108,9 @@ pub(crate) fn execute(command: &RemoteCommand) -> Result<String, CliError> {
                 GroupVerb::Failback { name, discard_generation, journal } => {
                     group::failback(&mut client, name, *discard_generation, journal.as_deref(), json)
                 }
-                GroupVerb::Swap { name, journal } => group::swap(&mut client, name, journal.as_deref(), json),
+                GroupVerb::Swap { name, journal, abandon, discard_generation } => {
+                    group::swap(&mut client, name, journal.as_deref(), *abandon, *discard_generation, json)
+                }
             }
         }
         RemoteCommand::Pair(args) => {

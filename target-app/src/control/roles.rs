@@ -153,6 +153,15 @@ impl Control {
             )));
         }
         let (core, id) = (group.core, group.id);
+        if let Some(given_up) = call.discard_generation.filter(|_| call.abandon == Some(true)) {
+            let begun = self.reactor(core).call(move |reactor| {
+                reactor
+                    .operate(|engine, now, world, ticket| engine.group_swap_abandon(now, id, given_up, ticket, world))
+            });
+            let ended = begun.await.map_err(operator_error)?;
+            drop(state);
+            return self.abandoned(ended.wait().await).await;
+        }
         // A journal that is given once is the group's from here on.
         let given = match &call.journal {
             Some(journal) if group.call.journal.as_ref() != Some(journal) => {
@@ -182,6 +191,17 @@ impl Control {
                 Ok(RoleInfo { role: Role::Secondary, generation: generation.number })
             }
             _ => Err(RpcError::internal("the swap ended with another request's answer")),
+        }
+    }
+
+    /// Hosts are told at once that they are served here again.
+    async fn abandoned(&self, answer: Result<OperatorAnswer, OperatorError>) -> Result<RoleInfo, RpcError> {
+        self.notice_takeovers().await;
+        match answer.map_err(operator_error)? {
+            OperatorAnswer::Abandoned { generation } => {
+                Ok(RoleInfo { role: Role::Primary, generation: generation.number })
+            }
+            _ => Err(RpcError::internal("the end of the swap was answered with another request's answer")),
         }
     }
 

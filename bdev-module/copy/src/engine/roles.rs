@@ -7,10 +7,10 @@
 use super::{Engine, OperatorError, World};
 use crate::message::Message;
 use crate::ports::{Memory, OperatorAnswer, Ports, Ticket};
-use crate::primary::{self, Fenced};
+use crate::primary::{self, Fenced, Primary};
 use crate::role::Role;
-use crate::secondary;
-use crate::types::{Generation, GroupId, Now, PairId, Time};
+use crate::secondary::{self, Secondary};
+use crate::types::{Generation, GroupId, Now, PairId, SystemId, Time};
 use std::collections::BTreeMap;
 
 /// What the embedding has said of the groups' other parts, and the changes under way.
@@ -163,6 +163,32 @@ impl<M: Memory> Engine<M> {
         self.primary.group_swap(now, group, ticket, &mut world)
     }
 
+    /// Ends a swap whose secondary is lost for good after it was told to be the primary: hosts are served here again, and
+    /// the generation that the other site may have begun is given up, which the operator says by naming its number. That
+    /// site must be off, or cut from its hosts. Answered [`OperatorAnswer::Abandoned`].
+    ///
+    /// # Errors
+    /// [`OperatorError::NotFound`]; [`OperatorError::WrongState`] unless the group waits for the word of a secondary to
+    /// which there is no session; [`OperatorError::Invalid`] for another generation's number. The ticket is not answered
+    /// then, nothing was changed.
+    pub fn group_swap_abandon<P>(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        discard_generation: u64,
+        ticket: Ticket,
+        ports: &mut P,
+    ) -> Result<(), OperatorError>
+    where
+        P: Ports<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let random = self.secondary.random();
+        let mut world = World { links: &mut self.links, ports };
+        self.primary.abandon_swap(now, group, discard_generation, random, ticket, &mut world)?;
+        self.roles.is_due = true;
+        Ok(())
+    }
+
     /// This system's part in the group, as far as it is here.
     pub fn role(&self, group: GroupId) -> Option<Role> {
         if self.primary.has_group(group) {
@@ -192,7 +218,7 @@ impl<M: Memory> Engine<M> {
     pub fn serves_hosts(&self, group: GroupId) -> bool {
         match self.primary.has_group(group) {
             true => self.primary.serves_hosts(group),
-            false => self.secondary.promotion(group).is_some(),
+            false => self.secondary.promotion(group).is_some() && !self.secondary.is_given_up(group),
         }
     }
 
@@ -336,4 +362,24 @@ impl<M: Memory> Engine<M> {
             ports.role_changed(id, role, generation);
         }
     }
+}
+
+/// What a primary here says to another one of its group, at its own remote system, that speaks as if this were the secondary
+/// of its generation: that it is fenced, if this side has gone on without that generation. `None`: the secondary's record
+/// here speaks for the group.
+pub(super) fn answer_to_primary<M: Memory>(
+    primary: &Primary<M>,
+    secondary: &Secondary<M::Buf, M::Shared>,
+    from: SystemId,
+    message: &Message,
+) -> Option<Message> {
+    let (group, theirs) = match message {
+        Message::OpenStream(open) => (open.group, Some(open.generation)),
+        Message::GroupSuspended { group, .. } => (*group, None),
+        _ => return None,
+    };
+    let ours = primary.rules(group, from)?;
+    let is_spoken_for = secondary.standing(group).is_some_and(|(generation, _)| generation == ours);
+    let is_older = theirs.is_none_or(|theirs| theirs != ours && (1..=ours.number).contains(&theirs.number));
+    (is_older && !is_spoken_for).then_some(Message::Fenced { group, generation: ours })
 }

@@ -35,8 +35,8 @@ impl<M: Memory> Primary<M> {
         let id = promotion.group;
         if let Some(group) = self.groups.get(&id) {
             assert!(
-                group.generation == promotion.generation,
-                "one group, two generations: primary of {}, taken over as {}",
+                is_of(group.generation, promotion.generation),
+                "one group, two histories: primary of {}, taken over as {}",
                 group.generation.number,
                 promotion.generation.number
             );
@@ -62,7 +62,7 @@ impl<M: Memory> Primary<M> {
     ) -> Result<(), OperatorError> {
         let (id, generation) = (promotion.group, promotion.generation);
         let known = recalled::<M, _>(&group_key(id), GroupRecord::decode, ports)?;
-        let scope = known.as_ref().filter(|known| known.generation == generation).map(|known| known.scope);
+        let scope = known.as_ref().filter(|known| is_of(known.generation, generation)).map(|known| known.scope);
         if scope.is_none() {
             let record = GroupRecord {
                 scope: promotion.scope,
@@ -91,7 +91,7 @@ impl<M: Memory> Primary<M> {
         ports: &mut impl Up<M>,
     ) -> Result<(), OperatorError> {
         let (id, geometry) = (promoted.pair, promoted.geometry);
-        debug_assert_eq!(self.groups.get(&group).map(|group| group.generation), Some(generation));
+        debug_assert!(self.groups.get(&group).is_some_and(|group| is_of(group.generation, generation)));
         let known = recalled::<M, _>(&pair_key(id), PairRecord::decode, ports)?;
         let record = known.clone().unwrap_or_else(|| PairRecord {
             geometry,
@@ -136,6 +136,11 @@ impl<M: Memory> Primary<M> {
         self.due = crate::types::Mono(0);
         Ok(())
     }
+}
+
+/// Whether a primary of this generation is what the takeover began: a swap that was abandoned since made it a later one.
+fn is_of(generation: Generation, taken: Generation) -> bool {
+    generation == taken || generation.succeeds(taken)
 }
 
 /// The part of the extent that lies in the volume.

@@ -8,10 +8,13 @@
 //! Told       HandOver, once in each session; no time-out from here on: the secondary may be the primary already
 //!   Refused ─> Returning: "handing over" is taken back, durably, then hosts are served again
 //!   HandedOver ─> Over: the engine makes this system the secondary
+//!   the operator's word ─> Abandoned: this system goes on in a generation that leaves the secondary's out
 //! ```
 //!
 //! One HandOver per session and attempt, and one answer to each: a second one could be accepted while the refusal of the
 //! first is on its way, and then both sites would serve hosts.
+
+mod abandon;
 
 use super::meta::Suspension;
 use super::pair::Phase;
@@ -41,6 +44,7 @@ enum Stage {
     Told { note: Note, is_said: bool },
     Returning(String),
     Over { generation: Generation, end: Time },
+    Abandoned(Generation),
 }
 
 /// What is kept across restarts from [`Stage::Recording`] on, under `primary/handover/<group>`.
@@ -78,7 +82,7 @@ impl HandOver {
 
     /// Whether the secondary may have heard of it: only its word brings the group back.
     pub(super) fn is_told(&self) -> bool {
-        matches!(self.stage, Stage::Told { .. } | Stage::Returning(_) | Stage::Over { .. })
+        matches!(self.stage, Stage::Told { .. } | Stage::Returning(_) | Stage::Over { .. } | Stage::Abandoned(_))
     }
 }
 
@@ -182,11 +186,16 @@ impl<M: Memory> Primary<M> {
             Stage::Flushing { .. } => {
                 ("local volume", "the group is handed over: the volumes are being flushed".into())
             }
-            Stage::Recording(_) | Stage::Returning(_) => {
+            Stage::Recording(_) | Stage::Returning(_) | Stage::Abandoned(_) => {
                 ("metadata", "how far the hand-over is is becoming durable".to_string())
             }
-            Stage::Told { is_said: false, .. } => {
-                ("link", "the group is handed over: the secondary hears of it in the next session".to_string())
+            Stage::Told { note, is_said: false } => {
+                let given_up = note.generation.number + 1;
+                let text = format!(
+                    "the group is handed over: the secondary hears of it in the next session; if that system is lost for \
+                     good and cut from its hosts, group_swap with abandon and discard_generation {given_up} goes on here"
+                );
+                ("link", text)
             }
             Stage::Told { .. } => {
                 ("secondary", "it was told to be the primary; only its word, yes or no, lets hosts go on".to_string())
@@ -361,6 +370,10 @@ impl<M: Memory> Primary<M> {
                 let error = OperatorError::WrongState(reason.clone());
                 self.give_up_hand_over(id, error, ports);
                 self.serve_again(now, id, ports);
+            }
+            Stage::Abandoned(generation) => {
+                let generation = *generation;
+                self.abandoned(id, generation, ports);
             }
             _ => {}
         }

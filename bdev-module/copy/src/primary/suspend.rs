@@ -279,7 +279,9 @@ impl<M: Memory> Primary<M> {
         if group.fenced == Some(newer) || newer == ours || newer.number < ours.number {
             return;
         }
-        let split = newer.number == ours.number || (newer.number == ours.number + 1 && !newer.is_child_of(ours));
+        let gives_up = newer.gives_up(ours);
+        let split =
+            !gives_up && (newer.number == ours.number || (newer.number == ours.number + 1 && !newer.is_child_of(ours)));
         if newer.number == ours.number {
             let reason = format!(
                 "split brain: generation {} was begun twice, here as {:016x}, at the other site as {:016x}; decide \
@@ -290,11 +292,18 @@ impl<M: Memory> Primary<M> {
             self.suspend(now, id, PairState::SuspendedError, reason, FirstMissed::Known, ports);
             return self.keep_group(id, ports);
         }
-        let history = match split {
-            true => ", which does not continue this history (split brain)",
-            false => "",
+        let reason = match (gives_up, split) {
+            (true, _) => format!(
+                "the other site gave generation {} up, which was begun here, and goes on as generation {}: what hosts wrote \
+                 here since is here only; group_failback with discard_generation {} gives it up",
+                ours.number, newer.number, ours.number
+            ),
+            (_, true) => format!(
+                "another site took the group over: generation {}, which does not continue this history (split brain)",
+                newer.number
+            ),
+            _ => format!("another site took the group over: generation {}", newer.number),
         };
-        let reason = format!("another site took the group over: generation {}{history}", newer.number);
         self.suspend(now, id, PairState::SuspendedError, reason, FirstMissed::Known, ports);
         let group = self.groups.get_mut(&id).expect("looked up above");
         (group.fenced, group.split_brain) = (Some(newer), group.split_brain || split);

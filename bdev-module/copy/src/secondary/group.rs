@@ -195,6 +195,8 @@ pub(crate) struct Group<S> {
     pub(crate) has_unmarked: bool,
     /// The embedding has said how it would be a primary here.
     pub(crate) is_reversible: bool,
+    /// Its old primary goes on without the generation that was begun here: hosts are served no more.
+    pub(crate) is_given_up: bool,
     /// Which takeover was a swap's.
     pub(crate) handed: Option<Handed>,
     /// It was a primary here until now, and that it follows one is not durable yet.
@@ -260,6 +262,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             takeover: None,
             has_unmarked,
             is_reversible: false,
+            is_given_up: false,
             handed: None,
             is_beginning: false,
             links: BTreeMap::new(),
@@ -648,6 +651,21 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             self.meta.generation = Generation { number: 1, id: random.max(1), parent: 0 };
         }
         self.meta.generation
+    }
+
+    /// Whether the OPEN's generation is one to follow: its primary's own next one, after a swap of which this system never
+    /// heard was abandoned. All was here before that swap, so a resync of what is marked since makes both equal.
+    pub(crate) fn may_follow(&self, from: SystemId, open: &OpenStream) -> bool {
+        let mine = self.meta.generation;
+        let leaves_one_out = mine.number > 0 && open.generation.number == mine.number + 2;
+        let is_only_owner = self.meta.streams.iter().all(|stream| stream.closed || stream.owner == from);
+        leaves_one_out && open.generation.succeeds(mine) && open.unit.is_some() && is_only_owner
+    }
+
+    /// Follows it from here on; durable with the unit that begins.
+    pub(crate) fn follow_successor(&mut self, open: &OpenStream) {
+        assert!(self.takeover.is_none(), "a secondary that takes over follows nobody");
+        self.meta.generation = open.generation;
     }
 
     /// Everything up to this number of the stream is durable as far as this group goes; `None` if nothing waits.

@@ -239,7 +239,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         }
     }
 
-    fn random(&mut self) -> u64 {
+    pub(crate) fn random(&mut self) -> u64 {
         self.chance.next_u64().max(1)
     }
 
@@ -501,7 +501,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     ) {
         let _ = now;
         let group = self.pairs.get(&pair).and_then(|id| self.groups.get(id));
-        let is_ours = group.filter(|group| matches!(group.phase, Phase::TakenOver));
+        let is_given_up = group.is_some_and(|group| group.is_given_up);
+        let is_ours = group.filter(|group| matches!(group.phase, Phase::TakenOver) && !is_given_up);
         let is_partial = is_ours.and_then(|group| group.meta.certificate.as_ref());
         let is_partial = is_partial.is_some_and(|certificate| certificate.never_consistent.contains(&pair));
         let volume = is_ours.and_then(|group| Some((group.id, group.volumes.get(&pair)?.0)));
@@ -510,7 +511,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 HostIo::Read { buf, .. } => Some(buf),
                 _ => None,
             };
-            let error = if is_partial { HostError::NeverConsistent } else { HostError::Secondary };
+            let error = match (is_given_up, is_partial) {
+                (true, _) => HostError::Fenced,
+                (_, true) => HostError::NeverConsistent,
+                _ => HostError::Secondary,
+            };
             ports.complete_host(token, Err(error), buf);
             return;
         };

@@ -22,6 +22,8 @@ enum Opening {
     New,
     /// The group has a newer history.
     Fenced,
+    /// The primary has gone on without the generation that this system began.
+    GivenUp(String),
     /// No.
     Refused(Refused),
     /// A new epoch that is part of a resync.
@@ -56,6 +58,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     let generation = group.meta.generation;
                     ports.send_message(link, Message::Fenced { group: open.group, generation });
                 }
+            }
+            Opening::GivenUp(text) => {
+                if let Some(group) = self.groups.get_mut(&open.group) {
+                    group.is_given_up = true;
+                }
+                ports.send_message(link, refuse(Refusal::UnsentRecords, text));
             }
             Opening::Unit => self.begin_unit(now, link, from, open, ports),
             Opening::Freeze(text) => {
@@ -155,7 +163,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let is_of_mine = open.generation.number == 0 && mine.number <= 1 || open.generation == mine;
         if matches!(group.meta.life, Life::Sealed { .. } | Life::TakenOver) {
             // *Swapped back: the new primary's OPEN came before the word that it is one, and was taken for a split.*
-            return if open.generation.parent == mine.id && open.generation.number > mine.number {
+            return if open.generation.gives_up(mine) {
+                let text = format!(
+                    "the other site of group \"{name}\" began generation {}, which was given up here, and does not follow \
+                     generation {} yet: group_failback there, with discard_generation {}",
+                    mine.number, open.generation.number, mine.number
+                );
+                Opening::GivenUp(text)
+            } else if open.generation.succeeds(mine) {
                 let text = format!(
                     "group \"{name}\" goes on from here as generation {}, and this system, its primary before, does not \
                      follow that yet: by itself when it is swapped, else by group_failback here",
@@ -184,7 +199,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         if group.takeover.is_some() {
             return refused(Refusal::NotYet, format!("group \"{name}\" is being taken over at the secondary"));
         }
-        if !is_of_mine {
+        if !is_of_mine && !group.may_follow(from, open) {
             if open.generation.number != 0 && open.generation.number < mine.number {
                 return Opening::Fenced;
             }
@@ -391,6 +406,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             if is_unit {
                 group.meta.discarded.extend(ring);
                 group.admit_unit(from, open, effects);
+                if open.generation.number > 0 && open.generation != group.meta.generation {
+                    group.follow_successor(open);
+                }
             } else if is_new {
                 let left = group.waiting.take_stream(open.stream).into_iter();
                 effects.freed.extend(left.map(|item| (open.stream, item.epoch, item.record.head.charge_bytes())));

@@ -50,6 +50,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         self.groups.get(&id).is_some_and(|group| is_open(group) && !group.is_beginning)
     }
 
+    /// Whether its old primary goes on without the generation that was begun here.
+    pub(crate) fn is_given_up(&self, id: GroupId) -> bool {
+        self.groups.get(&id).is_some_and(|group| group.is_given_up)
+    }
+
     /// As it was created.
     pub(crate) fn config_of(&self, id: GroupId) -> Option<GroupConfig> {
         self.groups.get(&id).map(|group| group.config.clone())

@@ -184,15 +184,23 @@ secondary, and writes that only it has are given up. At the new primary give nei
 Examples:
   longrun group swap g0
   longrun group swap g0 --journal j0
+  longrun group swap g0 --abandon --discard-generation 2
 
 At the primary, with the group in PAIR state. Hosts wait while the last writes travel; if the secondary refuses, they are
-served here as before.")]
+served here as before. If it is lost for good after it was told to be the primary, --abandon serves them here: that system
+must be off, or cut from its hosts, and what they wrote there since is given up.")]
     Swap {
         /// Its name
         name: String,
         /// The bdev for this side's journal; default the one from group create
-        #[arg(long, value_name = "BDEV")]
+        #[arg(long, value_name = "BDEV", conflicts_with = "abandon")]
         journal: Option<String>,
+        /// Go on without a secondary that does not come back
+        #[arg(long, requires = "discard_generation")]
+        abandon: bool,
+        /// With --abandon: the generation that the other site may have begun, one above this side's
+        #[arg(long, value_name = "NUMBER", requires = "abandon")]
+        discard_generation: Option<u64>,
     },
 }
 

@@ -1,5 +1,6 @@
 //! A group changes its part between two whole systems, whatever dies on the way.
 
+mod abandoning;
 mod resizing;
 mod rig;
 

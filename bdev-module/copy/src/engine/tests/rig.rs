@@ -577,7 +577,7 @@ impl Rig {
         }
     }
 
-    fn reason(&mut self, me: usize) -> String {
+    pub fn reason(&mut self, me: usize) -> String {
         let now = self.now();
         let System { engine, world, .. } = &mut self.systems[me];
         let Some(engine) = engine.as_mut() else { return "down".into() };
@@ -835,9 +835,14 @@ impl Rig {
         }
     }
 
-    /// Whether a disaster takeover has made both serve: allowed by its operator's word only.
+    /// Whether a disaster takeover or an abandoned swap has made both serve: allowed by an operator's word only.
     fn disaster(&self) -> bool {
-        self.systems.iter().any(|system| system.world.log.iter().any(|line| line.contains("takeover begins")))
+        ["takeover begins", "swap abandoned"].iter().any(|word| (0..2).any(|me| self.has_logged(me, word)))
+    }
+
+    /// Whether a system knows of a session with the other one.
+    pub fn link_is_up(&self, me: usize) -> bool {
+        self.systems[me].engine.as_ref().is_some_and(|engine| engine.link_is_up(LinkId(0)))
     }
 
     /// Whether hosts' writes would be taken here.
