@@ -325,6 +325,10 @@ pub struct GroupInfo {
     pub lag: Lag,
     /// Its generation.
     pub generation: Generation,
+    /// The other site's, where that took the group over (a higher number) or continues it too (split brain: the same number);
+    /// at the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_generation: Option<Generation>,
     /// What a sequence number counts.
     pub sequence_scope: SequenceScope,
     /// Its links.

@@ -18,10 +18,19 @@ pub struct GroupFailback {
     pub journal: Option<String>,
     /// At the old primary: the number of the generation that ends there, as its `group_get` shows it.
     pub discard_generation: Option<u64>,
+    /// In split brain, with `discard_generation`: the id of the generation that ends there, hex, because both sites' have
+    /// that number.
+    pub discard_id: Option<String>,
 }
 
 impl GroupFailback {
     pub(super) fn check(&self) -> Result<(), String> {
+        if self.discard_id.is_some() && self.discard_generation.is_none() {
+            return Err("`discard_id` goes with `discard_generation`: name both, as group_get shows them".to_owned());
+        }
+        if self.discard_id.as_ref().is_some_and(|id| u64::from_str_radix(id, 16).is_err()) {
+            return Err("`discard_id` is an id of up to 16 hexadecimal digits, as group_get shows it".to_owned());
+        }
         if self.journal.is_some() && self.discard_generation.is_none() {
             return Err(
                 "`discard_generation` is missing: at the old primary, name the generation whose writes are given up \

@@ -99,7 +99,10 @@ fn examples() -> Vec<(&'static str, Value)> {
             "group_takeover",
             json!({"name": "g0", "old_primary": "fenced", "accept_split": false, "at": "before-upgrade"}),
         ),
-        ("group_failback", json!({"name": "g0", "journal": "j0", "discard_generation": 1})),
+        (
+            "group_failback",
+            json!({"name": "g0", "journal": "j0", "discard_generation": 1, "discard_id": "00c0ffee"}),
+        ),
         ("group_swap", json!({"name": "g0", "abandon": true, "discard_generation": 2})),
         (
             "pair_create",
@@ -257,6 +260,12 @@ fn rules_between_parameters_are_told_in_a_sentence_that_says_what_to_do() {
         ("group_create", json!({"name": "g", "role": "primary", "links": []}), "`link` is missing"),
         ("group_create", primary(json!({"links": ["w"]})), "not both"),
         ("group_failback", json!({"name": "g", "journal": "j"}), "`discard_generation` is missing"),
+        ("group_failback", json!({"name": "g", "discard_id": "1"}), "`discard_id` goes with `discard_generation`"),
+        (
+            "group_failback",
+            json!({"name": "g", "discard_generation": 1, "discard_id": "x"}),
+            "up to 16 hexadecimal digits",
+        ),
         ("group_swap", json!({"name": "g", "abandon": true}), "`discard_generation` is missing"),
         ("group_swap", json!({"name": "g", "discard_generation": 2}), "`discard_generation` is for `abandon`"),
         (

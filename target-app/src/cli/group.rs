@@ -126,11 +126,13 @@ pub(super) fn failback(
     client: &mut Client,
     name: &str,
     discard_generation: Option<u64>,
+    discard_id: Option<&str>,
     journal: Option<&str>,
     json: bool,
 ) -> Result<String, CliError> {
     let is_old_primary = discard_generation.is_some();
-    let call = GroupFailback { name: name.to_owned(), journal: journal.map(str::to_owned), discard_generation };
+    let (journal, discard_id) = (journal.map(str::to_owned), discard_id.map(str::to_owned));
+    let call = GroupFailback { name: name.to_owned(), journal, discard_generation, discard_id };
     let changed = client.invoke(&call)?;
     Ok(answer(&changed, json, |changed| match is_old_primary {
         true => format!(

@@ -105,8 +105,9 @@ pub(crate) fn execute(command: &RemoteCommand) -> Result<String, CliError> {
                     group::test_start(&mut client, name, store, at.clone(), json)
                 }
                 GroupVerb::Test { verb: TestVerb::Stop { name } } => group::test_stop(&mut client, name, json),
-                GroupVerb::Failback { name, discard_generation, journal } => {
-                    group::failback(&mut client, name, *discard_generation, journal.as_deref(), json)
+                GroupVerb::Failback { name, discard_generation, discard_id, journal } => {
+                    let (id, journal) = (discard_id.as_deref(), journal.as_deref());
+                    group::failback(&mut client, name, *discard_generation, id, journal, json)
                 }
                 GroupVerb::Swap { name, journal, abandon, discard_generation } => {
                     group::swap(&mut client, name, journal.as_deref(), *abandon, *discard_generation, json)

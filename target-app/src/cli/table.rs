@@ -377,6 +377,7 @@ pub fn group(group: &GroupInfo) -> String {
         ("links", group.links.join(", ")),
         ("pairs", group.pairs.join(", ")),
     ];
+    list.extend(group.other_generation.as_ref().map(|other| ("other site's generation", generation(other))));
     if let Some(journal) = &group.journal {
         let used = or_unknown(group.journal_used.map(|used| format!("{:.0} %", (used * 100.0).ceil())));
         list.push(("journal", format!("{journal}, {used} used")));

@@ -207,7 +207,7 @@ impl Control {
 
     pub(super) async fn group_failback(&self, call: &GroupFailback) -> Result<RoleInfo, RpcError> {
         match call.discard_generation {
-            Some(discarded) => self.follow_newer(call, discarded).await,
+            Some(discarded) => self.follow_other(call, discarded).await,
             None => self.bring_back(&call.name).await,
         }
     }
@@ -237,11 +237,13 @@ impl Control {
         Ok(RoleInfo { role: Role::Primary, generation })
     }
 
-    /// At the old primary: becomes the secondary of the newer generation.
-    async fn follow_newer(&self, call: &GroupFailback, discarded: u64) -> Result<RoleInfo, RpcError> {
+    /// At the old primary: becomes the secondary of the newer generation, or of the other one in split brain.
+    async fn follow_other(&self, call: &GroupFailback, discarded: u64) -> Result<RoleInfo, RpcError> {
         let mut state = self.state().await;
         let group = present_group(&state, &call.name)?;
         let (core, id, had) = (group.core, group.id, group.call.journal.clone());
+        // Its form was looked at when the call was read.
+        let discarded_id = call.discard_id.as_ref().and_then(|id| u64::from_str_radix(id, 16).ok());
         let journal = call.journal.clone().or(had).ok_or_else(|| {
             RpcError::invalid_params("as a secondary the group needs a journal; give the name of a bdev for it")
         })?;
@@ -250,7 +252,12 @@ impl Control {
             .reactor(core)
             .call(move |reactor| {
                 reactor.operate(|engine, now, world, ticket| {
-                    engine.group_demote(now, id, config, discarded, ticket, world)
+                    match discarded_id {
+                        Some(discarded_id) => {
+                            engine.group_demote_in_split(now, id, config, (discarded, discarded_id), ticket, world)
+                        }
+                        None => engine.group_demote(now, id, config, discarded, ticket, world),
+                    }
                 })
             })
             .await;

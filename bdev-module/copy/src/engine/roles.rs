@@ -90,17 +90,23 @@ impl<M: Memory> Engine<M> {
         let Some(fenced) = self.primary.fenced_by(group) else {
             return Err(OperatorError::NotFound(format!("group {name} is not a primary here")));
         };
-        let Fenced::By { newer, ours } = fenced else {
-            return Err(OperatorError::WrongState(format!(
-                "group {name} is a primary here that no other site took over: it gives up nothing; use group_swap to \
-                 exchange the sites, or take it over at the other site first"
-            )));
+        let (newer, ours) = match fenced {
+            Fenced::By { newer, ours } => (newer, ours),
+            Fenced::No => {
+                return Err(OperatorError::WrongState(format!(
+                    "group {name} is a primary here that no other site took over: it gives up nothing; use group_swap to \
+                     exchange the sites, or take it over at the other site first"
+                )));
+            }
+            Fenced::Split { other, ours } => {
+                return Err(OperatorError::WrongState(format!(
+                    "generation {} of group {name} was begun twice (split brain): {:016x} here, {:016x} at the other site; \
+                     to give up what only this side has, name its id too: discard_generation {} and discard_id {:016x}",
+                    ours.number, ours.id, other.id, ours.number, ours.id
+                )));
+            }
         };
-        if self.roles.demotions.contains_key(&group) {
-            return Err(OperatorError::WrongState(format!(
-                "group {name} is becoming a secondary already; wait for that"
-            )));
-        }
+        self.is_not_demoted(group, &name)?;
         if discard_generation != ours.number {
             return Err(OperatorError::Invalid(format!(
                 "discard_generation {discard_generation} is given, group {name} is at generation {} here: writes that only \
@@ -116,6 +122,58 @@ impl<M: Memory> Engine<M> {
         );
         self.settle_roles(now, ports);
         Ok(())
+    }
+
+    /// Makes a primary in split brain with another generation of its own number the secondary of that one: as
+    /// [`Engine::group_demote`], but the operator names the generation that ends here by its id as well.
+    ///
+    /// # Errors
+    /// [`OperatorError::NotFound`]; [`OperatorError::WrongState`] unless the group is in such a split;
+    /// [`OperatorError::Invalid`] for another generation. The ticket is not answered then, nothing was changed.
+    pub fn group_demote_in_split<P>(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        config: secondary::GroupConfig,
+        (discard_generation, discard_id): (u64, u64),
+        ticket: Ticket,
+        ports: &mut P,
+    ) -> Result<(), OperatorError>
+    where
+        P: Ports<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let name = config.name.clone();
+        let (other, ours) = match self.primary.fenced_by(group) {
+            None => return Err(OperatorError::NotFound(format!("group {name} is not a primary here"))),
+            Some(Fenced::Split { other, ours }) => (other, ours),
+            Some(_) => {
+                return Err(OperatorError::WrongState(format!(
+                    "discard_id is given, and group {name} is not in split brain with a generation of its own number: \
+                     leave it out"
+                )));
+            }
+        };
+        self.is_not_demoted(group, &name)?;
+        if (discard_generation, discard_id) != (ours.number, ours.id) {
+            return Err(OperatorError::Invalid(format!(
+                "generation {discard_generation} ({discard_id:016x}) is given, group {name} is at {} ({:016x}) here, and at \
+                 {} ({:016x}) at the other site: name the one of this site to give up what only this side has",
+                ours.number, ours.id, other.number, other.id
+            )));
+        }
+        let demotion = Demotion { config, generation: other, equal_at: None, ticket: Some(ticket) };
+        self.begin_demotion(now, group, demotion, ports);
+        self.settle_roles(now, ports);
+        Ok(())
+    }
+
+    fn is_not_demoted(&self, group: GroupId, name: &str) -> Result<(), OperatorError> {
+        match self.roles.demotions.contains_key(&group) {
+            true => Err(OperatorError::WrongState(format!(
+                "group {name} is becoming a secondary already; wait for that"
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// Brings the other site up to date with a group that was taken over here: one resync, of what was thrown away there

@@ -85,6 +85,7 @@ impl<M: Memory> Primary<M> {
             life: Life::Running,
             fenced: None,
             split_brain: false,
+            rival: None,
             pairs: BTreeSet::new(),
             budget,
             units: 0,
@@ -108,7 +109,9 @@ impl<M: Memory> Primary<M> {
             group.opened = of;
             group.generation = known.generation;
             group.life = known.suspension.map_or(Life::Running, Life::Suspended);
-            (group.fenced, group.split_brain) = (known.fenced, known.split_brain);
+            group.split_brain = known.split_brain;
+            group.rival = known.fenced.filter(|other| other.number == known.generation.number);
+            group.fenced = known.fenced.filter(|other| other.number != known.generation.number);
             group.closed = known.closed;
             self.close_stale(now, &mut group, stale, ports);
         }

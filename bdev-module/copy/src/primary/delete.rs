@@ -198,7 +198,8 @@ impl<M: Memory> Primary<M> {
         // Not while a pair of before was not created again: its volume still lacks there what it lacks.
         if group.pairs.is_empty() && group.known.is_empty() && !group.is_running() && group.fenced.is_none() {
             // All that the secondary may lack was deleted: the group starts anew.
-            (group.life, group.split_brain, group.is_resyncing) = (Life::Running, false, false);
+            (group.life, group.is_resyncing) = (Life::Running, false);
+            (group.split_brain, group.rival) = (false, None);
             let budget = group.budget;
             if let Some(budget) = self.budgets.get_mut(&budget) {
                 budget.is_copying = false;

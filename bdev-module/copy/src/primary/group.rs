@@ -19,6 +19,8 @@ pub(super) struct Group {
     /// The newer generation that took over.
     pub fenced: Option<Generation>,
     pub split_brain: bool,
+    /// In split brain: the other generation of this one's number.
+    pub rival: Option<Generation>,
     pub pairs: BTreeSet<PairId>,
     pub budget: BudgetKey,
     /// Ends of streams, said again in every session (the newest [`CLOSED_MAX`]).
@@ -120,7 +122,7 @@ impl Group {
                 Life::Resyncing(resync) => Some(Suspension { auto: true, ..resync.was.clone() }),
                 _ => self.suspension().cloned(),
             },
-            fenced: self.fenced,
+            fenced: self.fenced.or(self.rival),
             split_brain: self.split_brain,
             units: self.units,
             is_resyncing: self.is_resyncing,

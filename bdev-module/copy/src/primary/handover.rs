@@ -24,7 +24,7 @@ use crate::engine::OperatorError;
 use crate::message::{Message, Refusal};
 use crate::ports::{DeviceError, HostError, LocalIo, Memory, Ticket};
 use crate::role::{Former, FormerPair};
-use crate::types::{Extent, Generation, GroupId, LinkId, Mono, Now, PairState, StreamId, Time};
+use crate::types::{Extent, Generation, Geometry, GroupId, LinkId, Mono, Now, PairState, StreamId, Time};
 
 const VERSION: u8 = 1;
 
@@ -65,6 +65,13 @@ pub(super) fn key_of(group: GroupId) -> String {
 pub enum Fenced {
     /// It is not.
     No,
+    /// It is not, but another site began a generation of the same number.
+    Split {
+        /// The other site's.
+        other: Generation,
+        /// This system's own.
+        ours: Generation,
+    },
     /// By this generation, which this system's (the second) does not have to precede.
     By {
         /// The newer one.
@@ -479,9 +486,11 @@ impl<M: Memory> Primary<M> {
     /// Whether another site took the group over, and the generations of both.
     pub(crate) fn fenced_by(&self, id: GroupId) -> Option<Fenced> {
         let group = self.groups.get(&id)?;
-        Some(match group.fenced {
-            Some(newer) => Fenced::By { newer, ours: group.generation },
-            None => Fenced::No,
+        let ours = group.generation;
+        Some(match (group.fenced, group.rival) {
+            (Some(newer), _) => Fenced::By { newer, ours },
+            (None, Some(other)) => Fenced::Split { other, ours },
+            (None, None) => Fenced::No,
         })
     }
 
@@ -508,8 +517,14 @@ impl<M: Memory> Primary<M> {
             if pair.requests > 0 {
                 return None;
             }
-            // Of a swap nothing differs: all was durable at both sites when the secondary was told.
-            let marked = if equal_at.is_some() { Vec::new() } else { marked_extents(&pair.dirty) };
+            let ours = group.generation;
+            let marked = match equal_at {
+                // Of a swap nothing differs: all was durable at both sites when the secondary was told.
+                Some(_) => Vec::new(),
+                None if generation.is_child_of(ours) || generation.gives_up(ours) => marked_extents(&pair.dirty),
+                // *Both sites took the history over at points of their own: what lay between these was in neither's map.*
+                None => everything(pair.config.geometry),
+            };
             pairs.push(FormerPair {
                 pair: *pair_id,
                 name: pair.config.name.clone(),
@@ -544,6 +559,12 @@ fn marked_extents(map: &crate::dirty::DirtyMap) -> Vec<Extent> {
         }
     }
     extents
+}
+
+/// All of a volume.
+fn everything(geometry: Geometry) -> Vec<Extent> {
+    let piece = |lba: u64| Extent { lba, blocks: u32::try_from(geometry.blocks - lba).unwrap_or(u32::MAX) };
+    (0..geometry.blocks).step_by(u32::MAX as usize).map(piece).collect()
 }
 
 impl Note {

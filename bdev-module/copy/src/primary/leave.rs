@@ -46,6 +46,19 @@ impl<M: Memory> Primary<M> {
         };
         let name = &group.config.name;
         let was = group.resync().map(|resync| resync.was.state).or(group.suspension().map(|it| it.state));
+        if let Some(other) = group.rival {
+            ports.log(format_args!("group {name}: by the operator's word generation {:016x} is given up", other.id));
+            let group = self.groups.get_mut(&id).expect("looked up above");
+            (group.split_brain, group.rival) = (false, None);
+            let begun = self.resync_by_operator(now, id, false, ports);
+            if begun.is_err()
+                && let Some(group) = self.groups.get_mut(&id)
+            {
+                (group.split_brain, group.rival) = (true, Some(other));
+            }
+            self.settle(now, ports);
+            return begun;
+        }
         if was != Some(PairState::TakenOver) {
             let state = was.map_or("copying", |state| state.code());
             return Err(OperatorError::WrongState(format!(

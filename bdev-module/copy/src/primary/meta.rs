@@ -69,6 +69,7 @@ pub(super) struct GroupRecord {
     pub remote: SystemId,
     pub generation: Generation,
     pub suspension: Option<Suspension>,
+    /// What fenced it; or, of the same number, what it is in split brain with.
     pub fenced: Option<Generation>,
     pub split_brain: bool,
     /// The number of the last resync that was begun.

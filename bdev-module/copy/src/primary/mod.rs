@@ -37,6 +37,7 @@ mod config;
 mod copy;
 mod create;
 mod delete;
+mod fence;
 mod group;
 mod handover;
 mod host;

@@ -44,10 +44,15 @@ impl<M: Memory> Primary<M> {
             ));
         }
         if group.split_brain {
-            return Some(format!(
-                "group {name} is in split brain: both sites continue one history on their own; decide which one stays \
-                 and delete the group at the other site"
-            ));
+            return Some(match group.rival {
+                Some(_) => {
+                    format!("group {name} cannot be resynced: {}", group.other_history().unwrap_or_default())
+                }
+                None => format!(
+                    "group {name} is in split brain: both sites continue one history on their own; decide which one stays \
+                     and delete the group at the other site"
+                ),
+            });
         }
         let lost = group.pairs.iter().find(|pair| self.pairs[pair].is_lost)?;
         Some(format!(

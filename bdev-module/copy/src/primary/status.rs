@@ -138,6 +138,8 @@ pub struct GroupStatus {
     pub has_image: bool,
     /// Two sites continue the same history independently: an operator must resolve it.
     pub split_brain: bool,
+    /// The other one of them, if both have the same number.
+    pub rival: Option<Generation>,
     /// Since when it is being handed over to the other site (a swap): hosts are not served here.
     pub handing_over: Option<Mono>,
     /// What it waits for.

@@ -11,14 +11,13 @@ use super::budget::BudgetKey;
 use super::group::{Drain, Life};
 use super::meta::{StreamMark, Suspension, group_key, pair_key, stream_key};
 use super::pair::{Phase, Rejoin};
-use super::request::Stage;
 use super::stream::Numbers;
 use super::{Primary, Up, Wait};
 use crate::engine::OperatorError;
 use crate::message::{Content, Message};
-use crate::ports::{HostError, Memory};
+use crate::ports::Memory;
 use crate::types::{Extent, StreamId, Time};
-use crate::types::{Generation, GroupId, Mono, Now, Overflow, PairId, PairState, RecordHead, RecordKind, Stamp};
+use crate::types::{GroupId, Mono, Now, Overflow, PairId, PairState, RecordHead, RecordKind, Stamp};
 
 /// Whether the first write that the secondary may lack is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,72 +257,6 @@ impl<M: Memory> Primary<M> {
             if self.is_answering(key, serial) {
                 self.answer(key, ports);
             }
-        }
-    }
-
-    /// The secondary says that a newer generation exists.
-    pub(super) fn take_fenced(&mut self, now: Now, id: GroupId, newer: Generation, ports: &mut impl Up<M>) {
-        let Some(group) = self.groups.get(&id) else { return };
-        let ours = group.generation;
-        let name = group.config.name.clone();
-        if ours.number == 0 {
-            let text = format!(
-                "group {name} is at generation {} at the secondary, taken over there; delete it there, or choose \
-                 another name",
-                newer.number
-            );
-            return self.fail_opening(id, text, ports);
-        }
-        self.abandon_drain(id, ports);
-        let Some(group) = self.groups.get(&id) else { return };
-        if group.fenced == Some(newer) || newer == ours || newer.number < ours.number {
-            return;
-        }
-        let gives_up = newer.gives_up(ours);
-        let split =
-            !gives_up && (newer.number == ours.number || (newer.number == ours.number + 1 && !newer.is_child_of(ours)));
-        if newer.number == ours.number {
-            let reason = format!(
-                "split brain: generation {} was begun twice, here as {:016x}, at the other site as {:016x}; decide \
-                 which history stays and delete the group at the other site",
-                ours.number, ours.id, newer.id
-            );
-            self.groups.get_mut(&id).expect("looked up above").split_brain = true;
-            self.suspend(now, id, PairState::SuspendedError, reason, FirstMissed::Known, ports);
-            return self.keep_group(id, ports);
-        }
-        let reason = match (gives_up, split) {
-            (true, _) => format!(
-                "the other site gave generation {} up, which was begun here, and goes on as generation {}: what hosts wrote \
-                 here since is here only; group_failback with discard_generation {} gives it up",
-                ours.number, newer.number, ours.number
-            ),
-            (_, true) => format!(
-                "another site took the group over: generation {}, which does not continue this history (split brain)",
-                newer.number
-            ),
-            _ => format!("another site took the group over: generation {}", newer.number),
-        };
-        self.suspend(now, id, PairState::SuspendedError, reason, FirstMissed::Known, ports);
-        let group = self.groups.get_mut(&id).expect("looked up above");
-        (group.fenced, group.split_brain) = (Some(newer), group.split_brain || split);
-        self.fence_hand_over(id, newer, ports);
-        ports.log(format_args!("group {name} is fenced: all host I/O fails from here on"));
-        self.keep_group(id, ports);
-        self.fail_all(id, ports);
-    }
-
-    /// Fails every request of a fenced group, but those that the device holds: they fail when it gives them back.
-    fn fail_all(&mut self, id: GroupId, ports: &mut impl Up<M>) {
-        let members = self.groups[&id].pairs.clone();
-        for pair in &members {
-            self.fail_waiting(*pair, HostError::Fenced, ports);
-        }
-        let is_finished = |stage: &Stage<M>| matches!(stage, Stage::Answering { .. });
-        let finished = self.requests.iter().filter(|(_, request)| is_finished(&request.stage));
-        let of_group = finished.filter(|(_, request)| members.contains(&request.pair));
-        for key in of_group.map(|(key, _)| key).collect::<Vec<_>>() {
-            self.answer(key, ports);
         }
     }
 

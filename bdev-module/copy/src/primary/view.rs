@@ -58,6 +58,7 @@ impl<M: Memory> Primary<M> {
     pub(super) fn member_state(&self, group: GroupId) -> PairState {
         let group = &self.groups[&group];
         match group.suspension() {
+            Some(_) if group.fenced.is_some() || group.rival.is_some() => PairState::SuspendedError,
             Some(suspension) => suspension.state,
             None if group.resync().is_some() => PairState::Copy,
             None if self.budgets[&group.budget].is_nearly_full() => PairState::NearlyFull,
@@ -157,11 +158,13 @@ impl<M: Memory> Primary<M> {
             remote: group.config.remote,
             generation: group.generation,
             state,
-            reason: group.suspension().map(|suspension| suspension.reason.clone()),
+            // Whatever it was suspended for before.
+            reason: group.other_history().or_else(|| group.suspension().map(|it| it.reason.clone())),
             trouble: self.trouble(now, id, None),
             fenced: group.fenced,
             has_image: group.pairs.iter().any(|pair| self.pairs[pair].has_image()),
             split_brain: group.split_brain,
+            rival: group.rival,
             handing_over: self.handing_over_since(id),
             waiting: group
                 .pairs

@@ -58,7 +58,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 "a primary and a secondary of one group at one system: {:?}",
                 old.life
             );
-            assert!(old.generation.number < former.generation.number, "never back to an older generation");
+            let is_rival = old.generation.number == former.generation.number && old.generation != former.generation;
+            assert!(
+                old.generation.number < former.generation.number || is_rival,
+                "never back to an older generation"
+            );
         }
         let mut meta = GroupMeta::new(&config.name, self.random());
         meta.generation = former.generation;

@@ -168,13 +168,17 @@ Examples:
   longrun group watch g0 -s new.sock
 
 At the old primary, which is fenced, name the generation that ends there (longrun group get shows it): it becomes the
-secondary, and writes that only it has are given up. At the new primary give neither: what differs is copied, hosts go on.")]
+secondary, and writes that only it has are given up. At the new primary give neither: what differs is copied, hosts go on.
+In split brain both sites' generations can have one number: then name the id too, of the one that is given up.")]
     Failback {
         /// Its name
         name: String,
         /// At the old primary: the generation whose writes are given up there
         #[arg(long, value_name = "NUMBER")]
         discard_generation: Option<u64>,
+        /// In split brain: the id of that generation
+        #[arg(long, value_name = "HEX", requires = "discard_generation")]
+        discard_id: Option<String>,
         /// At the old primary: the bdev for its journal; default the one from group create
         #[arg(long, value_name = "BDEV", requires = "discard_generation")]
         journal: Option<String>,

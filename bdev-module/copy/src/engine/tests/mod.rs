@@ -3,6 +3,7 @@
 mod abandoning;
 mod resizing;
 mod rig;
+mod splitting;
 
 use super::OperatorError;
 use crate::message::Message;

@@ -50,7 +50,7 @@ impl Memory for TestMemory {
 }
 
 /// A disk with a volatile cache.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Disk {
     pub current: HashMap<u64, Block>,
     durable: HashMap<u64, Block>,
@@ -113,6 +113,9 @@ impl Disk {
         *self.current.get(&lba).unwrap_or(&[0; BLOCK])
     }
 }
+
+/// A system's metadata and disks.
+pub type Copy = (BTreeMap<String, Vec<u8>>, BTreeMap<VolumeId, Disk>);
 
 enum Out {
     Local(VolumeId, Local, LocalToken),
@@ -412,6 +415,20 @@ impl Rig {
     /// The byte that a block of a pair's volume holds here.
     pub fn volume(&self, me: usize, pair: usize, lba: u64) -> u8 {
         self.systems[me].disks.get(&VolumeId(pair as u32 + 1)).map_or(0, |disk| disk.block(lba)[0])
+    }
+
+    /// A copy of a system's metadata and disks, as they are on the media.
+    pub fn copy_of(&self, me: usize) -> Copy {
+        (self.systems[me].durable_meta.clone(), self.systems[me].disks.clone())
+    }
+
+    /// A system's media are lost; it is started with copies of a secondary's.
+    pub fn restore(&mut self, me: usize, (meta, disks): Copy) {
+        let system = &mut self.systems[me];
+        (system.engine, system.durable_meta, system.disks) = (None, meta, disks);
+        system.world.outs.clear();
+        system.configured = Role::Secondary;
+        self.start(me);
     }
 
     /// The power of a system goes.
