@@ -99,10 +99,7 @@ fn examples() -> Vec<(&'static str, Value)> {
             "group_takeover",
             json!({"name": "g0", "old_primary": "fenced", "accept_split": false, "at": "before-upgrade"}),
         ),
-        (
-            "group_failback",
-            json!({"name": "g0", "journal": "j0", "discard_generation": 1, "discard_id": "00c0ffee"}),
-        ),
+        ("group_failback", json!({"name": "g0", "journal": "j0", "discard_generation": 1, "discard_id": "00c0ffee"})),
         ("group_swap", json!({"name": "g0", "abandon": true, "discard_generation": 2})),
         (
             "pair_create",

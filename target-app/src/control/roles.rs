@@ -251,13 +251,11 @@ impl Control {
         let begun = self
             .reactor(core)
             .call(move |reactor| {
-                reactor.operate(|engine, now, world, ticket| {
-                    match discarded_id {
-                        Some(discarded_id) => {
-                            engine.group_demote_in_split(now, id, config, (discarded, discarded_id), ticket, world)
-                        }
-                        None => engine.group_demote(now, id, config, discarded, ticket, world),
+                reactor.operate(|engine, now, world, ticket| match discarded_id {
+                    Some(discarded_id) => {
+                        engine.group_demote_in_split(now, id, config, (discarded, discarded_id), ticket, world)
                     }
+                    None => engine.group_demote(now, id, config, discarded, ticket, world),
                 })
             })
             .await;

@@ -169,9 +169,9 @@ impl<M: Memory> Engine<M> {
 
     fn is_not_demoted(&self, group: GroupId, name: &str) -> Result<(), OperatorError> {
         match self.roles.demotions.contains_key(&group) {
-            true => Err(OperatorError::WrongState(format!(
-                "group {name} is becoming a secondary already; wait for that"
-            ))),
+            true => {
+                Err(OperatorError::WrongState(format!("group {name} is becoming a secondary already; wait for that")))
+            }
             false => Ok(()),
         }
     }

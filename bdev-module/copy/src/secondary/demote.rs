@@ -59,10 +59,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 old.life
             );
             let is_rival = old.generation.number == former.generation.number && old.generation != former.generation;
-            assert!(
-                old.generation.number < former.generation.number || is_rival,
-                "never back to an older generation"
-            );
+            assert!(old.generation.number < former.generation.number || is_rival, "never back to an older generation");
         }
         let mut meta = GroupMeta::new(&config.name, self.random());
         meta.generation = former.generation;

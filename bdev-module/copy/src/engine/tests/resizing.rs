@@ -63,6 +63,7 @@ fn a_pair_grows_and_hosts_see_the_new_blocks_when_both_sides_hold_the_same_there
         assert!(!is_early, "the other path shows more than can be written");
         let answer = rig.answer(0, ticket);
         assert!(matches!(answer, Some(Ok(OperatorAnswer::Resized { blocks: LARGE }))), "{answer:?}");
+        assert_eq!((rig.missing(0), rig.lacks_records(1)), (0, 0), "hosts see what the secondary does not have");
         rig.run(200);
         rig.assert_equal_in(0, 0..LARGE);
         assert_resized(&mut rig, 0);
@@ -130,6 +131,9 @@ fn what_cannot_grow_is_refused_with_a_sentence_and_nothing_changes() {
     refused(&mut rig, BLOCKS, "has 1024: a pair only grows");
     refused(&mut rig, 1, "would shrink to 1");
     refused(&mut rig, LARGE + 1, "bdev_uring_rescan");
+    // The volume has more than the pair's dirty map can tell apart.
+    rig.systems[0].world.larger.insert(crate::types::VolumeId(1), 1 << 40);
+    refused(&mut rig, 1 << 39, "blocks at most");
     // The secondary has not as much as is asked for.
     rig.enlarge(0, 0, 2 * LARGE, 41);
     let (begun, ticket) = resize(&mut rig, 0, 2 * LARGE);

@@ -719,6 +719,14 @@ impl Rig {
         roles.group_status(now, group(), &world).map_or(0, |status| status.dirty_bytes)
     }
 
+    /// Bytes that only a copy brings to a primary's secondary.
+    pub fn missing(&mut self, me: usize) -> u64 {
+        let now = self.now();
+        let System { engine, world, .. } = &mut self.systems[me];
+        let (roles, world) = engine.as_mut().expect("a system that is up").primary(world);
+        roles.group_status(now, group(), &world).map_or(0, |status| status.missing_bytes)
+    }
+
     /// A secondary's recovery point.
     pub fn recovery_point(&mut self, me: usize) -> Time {
         let now = self.now();

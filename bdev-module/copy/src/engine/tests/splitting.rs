@@ -47,7 +47,10 @@ fn a_split_of_one_number_ends_when_one_site_s_generation_is_given_up_by_its_id()
         assert_eq!((ours.number, other.number), (2, 2));
         for me in [0, 1] {
             let shown = rig.reason(me);
-            assert!(shown.contains(&format!("{:016x}", ours.id)) && shown.contains(&format!("{:016x}", other.id)), "{shown}");
+            assert!(
+                shown.contains(&format!("{:016x}", ours.id)) && shown.contains(&format!("{:016x}", other.id)),
+                "{shown}"
+            );
         }
         // It outlives a restart.
         rig.kill(0);
@@ -90,8 +93,9 @@ fn of_a_primary_that_follows_another_history_all_is_compared() {
     let (ours, other) = (rig.whole_generation(0), rig.whole_generation(1));
     let (former, _) = rig.operate(0, |engine, _, world, _| {
         let (primary, _) = engine.primary(world);
-        [other, crate::types::Generation { number: 3, id: 5, parent: ours.id }]
-            .map(|follows| primary.former(group(), follows, None).expect("nothing is at its devices").pairs[0].marked.clone())
+        [other, crate::types::Generation { number: 3, id: 5, parent: ours.id }].map(|follows| {
+            primary.former(group(), follows, None).expect("nothing is at its devices").pairs[0].marked.clone()
+        })
     });
     let all = Extent { lba: 0, blocks: super::rig::BLOCKS as u32 };
     assert_eq!(former[0], [all]);

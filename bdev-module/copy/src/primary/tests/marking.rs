@@ -118,6 +118,36 @@ fn a_mark_is_cleared_when_the_record_is_durable_there_and_a_later_flush_has_ende
 }
 
 #[test]
+fn nothing_is_stamped_behind_the_end_of_a_hand_over_although_a_flush_for_the_marks_fails_then() {
+    let (mut rig, pair) = unmarked();
+    let (group, stream) = (rig.show_pair(pair).group, rig.show_pair(pair).stream);
+    rig.write(pair, 0, 1, 1);
+    rig.run();
+    for _ in 0..4 {
+        rig.pass(SECOND);
+    }
+    rig.durable(stream, 1);
+    rig.pass(SECOND);
+    assert_eq!(rig.world.pending.len(), 1, "the marks' flush is at the device");
+    rig.primary.group_swap(rig.now, group, Ticket(90), &mut rig.world).unwrap();
+    rig.pass(MS);
+    assert_eq!(rig.world.pending.len(), 2, "and the hand-over's behind it");
+    rig.world.pending.swap(0, 1);
+    assert!(rig.local());
+    rig.keep_all();
+    assert!(rig.said().iter().any(|said| matches!(said, Message::HandOver { .. })));
+    rig.world.failing_flushes.insert(VolumeId(0));
+    let stamped = rig.pushed().len();
+    rig.locals();
+    assert!(rig.show(group).missing_bytes > 0, "what the flush may have lost");
+    for _ in 0..5 {
+        rig.pass(SECOND);
+        rig.locals();
+    }
+    assert_eq!(rig.pushed().len(), stamped, "zero loss: the end that was handed over is no end");
+}
+
+#[test]
 fn a_hosts_flush_serves_the_marks_as_well() {
     let (mut rig, pair) = unmarked();
     let stream = rig.show_pair(pair).stream;

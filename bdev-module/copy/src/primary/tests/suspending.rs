@@ -36,6 +36,11 @@ fn hosts_are_slowed_from_half_on_and_pful_shows_from_80_percent() {
     assert_eq!(rig.outcome(slow), Some(Ok(())));
     fill(&mut rig, pairs[0], 81);
     assert_eq!(rig.state(pairs[0]), PairState::NearlyFull);
+    let resized = rig.primary.pair_resize(rig.now, pairs[0], 1 << 20, Ticket(70), &mut rig.world);
+    assert!(
+        matches!(&resized, Err(OperatorError::WrongState(text)) if text.contains("PFUL state")),
+        "what is new would fill what is full: {resized:?}"
+    );
     let stream = rig.show_pair(pairs[0]).stream;
     let last = rig.standing(stream).last.0;
     let held = rig.write(pairs[0], 0, 1, 1);

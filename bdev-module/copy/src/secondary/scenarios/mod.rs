@@ -6,6 +6,7 @@ mod journal;
 mod opening;
 mod overlay;
 mod pairs;
+mod resize;
 mod resync;
 mod streams;
 mod takeover;

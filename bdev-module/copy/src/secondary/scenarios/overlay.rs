@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::message::CopyId;
+use crate::secondary::rig::Pending;
 
 /// A group with a small journal and an overlay, five writes in, and a primary that was killed.
 fn begun(overlay_blocks: u64) -> Rig {
@@ -129,6 +130,41 @@ fn nothing_of_the_image_is_overwritten_before_the_switch_to_the_overlay_is_durab
         assert_eq!((rig.volume("g", "a"), rig.volume("g", "b")), image);
         rig.assert_cut();
     }
+}
+
+#[test]
+fn after_a_restart_nothing_of_a_unit_is_applied_before_the_overlay_is_open_again() {
+    let mut rig = begun(2000);
+    let image = rig.status("g").unit.map(|unit| unit.base);
+    write_until_overlaid(&mut rig);
+    rig.kill();
+    let volumes = (rig.volume("g", "a"), rig.volume("g", "b"));
+    // The overlay's device does not answer, everything else does.
+    let mut held = Vec::new();
+    for _ in 0..400 {
+        let of_overlay = |pending: &mut Pending| matches!(pending, Pending::Local(VolumeId(2000), ..));
+        held.extend(rig.world.pending.extract_if(.., of_overlay));
+        rig.complete();
+        rig.turn();
+    }
+    assert!(!held.is_empty() && rig.status("g").phase != GroupPhase::Opening, "{:?}", rig.status("g"));
+    for _ in 0..6 {
+        rig.hello();
+        rig.write(0);
+        rig.deliver(0);
+        rig.beacon(0);
+        for _ in 0..60 {
+            rig.complete();
+            rig.turn();
+        }
+    }
+    assert!((rig.volume("g", "a"), rig.volume("g", "b")) == volumes, "what it overwrites is kept nowhere");
+    rig.world.pending.append(&mut held);
+    rig.settle();
+    arrive(&mut rig);
+    take_over(&mut rig);
+    assert_eq!(Some(rig.status("g").recovery_point), image);
+    rig.assert_cut();
 }
 
 #[test]
