@@ -178,7 +178,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// The first step's end: everything that counts is journaled, and what does not is known.
     fn list_on<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
         let Phase::Ready(ready) = &self.phase else { return };
-        let is_journaled = self.released.is_empty() && !ready.journal.is_busy();
+        let is_earlier = self.takeover.as_ref().is_some_and(|takeover| takeover.at.is_some());
+        let is_journaled = (is_earlier || self.released.is_empty()) && !ready.journal.is_busy();
         // What the unit still has in memory never counts; a journal that is full of it would never take it.
         if !is_journaled && ready.journal.error().is_none() && self.meta.unit.is_none() {
             return;

@@ -431,6 +431,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if ready.journal.is_busy() {
             return;
         }
+        // A takeover to an earlier point needs nothing more, and a journal that is full of what lies behind that point would
+        // never take it: nothing of that is applied.
+        if self.takeover.as_ref().is_some_and(|takeover| takeover.at.is_some()) {
+            return;
+        }
         if self.released.is_empty() {
             self.set_journaled(self.limit);
             return;

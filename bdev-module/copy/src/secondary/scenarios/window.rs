@@ -218,6 +218,34 @@ fn a_journal_too_small_for_the_delay_shortens_it_and_says_so() {
 }
 
 #[test]
+fn a_takeover_to_an_earlier_point_does_not_wait_for_a_journal_that_is_full_of_what_lies_behind_it() {
+    let mut rig = delayed(120);
+    rig.apply_delay_ns = u64::MAX / 4;
+    rig.crash();
+    rig.settle();
+    let mut is_full = false;
+    for _ in 0..4000 {
+        rig.clock += 20;
+        rig.write(0);
+        rig.hello();
+        rig.deliver(0);
+        rig.beacon(0);
+        rig.complete();
+        rig.turn();
+        let status = rig.status("g");
+        is_full = status.reason.is_some_and(|reason| reason.contains("full until the next checkpoint"));
+        if is_full {
+            break;
+        }
+    }
+    assert!(is_full, "the journal is never full");
+    let from = rig.status("g").window.unwrap().from;
+    let certificate = take_over_at(&mut rig, TakeoverAt::Time(from)).unwrap();
+    assert_eq!(certificate.recovery_point, from);
+    rig.assert_cut();
+}
+
+#[test]
 fn a_bookmark_is_a_point_that_a_takeover_goes_to_also_after_a_crash() {
     for crash in [false, true] {
         let mut rig = delayed(1 << 12);
