@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::coverage::Hit;
 use crate::disk::Loss;
 use crate::history::History;
 use crate::plan::Fault;
@@ -23,6 +24,7 @@ impl World {
         self.are_deleted = true;
         let secondary = self.secondary();
         self.give_up_resyncs();
+        self.aim_is(false);
         // Suspended ones first, site by site: a suspended primary that forgot its pairs no longer resyncs, and the others' resync waits for it
         // until its pairs are deleted at the secondary too.
         let mut nodes: Vec<usize> = (0..self.plan.primaries).collect();
@@ -96,6 +98,9 @@ impl World {
                     let (roles, mut ports) = engine.secondary(ports);
                     roles.pair_delete(now, id, ticket, &mut ports)
                 });
+                if answer.is_ok() {
+                    world.cover_group(secondary, world.pairs[pair].group, Hit::Legal);
+                }
                 world.forget_if_refused(ticket.0, answer)
             });
         }

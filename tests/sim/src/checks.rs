@@ -1,6 +1,6 @@
 //! What must hold after every event.
 
-use crate::coverage::{state_of_primary, state_of_secondary};
+use crate::coverage::{at_primary, at_secondary};
 use crate::plan::Fault;
 use crate::world::World;
 use longrun_copy::secondary::{GroupPhase, TakeoverStep};
@@ -21,7 +21,8 @@ impl World {
                 continue;
             };
             let at = self.at;
-            self.states[node][group] = Some(state_of_secondary(&status));
+            let test = engine.secondary(&mut it.ports).0.test_status(now, self.groups[group].id);
+            self.stands(node, group, at_secondary(&status, test));
             let info = &mut self.groups[group];
             let name = &info.name;
             match status.phase {
@@ -142,7 +143,10 @@ impl World {
             let id = self.groups[group].id;
             let (roles, world) = engine.primary(&mut it.ports);
             let Some(status) = roles.group_status(now, id, &world) else { continue };
-            self.states[node][group] = Some(state_of_primary(&status));
+            self.stands(node, group, at_primary(&status));
+            let it = &mut self.nodes[node];
+            let Some(engine) = &mut it.engine else { return };
+            let (roles, _) = engine.primary(&mut it.ports);
             let info = &mut self.groups[group];
             let name = &info.name;
             if let Some(spill) = &status.spill {

@@ -1,7 +1,7 @@
 //! Which fault met which state: a table with a cell for each, counted over all worlds, and the cells that cannot be.
 
 use longrun_copy::primary;
-use longrun_copy::secondary::{self, GroupPhase, TakeoverStep};
+use longrun_copy::secondary::{self, GroupPhase, TakeoverStep, TestPhase, TestStatus};
 use longrun_copy::types::PairState;
 use std::fmt;
 
@@ -52,7 +52,40 @@ named!(
     StepFlush: "takeover flush",
     StepClose: "takeover close",
     TakenOver: "SSWS",
+    Spilling: "spilling",
+    Replaying: "replaying a spill",
+    HandingOver: "handing over",
+    FailingBack: "failing back",
+    JournalFull: "secondary journal full",
+    Following: "secondary following",
+    Viewed: "secondary under test",
 );
+
+/// Where a group stands at one of its systems: in one state of its life, and in any of those that come beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing(u64);
+
+impl Standing {
+    /// In one state.
+    pub fn of(state: State) -> Standing {
+        Standing(1 << state as u64)
+    }
+
+    /// And in this one, if that is so.
+    pub fn and(self, state: State, is_so: bool) -> Standing {
+        if is_so { Standing(self.0 | 1 << state as u64) } else { self }
+    }
+
+    /// Whether this is one of them.
+    pub fn is(self, state: State) -> bool {
+        self.0 >> state as u64 & 1 == 1
+    }
+
+    /// All of them; none where nobody looked yet.
+    pub fn states(self) -> impl Iterator<Item = State> {
+        State::ALL.iter().copied().filter(move |state| self.is(*state))
+    }
+}
 
 named!(
     /// What can go wrong, or be asked for.
@@ -97,6 +130,9 @@ impl Default for Coverage {
 impl Coverage {
     /// A fault met a state.
     pub fn count(&mut self, state: State, hit: Hit) {
+        if let Some(reason) = impossible(state, hit) {
+            panic!("{} x {} cannot be ({reason}), and was reached", state.name(), hit.name());
+        }
         self.cells[state as usize * Hit::ALL.len() + hit as usize] += 1;
     }
 
@@ -121,26 +157,80 @@ impl Coverage {
     }
 }
 
-/// Why a fault cannot meet a state, if it cannot. The one list of such cells.
+/// Whether a state is one of a primary.
+fn is_primary(state: State) -> bool {
+    use State::*;
+    matches!(
+        state,
+        Simplex
+            | Copy
+            | Pair
+            | NearlyFull
+            | SuspendedFull
+            | SuspendedOperator
+            | SuspendedError
+            | Fenced
+            | Spilling
+            | Replaying
+            | HandingOver
+            | FailingBack
+    )
+}
+
+/// Whether a fault is one of a device.
+pub fn is_device(hit: Hit) -> bool {
+    use Hit::*;
+    matches!(hit, Errors | LastingErrors | NoSpace | LastingNoSpace | ShortWrite | Gone)
+}
+
+/// Why a fault cannot meet a state, if it cannot. The one list of such cells; that one of them is reached after all fails
+/// the world that did.
 pub fn impossible(state: State, hit: Hit) -> Option<&'static str> {
     use State::*;
-    let is_primary = matches!(
-        state,
-        Simplex | Copy | Pair | NearlyFull | SuspendedFull | SuspendedOperator | SuspendedError | Fenced
-    );
     match (state, hit) {
-        (_, Hit::BitRot) if is_primary => Some(
+        (Frozen, _) => Some(
+            "a primary of this version brings a resync into every epoch that does not follow a drained one; a secondary is \
+             frozen by one that does not",
+        ),
+        (_, Hit::BitRot) if is_primary(state) => Some(
             "a primary's volume has no checksums of its own: rot there is the device's, and is what verify compares",
         ),
-        (
-            Fenced,
-            Hit::Errors | Hit::LastingErrors | Hit::NoSpace | Hit::LastingNoSpace | Hit::ShortWrite | Hit::Gone,
-        ) => Some("a fenced primary answers its hosts without asking the device"),
-        (_, Hit::LeaseStall | Hit::Restarted) if !is_primary => {
+        (_, Hit::LeaseStall | Hit::Restarted) if !is_primary(state) => {
             Some("a secondary gives no stamps, and has nothing to do before it ends: each end is a crash")
         }
+        (StepFlush, Hit::NoSpace | Hit::LastingNoSpace | Hit::ShortWrite) => {
+            Some("the flush of a takeover writes nothing: all of it is on the volumes, and nothing goes to the journal")
+        }
+        (HandingOver | FailingBack | Following, Hit::ClockStep | Hit::BitRot) => Some(
+            "where histories of two sites meet, the worlds' clocks agree and journals are sound: either would decide which \
+             of the two goes on",
+        ),
         _ => None,
     }
+}
+
+/// The cells that worlds are directed at, because those that are drawn reach them too seldom.
+pub fn aims() -> Vec<(State, Hit)> {
+    use State::*;
+    let is_rare = |state: State, hit: Hit| match state {
+        Simplex => is_device(hit) || matches!(hit, Hit::PowerCut | Hit::LeaseStall | Hit::ClockStep | Hit::Legal),
+        Overlaid | StepJournal | StepRestore | StepFlush | StepClose => true,
+        HandingOver | FailingBack | Following | Spilling | Replaying | JournalFull | Viewed => true,
+        Fenced | StepSeal | Failed => is_device(hit) || matches!(hit, Hit::Legal | Hit::Damaged),
+        Unit | Opening | Suspended | NearlyFull => is_device(hit) || matches!(hit, Hit::Legal | Hit::BitRot),
+        _ => false,
+    };
+    let all = State::ALL.iter().flat_map(|state| Hit::ALL.iter().map(move |hit| (*state, *hit)));
+    let cells = all.filter(|(state, hit)| is_rare(*state, *hit) && impossible(*state, *hit).is_none());
+    // Those that a world meets for a moment only are tried more often.
+    let is_brief =
+        |state| matches!(state, StepJournal | StepRestore | StepClose | Replaying | HandingOver | JournalFull);
+    let times = |(state, hit): (State, Hit)| if is_brief(state) || state == Fenced && is_device(hit) { 3 } else { 1 };
+    let mut aims: Vec<(State, Hit)> = Vec::new();
+    for cell in cells {
+        aims.extend(std::iter::repeat_n(cell, times(cell)));
+    }
+    aims
 }
 
 impl fmt::Display for Coverage {
@@ -160,16 +250,27 @@ impl fmt::Display for Coverage {
             }
             writeln!(f)?;
         }
+        let all = State::ALL.iter().flat_map(|state| Hit::ALL.iter().map(move |hit| (*state, *hit)));
+        let cells = all.filter_map(|(state, hit)| Some((impossible(state, hit)?, state, hit)));
+        let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+        for (reason, state, hit) in cells {
+            let name = format!("{} x {}", state.name(), hit.name());
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, names)) => names.push(name),
+                None => reasons.push((reason, vec![name])),
+            }
+        }
+        for (reason, names) in reasons {
+            writeln!(f, "cannot be: {reason}: {}", names.join(", "))?;
+        }
         Ok(())
     }
 }
 
 /// Where a group stands at its primary.
-pub fn state_of_primary(status: &primary::GroupStatus) -> State {
-    if status.fenced.is_some() {
-        return State::Fenced;
-    }
-    match status.state {
+pub fn at_primary(status: &primary::GroupStatus) -> Standing {
+    let state = match status.state {
+        _ if status.fenced.is_some() => State::Fenced,
         PairState::Simplex => State::Simplex,
         PairState::Copy => State::Copy,
         PairState::Pair => State::Pair,
@@ -178,12 +279,20 @@ pub fn state_of_primary(status: &primary::GroupStatus) -> State {
         PairState::SuspendedOperator => State::SuspendedOperator,
         PairState::SuspendedError => State::SuspendedError,
         PairState::TakenOver => State::TakenOver,
-    }
+    };
+    let spill = status.spill.as_ref();
+    // The first generation is the first primary's; who resyncs in a later one brings the other site back.
+    let is_back = state == State::Copy && status.generation.number > 1;
+    Standing::of(state)
+        .and(State::Spilling, spill.is_some_and(|spill| spill.is_spilling || spill.unsent_records > 0))
+        .and(State::Replaying, spill.is_some_and(|spill| spill.is_replaying))
+        .and(State::HandingOver, status.handing_over.is_some())
+        .and(State::FailingBack, is_back)
 }
 
 /// Where a group stands at its secondary.
-pub fn state_of_secondary(status: &secondary::GroupStatus) -> State {
-    match (status.phase, status.takeover_step, &status.unit) {
+pub fn at_secondary(status: &secondary::GroupStatus, test: Option<TestStatus>) -> Standing {
+    let state = match (status.phase, status.takeover_step, &status.unit) {
         (GroupPhase::Failed, ..) => State::Failed,
         (GroupPhase::Opening, ..) => State::Opening,
         (GroupPhase::TakenOver, ..) => State::TakenOver,
@@ -201,5 +310,12 @@ pub fn state_of_secondary(status: &secondary::GroupStatus) -> State {
         (_, _, Some(unit)) if unit.is_overlaid => State::Overlaid,
         (_, _, Some(_)) => State::Unit,
         _ => State::Ready,
-    }
+    };
+    let is_receiving = matches!(state, State::Ready | State::Unit | State::Overlaid);
+    let is_full = is_receiving && 8 * status.journal_used_bytes >= 7 * status.journal_bytes;
+    let is_unit = matches!(state, State::Unit | State::Overlaid);
+    Standing::of(state)
+        .and(State::JournalFull, is_full)
+        .and(State::Following, is_unit && status.generation.number > 1)
+        .and(State::Viewed, is_receiving && test.is_some_and(|test| test.phase == TestPhase::Ready))
 }

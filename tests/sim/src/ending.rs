@@ -1,5 +1,6 @@
 //! How worlds end: they catch up, or are taken over, or both.
 
+use crate::coverage::{Hit, State};
 use crate::disk::{Blob, Loss, SECTOR_BYTES};
 use crate::history::first_difference;
 use crate::host::content;
@@ -34,8 +35,10 @@ impl World {
         let ending = self.plan.ending;
         self.run_until("answered", deadline, |world| {
             let is_idle = world.ops_left == 0 && world.clients.iter().all(|client| client.op.is_none());
-            is_idle || matches!(ending, Ending::Disaster | Ending::Split) && world.ops_answered >= end_after
+            let is_early = world.ops_answered >= end_after || world.is_time_to_end();
+            is_idle || matches!(ending, Ending::Disaster | Ending::Split) && is_early
         });
+        self.aim_is(false);
         self.note(40, ending as u64, 0);
         self.are_asides_on = false;
         match ending {
@@ -62,6 +65,7 @@ impl World {
 
     fn catch_up(&mut self) {
         self.heal();
+        self.aim_is(true);
         if self.chance.hits(0.8) {
             let deadline = self.at + 40 * SECOND;
             self.run_until("suspended for good", deadline, |world| {
@@ -72,6 +76,7 @@ impl World {
         }
         let deadline = self.at + 40 * SECOND;
         self.run_until("caught up 40 s after the faults stopped", deadline, |world| world.has_caught_up());
+        self.aim_is(false);
         self.explain_suspensions();
     }
 
@@ -114,6 +119,7 @@ impl World {
         self.catch_up();
         let is_whole = (0..self.groups.len()).all(|group| self.is_copying(group) && !self.groups[group].has_rotten);
         if is_whole {
+            self.aim_is(true);
             self.end_in_exchanges();
         }
     }
@@ -121,17 +127,20 @@ impl World {
     fn end_in_disaster(&mut self) {
         for node in 0..self.plan.primaries {
             self.end_of_primary(node);
-            let pause = self.chance.log_range(1_000, 3_000_000);
+            let is_hasty = self.aim.is_some_and(|aim| aim.state == State::StepJournal);
+            let pause = self.chance.log_range(1_000, if is_hasty { 10_000 } else { 3_000_000 });
             self.run_for(pause);
         }
-        let pause = self.chance.log_range(1_000, 100_000_000);
+        let is_hasty = self.aim.is_some_and(|aim| aim.state == State::StepJournal);
+        let pause = self.chance.log_range(1_000, if is_hasty { 10_000 } else { 100_000_000 });
         self.run_for(pause);
         self.take_all_over(TakeoverConsent { old_primary_fenced: true, accept_split: false });
         self.serve_hosts_there();
     }
 
     fn end_split(&mut self) {
-        if self.chance.hits(0.6) {
+        let is_fast = self.aim.is_some_and(|aim| aim.state == State::StepJournal);
+        if !is_fast && self.chance.hits(0.6) {
             let (until, secondary) = (self.at + 1000 * SECOND, self.secondary());
             for node in 0..self.plan.primaries {
                 self.cut(node, secondary, until);
@@ -143,9 +152,16 @@ impl World {
         self.serve_hosts_there();
         let before: Vec<Vec<Blob>> = (0..self.pairs.len()).map(|pair| self.contents_there(pair)).collect();
         self.heal();
+        // Of a directed world: what is at a device when the word comes, fails.
+        if let Some(hit) = self.aim.filter(|aim| aim.state == State::Fenced).map(|aim| aim.hit) {
+            (0..self.plan.primaries).for_each(|node| self.ill_of(node, hit, SECOND / 2));
+        }
         let deadline = self.at + 40 * SECOND;
+        let fenced_at = self.at + SECOND / 2;
         self.run_until("all old primaries fenced 40 s after the network healed", deadline, |world| {
-            world.ops_left = 0;
+            if world.aim.is_none() || world.at >= fenced_at {
+                world.ops_left = 0;
+            }
             let mut over = world.groups.iter().filter(|group| group.certificate.is_some());
             over.all(|group| group.fenced.iter().all(|fenced| *fenced))
         });
@@ -290,14 +306,22 @@ impl World {
 
     /// Takes every group over, through crashes at any step.
     fn take_all_over(&mut self, consent: TakeoverConsent) {
+        self.aim_is(true);
+        self.take_each_over(consent);
+        self.aim_is(false);
+    }
+
+    fn take_each_over(&mut self, consent: TakeoverConsent) {
         self.faults_on = false;
         let secondary = self.secondary();
         let ending = self.plan.ending;
         let is_free = ending != Ending::Quiet;
         let fault_rate = if self.plan.faults_at_setup { 0.1 } else { 0.0 };
         let mut crashes = if self.chance.hits(0.5) { self.chance.below(4) } else { 0 };
+        let is_slow = self.aim.is_some_and(|aim| aim.state == State::StepJournal);
+        let slow_until = if is_slow { self.at + SECOND / 5 } else { 0 };
         let trouble = &mut self.trouble[secondary];
-        (trouble.slow_until, trouble.no_memory_until) = (0, 0);
+        (trouble.slow_until, trouble.no_memory_until) = (slow_until, 0);
         trouble.sick.clear();
         if self.nodes[secondary].engine.is_none() {
             self.start_node(secondary);
@@ -384,13 +408,20 @@ impl World {
                         assert!(!is_sure, "promise 5: {text}");
                         break;
                     }
-                    let early = ["still being opened", "overlay is being opened", "is not attached", "about to begin"];
+                    let early = [
+                        "still being opened",
+                        "overlay is being opened",
+                        "overlay cannot be opened",
+                        "is not attached",
+                        "about to begin",
+                    ];
                     let is_early = early.into_iter().any(|early| text.contains(early));
                     assert!(is_early, "promise 5: {text}");
                     let pause = self.chance.log_range(10_000, 1_000_000);
                     self.run_for(pause);
                 } else {
                     asked = Some((life, ticket.0));
+                    self.cover_group(secondary, group, Hit::Legal);
                     self.groups[group].takeover_begun = true;
                 }
             }
@@ -528,6 +559,7 @@ impl World {
     /// Faults go on for a while, where everything has ended.
     fn linger(&mut self, is_secondary: bool) {
         let mut token = HostToken(LINGERING);
+        self.aim_is(true);
         for _ in 0..self.chance.below(12) {
             self.cause_late(is_secondary);
             for pair in (0..self.pairs.len()).filter(|pair| self.is_over(*pair)).collect::<Vec<_>>() {
@@ -553,6 +585,7 @@ impl World {
             let pause = self.chance.log_range(10_000, 50_000_000);
             self.run_for(pause);
         }
+        self.aim_is(false);
         self.heal();
     }
 

@@ -7,7 +7,8 @@
 #[cfg(test)]
 mod tests;
 
-use crate::coverage::{state_of_primary, state_of_secondary};
+use crate::coverage::Hit;
+use crate::coverage::{at_primary, at_secondary};
 use crate::disk::{Blob, Disk};
 use crate::history::first_difference;
 use crate::host::content;
@@ -273,6 +274,7 @@ impl World {
 
     /// After each turn of a site.
     pub fn check_exchange(&mut self, node: usize, now: Now) {
+        self.finish_shutdown(node);
         for group in 0..self.groups.len() {
             let id = self.groups[group].id;
             let it = &mut self.nodes[node];
@@ -280,19 +282,45 @@ impl World {
             let state = match engine.role(id) {
                 Some(Role::Primary) => {
                     let (roles, world) = engine.primary(&mut it.ports);
-                    roles.group_status(now, id, &world).map(|status| state_of_primary(&status))
+                    roles.group_status(now, id, &world).map(|status| at_primary(&status))
                 }
                 _ => {
                     let (roles, _) = engine.secondary(&mut it.ports);
-                    roles.group_status(now, id).map(|status| state_of_secondary(&status))
+                    roles.group_status(now, id).map(|status| at_secondary(&status, None))
                 }
             };
-            self.states[node][group] = state;
+            self.stands(node, group, state.unwrap_or_default());
             let serves: Vec<bool> = (0..2).map(|node| self.serves(node, group)).collect();
             let is_split = self.exchange_of().is_split[group];
             if !is_split && serves[0] && serves[1] {
                 panic!("promise 7: both sites serve hosts of group {group}: {}", self.describe_exchange());
             }
+        }
+    }
+
+    /// An operator commands something that a directed world wants.
+    pub fn exchange_operator(&mut self, node: usize, group: usize) {
+        let id = self.groups[group].id;
+        // What it would be in the other part may be said at any time.
+        self.offer_parts(node);
+        self.cover_group(node, group, Hit::Legal);
+        let is_primary = self.role_at(node, group) == Some(Role::Primary);
+        let before = self.states[node][group];
+        let name = format!("mark{}", self.aside.below(4));
+        let ticket = self.loose_ticket(group);
+        let answer = self.operate(node, |engine, ports, now| {
+            if is_primary {
+                let (roles, mut world) = engine.primary(ports);
+                return roles.group_bookmark(now, id, &name, &mut world).map(drop);
+            }
+            engine.group_swap(now, id, ticket, ports)
+        });
+        if answer.is_err() {
+            self.loose.remove(&ticket.0);
+        }
+        let hit = if answer.is_ok() { Hit::Legal } else { Hit::Illegal };
+        for state in before.states() {
+            self.coverage.count(state, hit);
         }
     }
 

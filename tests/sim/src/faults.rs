@@ -104,7 +104,9 @@ impl World {
             Fault::LeaseStall if at < self.nodes[any].clock.lease_stalled_until + 1_000_000_000 => {}
             Fault::LeaseStall => {
                 self.totals.lease_stalls += 1;
-                self.cover(any, Hit::LeaseStall);
+                if any != secondary {
+                    self.cover(any, Hit::LeaseStall);
+                }
                 self.nodes[any].clock.lease_stalled_until = until + 2_000_000_000;
             }
             Fault::ClockStep => {
@@ -132,7 +134,7 @@ impl World {
 
     /// An operator sets a wall clock. Those of two primaries of one group are kept by a clock synchronisation, whose bound
     /// a step would break: there only the secondary's steps.
-    fn step_clock(&mut self, node: usize) {
+    pub fn step_clock(&mut self, node: usize) {
         let is_alone = node == self.secondary() || self.plan.primaries == 1;
         let node = if is_alone { node } else { self.secondary() };
         let is_ahead = self.chance.hits(0.5);

@@ -25,6 +25,7 @@
 //!   image at its time for its whole life, and what its hosts write never reaches the copy;
 //! - a seed gives the same trace each time (promise 12).
 
+mod aim;
 mod alter;
 mod anew;
 #[doc(hidden)]
@@ -81,7 +82,10 @@ static HOOK: Once = Once::new();
 /// # Errors
 /// What was broken, and where in the source it was noticed.
 pub fn run(seed: u64, verbose: bool) -> Result<Outcome, String> {
-    run_drawn(seed, verbose, Plan::draw_asides)
+    run_drawn(seed, verbose, |plan, chance| {
+        plan.draw_asides(chance);
+        plan.draw_aim(seed, chance);
+    })
 }
 
 /// As [`run`], without what [`Plan::draw_asides`] draws, and with a plan that was changed: for tests of one sequence of

@@ -1,6 +1,7 @@
 //! What a world is made of, drawn from its seed.
 
 use crate::chance::Chance;
+use crate::coverage::{Hit, State};
 use longrun_copy::stream::CHARGE_BYTES_MAX;
 use longrun_copy::types::{Initial, Overflow, Scope};
 
@@ -125,6 +126,8 @@ pub struct Plan {
     pub verifies: bool,
     /// Groups are tested at their secondary.
     pub views: bool,
+    /// The cell of the table that the world is directed at.
+    pub aim: Option<(State, Hit)>,
 }
 
 impl Plan {
@@ -258,6 +261,7 @@ impl Plan {
             grows: false,
             verifies: false,
             views: false,
+            aim: None,
         }
     }
 

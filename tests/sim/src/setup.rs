@@ -1,5 +1,6 @@
 //! What operators do: systems, links, groups and pairs, at the start and again after each restart.
 
+use crate::coverage::{Hit, at_primary, at_secondary};
 use crate::disk::Disk;
 use crate::growth::Size;
 use crate::history::History;
@@ -250,6 +251,8 @@ impl World {
         }
         for pair in 0..self.pairs.len() {
             let config = self.secondary_pair_config(pair);
+            let group = self.pairs[pair].group;
+            self.look(node, group);
             let ticket = self.ticket(node);
             let created = self.operate(node, |engine, ports, now| {
                 let (roles, mut world) = engine.secondary(ports);
@@ -260,7 +263,25 @@ impl World {
                 continue;
             }
             created.expect("a pair can be created again as it was");
+            self.cover_group(node, group, Hit::Legal);
         }
+    }
+
+    /// Where a group of a node stands now.
+    pub fn look(&mut self, node: usize, group: usize) {
+        let id = self.groups[group].id;
+        let it = &mut self.nodes[node];
+        let now = it.clock.read(self.at);
+        let Some(engine) = &mut it.engine else { return };
+        let standing = if node == self.plan.primaries {
+            let (roles, _) = engine.secondary(&mut it.ports);
+            let test = roles.test_status(now, id);
+            roles.group_status(now, id).map(|status| at_secondary(&status, test))
+        } else {
+            let (roles, world) = engine.primary(&mut it.ports);
+            roles.group_status(now, id, &world).map(|status| at_primary(&status))
+        };
+        self.states[node][group] = standing.unwrap_or_default();
     }
 
     fn link_primary(&mut self, node: usize) {
@@ -283,12 +304,15 @@ impl World {
                 continue;
             }
             let config = self.primary_pair_config(pair);
+            let group = self.pairs[pair].group;
+            self.look(node, group);
             let ticket = self.ticket(node);
             let created = self.operate(node, |engine, ports, now| {
                 let (roles, mut world) = engine.primary(ports);
                 roles.pair_create(now, config, ticket, &mut world)
             });
             created.expect("a pair can be created again as it was");
+            self.cover_group(node, group, Hit::Legal);
         }
     }
 

@@ -58,7 +58,7 @@ impl Sick {
 
 impl World {
     /// Whether a request to a device fails.
-    pub fn failure_of(&mut self, node: usize, volume: VolumeId, io: &DiskIo) -> Option<Failure> {
+    pub fn failure_of(&mut self, node: usize, volume: VolumeId, io: &DiskIo) -> Option<(Failure, Hit)> {
         let at = self.at;
         self.trouble[node].sick.retain(|sick| at < sick.until);
         let sectors = match io {
@@ -71,13 +71,25 @@ impl World {
         let ours = self.trouble[node].sick.iter().filter(|sick| sick.volume.is_none_or(|it| it == volume));
         let chance = &mut self.chance;
         let (failure, hit) = ours.filter_map(|sick| Some((sick.fails(io, sectors, chance)?, sick.hit()))).next()?;
-        self.cover(node, hit);
+        if let Some(group) = self.group_of(node, volume) {
+            self.cover_group(node, group, hit);
+        }
         if node == self.secondary() {
             self.totals.disk_errors += 1;
         } else if matches!(io, DiskIo::Write(..)) {
             self.totals.failed_writes += 1;
         }
-        Some(failure)
+        Some((failure, hit))
+    }
+
+    /// A system hears that a request failed, if it did.
+    pub fn failed(&mut self, node: usize, volume: VolumeId, op: u64) {
+        let life = self.nodes[node].life;
+        if let Some(hit) = self.failing.remove(&(node, life, volume, op))
+            && let Some(group) = self.group_of(node, volume)
+        {
+            self.cover_group(node, group, hit);
+        }
     }
 
     /// A device of the node falls ill.
@@ -89,10 +101,30 @@ impl World {
         self.trouble[node].sick.push(Sick { ailment, volume, until, is_lasting });
     }
 
+    /// Whose device this is.
+    fn group_of(&self, node: usize, volume: VolumeId) -> Option<usize> {
+        let is_secondary = node == self.secondary();
+        let of_pair = self.pairs.iter().find(|pair| {
+            let here = if is_secondary { pair.secondary_volume } else { pair.primary_volume };
+            here == volume && (is_secondary || pair.primary == node)
+        });
+        // Journals, overlays and spills are numbered by their group, from a multiple of 500 on.
+        of_pair.map(|pair| pair.group).or_else(|| {
+            let group = volume.0 as usize % 500;
+            // A view's store is nobody's state.
+            ((1000..6000).contains(&volume.0) && group < self.groups.len()).then_some(group)
+        })
+    }
+
     /// A bit of a journal turns over.
     pub fn rot(&mut self) {
-        let node = self.secondary();
         let group = self.chance.below(self.groups.len());
+        self.rot_of(group);
+    }
+
+    /// A bit of this group's journal turns over.
+    pub fn rot_of(&mut self, group: usize) {
+        let node = self.secondary();
         let journal = self.groups[group].journal;
         let disk = self.disks.get_mut(&(node, journal)).expect("a disk stays");
         if let Some(sector) = disk.rot(&mut self.chance) {

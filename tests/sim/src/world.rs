@@ -1,7 +1,8 @@
 //! The world: one queue of events in virtual time, and everything that happens in it.
 
+use crate::aim::{Aim, Forced};
 use crate::chance::{Chance, mix};
-use crate::coverage::{Coverage, Hit, State};
+use crate::coverage::{Coverage, Hit, Standing};
 use crate::disk::{Disk, DiskIo, Loss};
 use crate::history::History;
 use crate::host::{Client, Op};
@@ -50,6 +51,8 @@ pub enum What {
     Verify,
     /// Something happens to a test view.
     View,
+    /// The fault that a directed world is for happens to a node's group.
+    Shot(usize, usize),
 }
 
 struct Entry {
@@ -188,7 +191,12 @@ pub struct World {
     pub totals: Totals,
     pub coverage: Coverage,
     /// By node and group: where it stands there.
-    pub states: Vec<Vec<Option<State>>>,
+    pub states: Vec<Vec<Standing>>,
+    /// What a directed world does.
+    pub aim: Option<Aim>,
+    pub forced: Option<Forced>,
+    /// Requests to devices that fail, until their system hears of that: by node, life, device and number.
+    pub failing: BTreeMap<(usize, u32, VolumeId, u64), Hit>,
     pub trace: u64,
     pub keys: Vec<[u8; 32]>,
     pub verbose: bool,
@@ -257,7 +265,10 @@ impl World {
             open_tickets: BTreeMap::new(),
             totals: Totals::default(),
             coverage: Coverage::default(),
-            states: vec![vec![None; plan.groups]; count],
+            states: vec![vec![Standing::default(); plan.groups]; count],
+            aim: plan.aim.map(Aim::new),
+            forced: None,
+            failing: BTreeMap::new(),
             trace: 0,
             keys,
             verbose,
@@ -339,6 +350,7 @@ impl World {
                     let disk = self.disks.get_mut(&(node, volume)).expect("a disk stays");
                     if let Some((result, buf)) = disk.finish(op) {
                         self.flight_done(node, volume, op, result.is_ok());
+                        self.failed(node, volume, op);
                         self.note(2, op, u64::from(result.is_ok()));
                         self.give(node, Input::LocalDone(token, result, buf));
                     }
@@ -359,6 +371,7 @@ impl World {
             What::Grow => self.grow_turn(),
             What::Verify => self.verify_turn(),
             What::View => self.view_turn(),
+            What::Shot(node, group) => self.shoot(node, group),
             What::Start(node) => {
                 if self.nodes[node].engine.is_none() && !self.is_dead[node] {
                     self.start_node(node);
@@ -578,7 +591,7 @@ impl World {
             LocalIo::Flush => DiskIo::Flush,
         };
         let is_secondary = node == self.secondary();
-        let fails = self.failure_of(node, volume, &io);
+        let (fails, hit) = self.failure_of(node, volume, &io).unzip();
         let slow = if self.at < self.trouble[node].slow_until { 30 } else { 1 };
         let effect = self.at + self.chance.log_range(2_000, self.plan.disk_ns_max) * slow;
         let done = effect + self.chance.log_range(500, self.plan.disk_ns_max / 4);
@@ -587,6 +600,9 @@ impl World {
             self.primary_submits(node, volume, &io, op);
         }
         let op = self.disks.get_mut(&(node, volume)).expect("the engine got this disk").submit(io, fails);
+        if let Some(hit) = hit {
+            self.failing.insert((node, life, volume, op), hit);
+        }
         self.later(effect, What::DiskEffect(node, life, volume, op));
         self.later(done, What::DiskDone(node, life, volume, op, token));
     }
@@ -629,13 +645,18 @@ impl World {
         for datagram in train.chunks(segment_bytes) {
             let (loss, duplicate, corrupt, reorder) =
                 (self.plan.loss, self.plan.duplicate, self.plan.corrupt, self.plan.reorder);
-            if self.chance.hits(loss) {
+            let forced = self.forced.filter(|forced| forced.node == node || forced.node == peer);
+            let forced = forced.map(|forced| {
+                self.forced = (forced.left > 1).then_some(Forced { left: forced.left - 1, ..forced });
+                forced.hit
+            });
+            if self.chance.hits(loss) || forced == Some(Hit::Lost) {
                 self.totals.lost += 1;
                 self.cover_link(node, peer, Hit::Lost);
                 continue;
             }
             let mut one = datagram.to_vec();
-            if self.chance.hits(corrupt) {
+            if self.chance.hits(corrupt) || forced == Some(Hit::Damaged) {
                 self.totals.corrupted += 1;
                 self.cover_link(node, peer, Hit::Damaged);
                 for _ in 0..self.chance.range(1, 3) {
@@ -647,12 +668,13 @@ impl World {
                     one.truncate(kept);
                 }
             }
-            let copies = 1 + u32::from(self.chance.hits(duplicate));
+            let copies = 1 + u32::from(self.chance.hits(duplicate) || forced == Some(Hit::Duplicated));
             if copies > 1 {
                 self.totals.duplicated += 1;
                 self.cover_link(node, peer, Hit::Duplicated);
             }
-            let alone = copies > 1 || one.len() != datagram.len() || self.chance.hits(reorder * 0.3);
+            let is_forced = copies > 1 || one.len() != datagram.len() || forced == Some(Hit::Overtaken);
+            let alone = is_forced || self.chance.hits(reorder * 0.3);
             if !alone {
                 run.extend_from_slice(&one);
                 continue;
@@ -678,7 +700,7 @@ impl World {
         self.say(node, format_args!("killed ({loss:?})"));
         self.note(7, node as u64, loss as u64);
         self.cover(node, if loss == Loss::Process { Hit::Killed } else { Hit::PowerCut });
-        self.states[node].fill(None);
+        self.states[node].fill(Standing::default());
         self.nodes[node].kill(&mut self.chance);
         self.trouble[node] = Trouble::default();
         self.open_tickets.retain(|_, of| *of != node);
@@ -714,7 +736,7 @@ impl World {
 
     /// A fault meets a group at a node.
     pub fn cover_group(&mut self, node: usize, group: usize, hit: Hit) {
-        if let Some(state) = self.states[node][group] {
+        for state in self.states[node][group].states() {
             self.coverage.count(state, hit);
         }
     }
