@@ -1,6 +1,7 @@
 //! What comes back by itself after SIGKILL, from the state directory alone; and what stops the start instead.
 
 use longrun_nvmf::host::Command;
+use longrun_rpc::methods::group::Role;
 use longrun_rpc::methods::pair::PairState;
 use longrun_tests::load::{Target, with_queue};
 use longrun_tests::process::{Longrun, eventually, free_tcp};
@@ -103,6 +104,30 @@ fn a_secondary_whose_journal_is_gone_at_the_start_says_so_and_goes_on_when_it_is
     std::fs::rename(&away, &journal).unwrap();
     sites.secondary.start_again_from_state();
     sites.wait_until_paired();
+}
+
+#[test]
+fn hosts_of_a_group_that_was_taken_over_are_served_although_its_journal_is_gone_at_the_start() {
+    let mut sites = Sites::paired(&Options::default());
+    sites.primary.kill();
+    sites.take_over();
+    sites.export_secondary();
+    sites.secondary.save_config();
+    sites.secondary.kill();
+    std::fs::remove_file(sites.secondary.directory().join("journal")).unwrap();
+    sites.secondary.start_again_from_state();
+    let found = eventually("the group to serve hosts", PATIENCE, || {
+        let group = group(&sites.secondary);
+        if group.role == Role::Primary { Ok(group) } else { Err(format!("{group:?}")) }
+    });
+    assert_eq!((found.state, found.generation.number), (PairState::Ssws, 2));
+    with_queue(sites.secondary_target(), async |queue, namespaces| {
+        for namespace in namespaces {
+            let data = vec![7; namespace.block_bytes.get()];
+            let answer = queue.execute(Command::write(namespace.nsid, 5, 1, data, true)).await.unwrap();
+            assert!(answer.completion.status.is_success(), "{}", answer.completion.status);
+        }
+    });
 }
 
 #[test]

@@ -38,6 +38,11 @@ pub fn recorded(group: GroupId, ports: &impl Ports) -> Option<Role> {
     }
 }
 
+/// Whether metadata says that the group was taken over here: its volumes serve hosts, and its journal is of no use any more.
+pub fn was_taken_over(group: GroupId, ports: &impl Ports) -> bool {
+    crate::secondary::was_taken_over(group, ports)
+}
+
 /// A group that was taken over here, as its primary takes it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promotion {

@@ -219,6 +219,24 @@ fn a_share_outside_nothing_to_all_is_refused_with_a_sentence() {
 }
 
 #[test]
+fn what_is_given_up_is_named_by_number_and_in_a_split_by_id_too() {
+    let sent = |line: &str| {
+        let (outcome, calls) = against(vec![Ok(json!({"role": "primary", "generation": 3}))], line);
+        (outcome.unwrap(), calls)
+    };
+    let (said, calls) = sent("longrun group swap g0 --abandon --discard-generation 2");
+    assert_eq!(calls, [("group_swap".to_owned(), json!({"name": "g0", "abandon": true, "discard_generation": 2}))]);
+    assert!(said.contains("hosts are served here, generation 3"), "{said}");
+    refusal("longrun group swap g0 --abandon");
+    refusal("longrun group swap g0 --discard-generation 2");
+    refusal("longrun group swap g0 --abandon --discard-generation 2 --journal j0");
+    let (_, calls) = sent("longrun group failback g0 --discard-generation 2 --discard-id 00ab");
+    let params = json!({"name": "g0", "discard_generation": 2, "discard_id": "00ab"});
+    assert_eq!(calls, [("group_failback".to_owned(), params)]);
+    refusal("longrun group failback g0 --discard-id 00ab");
+}
+
+#[test]
 fn a_takeover_needs_exactly_one_of_the_two_consents() {
     assert!(refusal("longrun group takeover g0").contains("--old-primary"));
     refusal("longrun group takeover g0 --old-primary fenced --accept-split");

@@ -92,6 +92,10 @@ impl Control {
             }
         };
         let part = recorded.map_or(call.role, role_info);
+        let taken_over = part == Role::Secondary && caller == Caller::Configuration && {
+            let ask = move |reactor: &mut Reactor| reactor.engine(|_, _, world| role::was_taken_over(id, world));
+            self.reactor(core).call(ask).await
+        };
         let taken = state.groups.values().filter(|group| group.core == core).map(|group| group.buffer_bytes).sum();
         let buffer_bytes = send_buffer(call, self.memory_bytes(core), taken, caller)?;
         let entry = |claims, failed| GroupEntry {
@@ -131,6 +135,13 @@ impl Control {
                                 tracing::warn!("group {name} has no journal to become a secondary with: {text}");
                                 None
                             }
+                            // Its volumes serve hosts without it.
+                            Role::Secondary if taken_over => {
+                                tracing::warn!(
+                                    "group {name}, which was taken over, has no journal to become a secondary with: {text}"
+                                );
+                                None
+                            }
                             Role::Secondary => {
                                 state.release_all(&claims);
                                 tracing::warn!("group {name} is not taken up: {text}");
@@ -157,6 +168,12 @@ impl Control {
                     (Role::Secondary, Some(config)) => {
                         let (secondary, mut world) = engine.secondary(world);
                         secondary.group_create(now, config, &mut world)?;
+                        engine.offer_primary(id, as_primary);
+                        Ok(())
+                    }
+                    (Role::Secondary, None) if taken_over => {
+                        let (secondary, mut world) = engine.secondary(world);
+                        secondary.group_take_up(now, &as_primary.name, &mut world)?;
                         engine.offer_primary(id, as_primary);
                         Ok(())
                     }

@@ -99,6 +99,7 @@ impl<M: Memory> Primary<M> {
             suspended: None,
             is_copying: false,
             keeps_image: false,
+            shown_blocks: None,
         });
         let mut map = match &known {
             Some(_) => marks::load::<M>(id, geometry, (record.region_bytes, self.config.mark_ahead_bytes), ports)?,

@@ -217,7 +217,7 @@ impl<M: Memory> Primary<M> {
         record: PairRecord,
         ports: &mut impl Up<M>,
     ) -> Result<(), OperatorError> {
-        let PairRecord { suspended, region_bytes, is_copying, keeps_image, .. } = record;
+        let PairRecord { suspended, region_bytes, is_copying, keeps_image, shown_blocks, .. } = record;
         let dirty = marks::load::<M>(id, config.geometry, (region_bytes, self.config.mark_ahead_bytes), ports)?;
         let group_id = config.group;
         let group = &self.groups[&group_id];
@@ -247,6 +247,7 @@ impl<M: Memory> Primary<M> {
         self.insert_pair(now, id, config, stream, Content::Established, phase, None, (dirty, region_bytes));
         let pair = self.pairs.get_mut(&id).expect("just made");
         (pair.is_copying, pair.keeps_image, pair.is_lost) = (is_copying, keeps_image, is_lost);
+        self.resume_resize(now, id, shown_blocks);
         let is_resyncing = self.groups[&group_id].resync().is_some();
         let reason = match fault {
             _ if is_lost && goes_on => {
@@ -343,6 +344,7 @@ impl<M: Memory> Primary<M> {
             tending: Tending::default(),
             is_copying: false,
             keeps_image: false,
+            shown_blocks: None,
             is_lost: false,
             rejoin: Rejoin::Done,
             joins: Joins::default(),

@@ -118,6 +118,8 @@ pub(super) struct PairRecord {
     pub is_copying: bool,
     /// That copy is over an image that stays until its resync is done.
     pub keeps_image: bool,
+    /// It grows, and hosts see so many blocks until the new ones are copied.
+    pub shown_blocks: Option<u64>,
 }
 
 impl StreamMark {
@@ -274,7 +276,10 @@ impl PairRecord {
         out.number(u64::from(self.geometry.block_bytes));
         out.number(self.region_bytes);
         out.option(self.suspended.as_ref(), |out, reason| out.text(reason));
-        out.byte(u8::from(self.is_copying) | u8::from(self.keeps_image) << 1);
+        let is_growing = u8::from(self.shown_blocks.is_some());
+        out.byte(u8::from(self.is_copying) | u8::from(self.keeps_image) << 1 | is_growing << 2);
+        // Not there as a rule, and so that values from before it was known are read.
+        self.shown_blocks.into_iter().for_each(|blocks| out.number(blocks));
         out.0
     }
 
@@ -282,12 +287,13 @@ impl PairRecord {
         let mut from = Reader::new(bytes)?;
         let (blocks, block_bytes, region_bytes) = (from.number()?, from.number()?, from.number()?);
         let suspended = from.option(Reader::text)?;
-        let copying = from.byte().filter(|byte| *byte < 4)?;
+        let copying = from.byte().filter(|byte| *byte < 8)?;
+        let shown_blocks = if copying & 4 != 0 { Some(from.number()?) } else { None };
         let (is_copying, keeps_image) = (copying & 1 != 0, copying & 2 != 0);
         from.end()?;
         let geometry = Geometry { blocks, block_bytes: u32::try_from(block_bytes).ok()? };
         let fits = region_bytes.is_power_of_two() && (512..=1 << 30).contains(&region_bytes);
-        fits.then_some(PairRecord { geometry, region_bytes, suspended, is_copying, keeps_image })
+        fits.then_some(PairRecord { geometry, region_bytes, suspended, is_copying, keeps_image, shown_blocks })
     }
 }
 
@@ -412,13 +418,14 @@ mod tests {
         ] {
             assert_eq!(StreamMark::decode(&mark.encode()), Some(mark));
         }
-        for suspended in [None, Some("x".to_string())] {
+        for (suspended, shown_blocks) in [(None, Some(3)), (Some("x".to_string()), None)] {
             let pair = PairRecord {
                 geometry: Geometry { blocks: 5, block_bytes: 512 },
                 region_bytes: 65536,
                 suspended,
                 is_copying: true,
                 keeps_image: true,
+                shown_blocks,
             };
             assert_eq!(PairRecord::decode(&pair.encode()), Some(pair));
         }

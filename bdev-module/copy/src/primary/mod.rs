@@ -450,7 +450,7 @@ impl<M: Memory> Primary<M> {
             Some(Wait::ResyncBegun(group, serial, unit)) => self.resync_begun(now, group, serial, unit, ports),
             Some(Wait::Drained) => self.drained_durable(),
             Some(Wait::Marked(pair, serial, round)) => self.marked(pair, serial, round),
-            Some(Wait::Resized(pair, serial)) => self.resize_recorded(now, pair, serial),
+            Some(Wait::Resized(pair, serial)) => self.resize_recorded(now, pair, serial, ports),
             Some(Wait::HandOver(group)) => self.hand_over_durable(now, group, ports),
             Some(Wait::SpillMeta(group, serial)) => self.spill_persisted(group, serial),
             Some(Wait::Note) => {}

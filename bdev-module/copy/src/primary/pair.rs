@@ -38,6 +38,8 @@ pub(super) struct Pair {
     pub is_copying: bool,
     /// What is copied as a whole is copied over an image, which stays until the resync is done.
     pub keeps_image: bool,
+    /// While it grows: how many blocks hosts see.
+    pub shown_blocks: Option<u64>,
     /// Its volume was in memory and lost its content with an earlier process: it may never be copied from.
     pub is_lost: bool,
     pub rejoin: Rejoin,
@@ -150,6 +152,7 @@ impl Pair {
             suspended,
             is_copying: self.is_copying,
             keeps_image: self.keeps_image,
+            shown_blocks: self.shown_blocks,
         }
     }
 

@@ -4,7 +4,8 @@
 //! Asking     the secondary makes its side larger, durably, if its volume has room; said again until it is answered
 //! Recording  the new blocks are marked as due to be copied, then the pair's record says its new size, durably
 //! Copying    what the volume here holds in the new blocks goes to the secondary (zeroes as write-zeroes)
-//! Settling   until all of that is durable there; then hosts see the new size, here first
+//! Settling   until all of that is durable there
+//! Ending     that hosts see the new size is durable; then they do, here first
 //! ```
 //!
 //! **The new blocks are copied, not zeroed**: what an operator put there before the growth stays, and there is one way for
@@ -13,7 +14,8 @@
 //!
 //! A crash in between: the secondary may be the larger one; a pair that joins again says its size, and the secondary's goes
 //! back to that. From [`Stage::Recording`]'s end on the pair has its new size, and what is not copied is marked: the resync
-//! that every unclean start begins brings it.
+//! that every unclean start begins brings it, and the growth goes on from [`Stage::Copying`]. *A start showed hosts the new
+//! size at once: what they read there was not in the copy.*
 
 use super::meta::pair_key;
 use super::{Primary, Stopping, Up, Uplink, Wait, Waiting};
@@ -43,6 +45,7 @@ enum Stage {
     Recording,
     Copying,
     Settling(Epoch, Seq),
+    Ending,
 }
 
 impl<M: Memory> Primary<M> {
@@ -131,7 +134,7 @@ impl<M: Memory> Primary<M> {
             Stage::Asking { put_off: Some(text), .. } => ("secondary", text.clone()),
             Stage::Asking { asked: Some(_), .. } => ("secondary", "it has to make its side larger".to_string()),
             Stage::Asking { .. } => ("link", "no session with the secondary system to grow the pair".to_string()),
-            Stage::Recording => ("metadata", "the pair's new size is becoming durable".to_string()),
+            Stage::Recording | Stage::Ending => ("metadata", "the pair's new size is becoming durable".to_string()),
             Stage::Copying | Stage::Settling(..) => {
                 ("secondary", "the new blocks are copied before hosts see them".to_string())
             }
@@ -169,7 +172,7 @@ impl<M: Memory> Primary<M> {
                     ports.send_message(link, Message::Resize { group: group_id, pair: id, blocks, is_done: false });
                 }
             }
-            Stage::Recording => {}
+            Stage::Recording | Stage::Ending => {}
             Stage::Copying => {
                 if let Some(stream) = stream.filter(|_| pair.copy.is_idle(&pair.dirty)) {
                     let (epoch, last) = (stream.epoch, stream.count(&self.stamper).last);
@@ -181,11 +184,11 @@ impl<M: Memory> Primary<M> {
                 let is_there = stream.map(|stream| stream.epoch == *epoch && stream.durable >= *last);
                 match is_there {
                     Some(true) => {
-                        let blocks = resize.blocks;
-                        self.end_resize(id, Ok(OperatorAnswer::Resized { blocks }), ports);
-                        self.tell_size(id, ports);
-                        ports.volume_changed(id);
-                        return None;
+                        self.resize_enters(id, Stage::Ending);
+                        let pair = self.pairs.get_mut(&id)?;
+                        pair.shown_blocks = None;
+                        let (record, serial) = (pair.record().encode(), pair.serial);
+                        self.keep(&pair_key(id), &record, Wait::Resized(id, serial), ports);
                     }
                     // A resync has brought it, or will.
                     None => self.resize_enters(id, Stage::Copying),
@@ -241,6 +244,7 @@ impl<M: Memory> Primary<M> {
             // Asked again soon.
             return;
         }
+        pair.shown_blocks = Some(pair.config.geometry.blocks);
         pair.config.geometry = geometry;
         let (record, serial) = (pair.record().encode(), pair.serial);
         self.resize_enters(id, Stage::Recording);
@@ -261,14 +265,31 @@ impl<M: Memory> Primary<M> {
         true
     }
 
-    /// The pair's record says its new size, durably.
-    pub(super) fn resize_recorded(&mut self, now: Now, id: PairId, serial: u64) {
-        if self.pairs.get(&id).is_none_or(|pair| pair.serial != serial) || !self.resizes.contains_key(&id) {
+    /// The pair's record says its new size, durably; or that hosts see it.
+    pub(super) fn resize_recorded(&mut self, now: Now, id: PairId, serial: u64, ports: &mut impl Up<M>) {
+        if self.pairs.get(&id).is_none_or(|pair| pair.serial != serial) {
             return;
+        }
+        let Some(resize) = self.resizes.get(&id) else { return };
+        if resize.stage == Stage::Ending {
+            let blocks = resize.blocks;
+            self.end_resize(id, Ok(OperatorAnswer::Resized { blocks }), ports);
+            self.tell_size(id, ports);
+            return ports.volume_changed(id);
         }
         self.resize_enters(id, Stage::Copying);
         self.copying.insert(id);
         self.wake_pump(now.mono);
+        self.due = Mono(0);
+    }
+
+    /// A start found a pair that was growing: hosts see what they saw, until the rest is copied.
+    pub(super) fn resume_resize(&mut self, now: Now, id: PairId, shown_blocks: Option<u64>) {
+        let Some((pair, shown)) = self.pairs.get_mut(&id).zip(shown_blocks) else { return };
+        pair.shown_blocks = shown_blocks;
+        let blocks = pair.config.geometry.blocks;
+        let (until, since) = (Mono(u64::MAX), now.mono);
+        self.resizes.insert(id, Resize { ticket: None, until, since, blocks, shown, stage: Stage::Copying });
         self.due = Mono(0);
     }
 }

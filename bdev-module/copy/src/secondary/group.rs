@@ -119,6 +119,8 @@ pub(crate) enum After {
     Follows,
     /// That the journal is durable, and its limit, is durable.
     Attested,
+    /// That the overlay's log is whole up to its end was written down.
+    OverlayAttested,
     Deleted(Ticket),
 }
 
@@ -128,6 +130,8 @@ struct Kept {
     after: Vec<After>,
     /// See [`Group::attestation`].
     attestation: (u64, Time),
+    /// The same of the overlay's log.
+    overlay_end: u64,
 }
 
 /// An operator's pair that is not established yet.
@@ -195,6 +199,8 @@ pub(crate) struct Group<S> {
     pub(crate) has_unmarked: bool,
     /// The embedding has said how it would be a primary here.
     pub(crate) is_reversible: bool,
+    /// It was taken over, and taken up again without its journal.
+    pub(crate) has_no_journal: bool,
     /// Its old primary goes on without the generation that was begun here: hosts are served no more.
     pub(crate) is_given_up: bool,
     /// Which takeover was a swap's.
@@ -262,6 +268,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             takeover: None,
             has_unmarked,
             is_reversible: false,
+            has_no_journal: false,
             is_given_up: false,
             handed: None,
             is_beginning: false,
@@ -291,12 +298,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             }
         }
         self.meta.proven = self.meta.proven.max(self.journaled);
+        let mut overlay_end = 0;
         if let (State::Open(log), Some(meta)) = (&self.overlay.state, &mut self.meta.overlay) {
-            meta.durable_end = log.committed_end();
+            overlay_end = log.committed_end();
+            meta.durable_end = overlay_end;
         }
         let attestation = self.attestation();
         let token = io.persist(&key_of(self.id), &self.meta.encode());
-        self.after.insert(token.id, Kept { after, attestation });
+        self.after.insert(token.id, Kept { after, attestation, overlay_end });
     }
 
     /// A metadata write is durable.
@@ -308,6 +317,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     ) {
         let kept = self.after.remove(&token.id).unwrap_or_default();
         self.attested(io.now.mono, kept.attestation);
+        self.overlay.attest(kept.overlay_end);
         for after in kept.after {
             match after {
                 // A process that was killed left blocks that the device had taken and not flushed. What is found and
@@ -330,6 +340,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                     effects.role_news = true;
                 }
                 After::Attested => self.attest.ended(),
+                After::OverlayAttested => self.overlay.is_attesting = false,
                 After::Follows => {
                     self.follows_now(io);
                     effects.role_news = true;

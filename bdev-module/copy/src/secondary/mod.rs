@@ -283,6 +283,39 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         Ok(id)
     }
 
+    /// Takes a group up that was taken over here, and whose journal is missing: its volumes serve hosts without it. To be a
+    /// secondary again it needs another one.
+    ///
+    /// # Errors
+    /// `Exists`; `WrongState` unless [`crate::role::was_taken_over`].
+    pub fn group_take_up(
+        &mut self,
+        now: Now,
+        name: &str,
+        ports: &mut impl Downlink<Buf = B, Shared = S>,
+    ) -> Result<GroupId, OperatorError> {
+        if !was_taken_over(GroupId::of_name(name), ports) {
+            return Err(OperatorError::WrongState(format!(
+                "group \"{name}\" was not taken over here: it needs its journal"
+            )));
+        }
+        // Never read or written: the group's only use for it is over.
+        let blocks = self.config.journal_bytes_min.div_ceil(512);
+        let config = GroupConfig {
+            name: name.to_owned(),
+            journal: VolumeId(u32::MAX),
+            journal_geometry: Geometry { blocks, block_bytes: 512 },
+            overlay: None,
+            apply_delay_ns: 0,
+        };
+        let id = self.group_create(now, config, ports)?;
+        if let Some(group) = self.groups.get_mut(&id) {
+            assert!(matches!(group.phase, Phase::TakenOver), "only then the journal is of no use");
+            group.has_no_journal = true;
+        }
+        Ok(id)
+    }
+
     /// Whether a journal, and an overlay if there is one, can be made on the devices.
     fn check_journal(&self, config: &GroupConfig) -> Result<(), OperatorError> {
         let name = &config.name;
@@ -565,6 +598,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     pub fn stream_durable(&self, stream: StreamId) -> Option<Seq> {
         self.intakes.get(&stream).map(|intake| intake.durable)
     }
+}
+
+/// Whether metadata says that the group was taken over here, and that its journal is closed.
+pub(crate) fn was_taken_over(group: GroupId, ports: &impl crate::ports::Ports) -> bool {
+    let value = ports.recall(&meta::key_of(group)).filter(|value| !value.is_empty());
+    value.and_then(|value| GroupMeta::decode(&value).ok()).is_some_and(|meta| meta.life == meta::Life::TakenOver)
 }
 
 /// Where a group's value is kept.

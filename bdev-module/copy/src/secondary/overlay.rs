@@ -62,6 +62,10 @@ pub(crate) struct Overlay<S> {
     retry_at: Option<Mono>,
     /// The switch to it is durable.
     pub(crate) is_used: bool,
+    /// How far something durable says that the log is whole.
+    attested: u64,
+    /// Such a word is on its way.
+    pub(crate) is_attesting: bool,
     switching: bool,
 }
 
@@ -78,6 +82,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Overlay<S> {
             error: None,
             retry_at: None,
             is_used: false,
+            attested: 0,
+            is_attesting: false,
             switching: false,
         }
     }
@@ -107,6 +113,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Overlay<S> {
     /// Whether the unit's records may go to the volumes: what they overwrite is kept, or there is nothing to keep.
     pub(crate) fn lets_apply(&self) -> bool {
         self.is_used || matches!(self.state, State::Lost(_))
+    }
+
+    /// Metadata that says so is durable.
+    pub(crate) fn attest(&mut self, end: u64) {
+        self.attested = self.attested.max(end);
     }
 
     /// Nothing of it is under way on a device.
@@ -230,6 +241,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         }
         let journal = Journal::new(area, OVERLAY, log.id, log.recovery_epoch, log.tail.position, end);
         self.overlay.state = State::Open(Box::new(journal));
+        self.overlay.attested = 0;
         self.overlay.is_used = is_used;
         self.set_barrier();
     }
@@ -346,11 +358,18 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             io.submit(Op::OverlayRead(self.overlay.reads_made), *volume, LocalIo::Read { extent, buf });
         }
         let is_saved = needed.is_empty() && self.overlay.pending.is_empty() && self.overlay.reads.is_empty();
-        if is_saved && !log.is_busy() {
-            self.overlay.needed = None;
-            effects.is_busy = true;
-            ready.applier.open_gate(Gate::Overlay);
+        if !is_saved || log.is_busy() || self.overlay.is_attesting {
+            return;
         }
+        // *A bit of the last block turned over before anything said that it was durable: the next start took it for a torn
+        // tail, and the image of a takeover kept what had been overwritten.*
+        if self.overlay.attested < log.committed_end() {
+            self.overlay.is_attesting = true;
+            return self.persist(io, vec![After::OverlayAttested]);
+        }
+        self.overlay.needed = None;
+        effects.is_busy = true;
+        ready.applier.open_gate(Gate::Overlay);
     }
 
     /// A granule was read from its volume.

@@ -55,9 +55,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         self.groups.get(&id).is_some_and(|group| group.is_given_up)
     }
 
-    /// As it was created.
+    /// As it was created; `None` without a journal.
     pub(crate) fn config_of(&self, id: GroupId) -> Option<GroupConfig> {
-        self.groups.get(&id).map(|group| group.config.clone())
+        self.groups.get(&id).filter(|group| !group.has_no_journal).map(|group| group.config.clone())
     }
 
     /// The group's generation and its pairs.

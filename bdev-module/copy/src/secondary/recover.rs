@@ -251,13 +251,13 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// Zeroes the superblock, so that the device can become another group's.
     pub(crate) fn wipe<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, ticket: Ticket, effects: &mut Effects) {
-        let is_ours = !matches!(self.phase, Phase::Failed(_));
+        let is_ours = !matches!(self.phase, Phase::Failed(_)) && !self.has_no_journal;
         if is_ours {
             self.phase = Phase::Wiping(ticket);
             let extent = self.area.super_extent();
             io.submit(Op::Wipe, self.area.volume, LocalIo::WriteZeroes { extent, fua: false });
         } else {
-            // A journal that was refused is not ours to wipe.
+            // A journal that was refused is not ours to wipe, and one that is missing cannot be.
             self.forget(io, ticket, effects);
         }
     }

@@ -188,6 +188,38 @@ fn a_volume_is_the_same_disk_at_both_sites_through_swaps_and_another_one_after_a
 }
 
 #[test]
+fn a_group_that_was_taken_over_serves_hosts_without_its_journal_and_needs_one_to_be_swapped() {
+    let mut rig = Rig::new(12, Scope::Group);
+    rig.write_some(0, 20);
+    settle(&mut rig, 0);
+    let (refused, _) = rig.operate(1, |engine, now, world, _| {
+        let (roles, mut world) = engine.secondary(world);
+        roles.group_take_up(now, "g", &mut world)
+    });
+    assert!(matches!(refused, Err(OperatorError::WrongState(_))), "{refused:?}");
+    rig.is_cut = true;
+    rig.take_over(1);
+    rig.forget_told(1);
+    rig.write_some(1, 10);
+    rig.kill(1);
+    rig.is_cut = true;
+    rig.lose_journal(1);
+    rig.start(1);
+    rig.until("hosts are served", |rig| rig.serves(1) && rig.role(1) == Some(Role::Primary));
+    rig.write_some(1, 10);
+    rig.is_cut = false;
+    demote(&mut rig, 0);
+    fail_back(&mut rig, 1);
+    settle(&mut rig, 1);
+    let (refused, _) = rig.operate(1, |engine, now, world, ticket| engine.group_swap(now, group(), ticket, world));
+    assert!(matches!(&refused, Err(OperatorError::WrongState(text)) if text.contains("no journal")), "{refused:?}");
+    let config = rig.as_secondary();
+    rig.operate(1, |engine, _, _, _| engine.offer_secondary(group(), config));
+    swap(&mut rig, 1);
+    settle(&mut rig, 0);
+}
+
+#[test]
 fn a_refused_swap_lets_hosts_write_where_they_did() {
     let mut rig = Rig::new(3, Scope::Group);
     rig.write_some(0, 10);

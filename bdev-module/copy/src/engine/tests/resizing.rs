@@ -100,6 +100,28 @@ fn a_growth_is_finished_or_undone_whoever_dies_when() {
 }
 
 #[test]
+fn after_a_restart_in_the_middle_of_a_growth_hosts_see_the_new_blocks_only_when_they_are_copied() {
+    let mut rig = grown(81, Scope::Group);
+    let (begun, _) = resize(&mut rig, 0, LARGE);
+    begun.expect("a group in PAIR state");
+    rig.until("the new size is noted", |rig| rig.missing(0) > 0);
+    rig.until("it is durable", |rig| rig.has_kept_size(0, 0, LARGE));
+    rig.kill(0);
+    rig.is_cut = true;
+    rig.start(0);
+    rig.run(500);
+    assert_eq!((rig.shown_blocks(0, 0), rig.shown_blocks(1, 0)), (Some(BLOCKS), Some(BLOCKS)));
+    assert!(rig.missing(0) > 0, "they cannot be copied");
+    rig.is_cut = false;
+    rig.until("hosts see the new size", |rig| rig.shown_blocks(0, 0) == Some(LARGE));
+    assert_eq!((rig.missing(0), rig.lacks_records(1)), (0, 0));
+    assert_resized(&mut rig, 0);
+    rig.kill(0);
+    rig.start(0);
+    assert_eq!(rig.shown_blocks(0, 0), Some(LARGE), "for good");
+}
+
+#[test]
 fn a_takeover_in_the_middle_of_a_growth_loses_nothing_and_the_old_primary_follows_in_size() {
     for (seed, turns) in [1, 2, 4, 7, 11, 16, 25, 40].into_iter().enumerate() {
         let mut rig = grown(90 + seed as u64, Scope::Group);

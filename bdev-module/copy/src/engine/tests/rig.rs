@@ -224,6 +224,8 @@ pub struct Rig {
     pub pairs: Vec<String>,
     scope: Scope,
     pub apply_delay_ns: u64,
+    /// Systems whose journal is missing at their starts.
+    lost_journals: BTreeSet<usize>,
     /// The primary's send buffer is small, and it has a spill.
     has_spill: bool,
     /// What hosts were told is written, and what may have been: by pair and block, the last answered value and the values
@@ -294,6 +296,7 @@ impl Rig {
             pairs: vec!["a".into(), "b".into()],
             scope,
             apply_delay_ns,
+            lost_journals: BTreeSet::new(),
             has_spill,
             told: BTreeMap::new(),
             in_flight: BTreeMap::new(),
@@ -363,7 +366,10 @@ impl Rig {
                 (Role::Secondary, None) => {
                     engine.offer_primary(group(), as_primary.clone());
                     let (roles, mut world) = engine.secondary(world);
-                    roles.group_create(now, as_secondary.clone(), &mut world).unwrap();
+                    match self.lost_journals.contains(&me) {
+                        true => roles.group_take_up(now, NAME, &mut world).unwrap(),
+                        false => roles.group_create(now, as_secondary.clone(), &mut world).unwrap(),
+                    };
                 }
                 (_, Some(pair)) => self.create_pair(me, pair),
             }
@@ -429,6 +435,12 @@ impl Rig {
         system.world.outs.clear();
         system.configured = Role::Secondary;
         self.start(me);
+    }
+
+    /// A system's journal is missing from its next start on, but for a new one that its operator gives.
+    pub fn lose_journal(&mut self, me: usize) {
+        self.systems[me].disks.remove(&JOURNAL);
+        self.lost_journals.insert(me);
     }
 
     /// The power of a system goes.
@@ -727,6 +739,14 @@ impl Rig {
         roles.group_status(now, group(), &world).map_or(0, |status| status.missing_bytes)
     }
 
+    /// Whether a primary takes itself for one of two that continue one history.
+    pub fn is_split(&mut self, me: usize) -> bool {
+        let now = self.now();
+        let System { engine, world, .. } = &mut self.systems[me];
+        let (roles, world) = engine.as_mut().expect("a system that is up").primary(world);
+        roles.group_status(now, group(), &world).is_some_and(|status| status.split_brain)
+    }
+
     /// A secondary's recovery point.
     pub fn recovery_point(&mut self, me: usize) -> Time {
         let now = self.now();
@@ -780,6 +800,14 @@ impl Rig {
             Role::Primary => Some(engine.primary(world).0.pair_status(now, id)?.geometry.blocks),
             Role::Secondary => Some(engine.secondary(world).0.pair_status(now, id)?.geometry.blocks),
         }
+    }
+
+    /// Whether a primary's metadata says, durably, that a pair has so many blocks.
+    pub fn has_kept_size(&self, me: usize, pair: usize, blocks: u64) -> bool {
+        let id = PairId::of_name(group(), &self.pairs[pair]);
+        let record = self.systems[me].durable_meta.get(&format!("primary/pair/{:016x}", id.0));
+        // Behind the version.
+        record.is_some_and(|record| record.get(1..9) == Some(&blocks.to_le_bytes()[..]))
     }
 
     /// Both sides hold the same in these blocks.

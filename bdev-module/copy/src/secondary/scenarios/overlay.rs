@@ -151,7 +151,9 @@ fn after_a_restart_nothing_of_a_unit_is_applied_before_the_overlay_is_open_again
     for _ in 0..6 {
         rig.hello();
         rig.write(0);
-        rig.deliver(0);
+        for _ in 0..60 {
+            rig.deliver(0);
+        }
         rig.beacon(0);
         for _ in 0..60 {
             rig.complete();
@@ -165,6 +167,42 @@ fn after_a_restart_nothing_of_a_unit_is_applied_before_the_overlay_is_open_again
     take_over(&mut rig);
     assert_eq!(Some(rig.status("g").recovery_point), image);
     rig.assert_cut();
+}
+
+#[test]
+fn the_overlay_s_last_block_is_known_to_be_whole_before_what_it_saved_is_overwritten() {
+    let mut rig = begun(2000);
+    let image = (rig.volume("g", "a"), rig.volume("g", "b"));
+    let is_overwritten = |rig: &Rig| (rig.volume("g", "a"), rig.volume("g", "b")) != image;
+    'writing: for _ in 0..60 {
+        rig.write(0);
+        for _ in 0..8 {
+            rig.hello();
+            for _ in 0..60 {
+                rig.deliver(0);
+            }
+            rig.beacon(0);
+            for _ in 0..40 {
+                if is_overlaid(&rig) && is_overwritten(&rig) {
+                    break 'writing;
+                }
+                rig.complete();
+                rig.turn();
+            }
+        }
+    }
+    assert!(is_overlaid(&rig) && is_overwritten(&rig));
+    // Everything on the log's device is durable by now; a bit of its end turns over, and the process dies.
+    let disk = rig.world.disks.get_mut(&VolumeId(2000)).unwrap();
+    let last = disk.durable.iter().filter(|(_, block)| block.iter().any(|byte| *byte != 0)).map(|(lba, _)| *lba).max();
+    let mut block = disk.durable[&last.unwrap()];
+    let byte = block.iter().position(|byte| *byte != 0).unwrap();
+    block[byte] ^= 1;
+    disk.put(last.unwrap(), block);
+    rig.kill();
+    rig.settle();
+    let reason = rig.status("g").reason.unwrap_or_default();
+    assert!(reason.contains("the overlay is damaged"), "taken for a torn tail, the image is none: {reason:?}");
 }
 
 #[test]
