@@ -5,16 +5,17 @@ pub mod token;
 use std::collections::BTreeMap;
 
 use longrun_copy::engine::{Engine, EngineConfig};
-use longrun_copy::link::{LinkConfig, LinkConfigError};
+use longrun_copy::link::{LinkConfig, LinkConfigError, Spacing};
 use longrun_copy::ports::{Event, MetaToken};
 use longrun_copy::types::{Geometry, LinkId, Mono, Now, VolumeId};
 use longrun_hal::net::UdpEndpoint;
+use longrun_hal::xdp::{Xdp, XdpError};
 use longrun_hal::{Arena, Completion, Uring};
 
 use crate::device::{Control, ControlError, Device, Face, Hardware};
 use crate::io::{BdevId, Io, IoDone, Origin};
 use crate::layer::{BlockLayer, RescanError, TakeError};
-use crate::replica::{self, ArenaMemory, Outbox, SocketStats, Sockets, World};
+use crate::replica::{self, ArenaMemory, Hop, Outbox, SocketStats, Sockets, World};
 use crate::stats::{BdevStats, ResetMode};
 
 #[cfg(test)]
@@ -139,6 +140,9 @@ impl Core {
                 }
             }
             token::CLASS_LINK_SEND => self.sockets.sent(&completion),
+            token::CLASS_RAW_READABLE | token::CLASS_RAW_NUDGE | token::CLASS_RAW_RECEIVE_NUDGE => {
+                self.sockets.raw_completed(&completion);
+            }
             class => debug_assert!(false, "token of class {class} is not of this crate"),
         }
         self.pump(now, uring);
@@ -150,16 +154,24 @@ impl Core {
         self.pump(now, uring);
     }
 
-    /// The end of a turn: timers, and what the engine has to send.
+    /// Sees what raw frames have come; true if any. [`Core::turn`] works on these. To be called when a turn's batch is
+    /// taken, before its `now` is read.
+    pub fn gather(&mut self) -> bool {
+        self.sockets.gather()
+    }
+
+    /// The end of a turn: raw frames, timers, and what the engine has to send.
     pub fn turn(&mut self, now: Now, uring: &mut Uring) {
         self.events_left = EVENTS_PER_TURN;
         let mut hardware = Hardware { now: now.mono, uring, arena: &self.arena };
         self.layer.tick(&mut hardware);
         self.sockets.tick(uring, &self.arena, now.mono);
+        self.receive_frames(now, uring);
         self.pump(now, uring);
         self.with_engine(now, uring, |engine, world| engine.handle(now, Event::Turn, world));
         self.unfinished = false;
         self.pump(now, uring);
+        self.sockets.push(uring);
     }
 
     /// When [`Core::turn`] has something to do next, even if nothing else happens: a time that has passed if at once.
@@ -216,8 +228,34 @@ impl Core {
         Ok(link)
     }
 
+    /// Lets a link send and receive raw frames beside its socket, from now on.
+    ///
+    /// # Errors
+    /// There is no memory to receive into; the link goes on without.
+    pub fn link_raise(&mut self, link: LinkId, xdp: Xdp) -> Result<(), XdpError> {
+        let spacing = xdp.spacing();
+        self.sockets.raise(&self.arena, link, xdp)?;
+        let longrun_hal::xdp::Spacing { headroom_bytes, stride_bytes } = spacing;
+        self.engine.link_set_spacing(link, Some(Spacing { headroom_bytes, stride_bytes }));
+        self.unfinished = true;
+        Ok(())
+    }
+
+    /// Tells a link's raw frames the next hop towards its peer. Without one they wait, and datagrams go by the socket.
+    pub fn link_set_hop(&mut self, link: LinkId, hop: Option<Hop>) {
+        self.sockets.set_hop(link, hop);
+    }
+
+    /// Takes raw frames from a link: all goes by its socket again.
+    pub fn link_lower(&mut self, uring: &mut Uring, link: LinkId) {
+        self.sockets.lower(uring, link);
+        self.engine.link_set_spacing(link, None);
+    }
+
     /// Ends a link that no group uses, and closes its socket.
     pub fn link_delete(&mut self, now: Now, uring: &mut Uring, link: LinkId) {
+        // The last word goes the kernel's way: raw frames would not leave before their socket closes.
+        self.sockets.set_hop(link, None);
         self.with_engine(now, uring, |engine, world| engine.link_delete(now, link, world));
         self.sockets.close(uring, link);
     }
@@ -242,6 +280,20 @@ impl Core {
             metadata: &mut self.metadata,
         };
         call(&mut self.engine, &mut world)
+    }
+
+    /// Hands the engine the datagrams of raw frames that were there when the turn's batch was taken.
+    fn receive_frames(&mut self, now: Now, uring: &mut Uring) {
+        let mut from = 0;
+        while let Some((key, link, mut raw)) = self.sockets.lend(from) {
+            let (received, refused) = raw.receive(|from, payload| {
+                let segment_bytes = payload.len();
+                let event = Event::Datagrams { link, from: from.into(), train: payload, segment_bytes };
+                self.with_engine(now, uring, |engine, world| engine.handle(now, event, world));
+            });
+            self.sockets.give_back(key, raw, received, refused);
+            from = key + 1;
+        }
     }
 
     /// Carries events between layer and engine until there are none, or the turn has had enough.

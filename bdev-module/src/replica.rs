@@ -15,9 +15,11 @@ use longrun_copy::types::PairId;
 use crate::device::{Bdev, Env, Face, RequestKey};
 use crate::io::Io;
 
+mod raw;
 mod sockets;
 mod world;
 
+pub use raw::Hop;
 pub use sockets::{RECEIVE_BYTES_PER_LINK, SocketStats};
 pub use world::{ArenaMemory, Outbox, Persist, World};
 

@@ -15,7 +15,7 @@ mod roles;
 #[cfg(test)]
 mod tests;
 
-use crate::link::{DataFrame, DownReason, Link, LinkConfig, LinkConfigError, LinkSink, LinkStats, Verdict};
+use crate::link::{DataFrame, DownReason, Link, LinkConfig, LinkConfigError, LinkSink, LinkStats, Spacing, Verdict};
 use crate::message::Message;
 use crate::ports::{
     Event, HostError, HostIo, HostToken, LocalIo, LocalToken, Memory, MetaToken, OperatorAnswer, Owner, Ports, Ticket,
@@ -295,6 +295,13 @@ impl<M: Memory> Engine<M> {
         }
         if let Some(slot) = self.links.slots.get_mut(id.0 as usize) {
             *slot = None;
+        }
+    }
+
+    /// See [`Link::set_spacing`].
+    pub fn link_set_spacing(&mut self, id: LinkId, spacing: Option<Spacing>) {
+        if let Some(link) = self.links.get_mut(id) {
+            link.set_spacing(spacing);
         }
     }
 

@@ -226,7 +226,8 @@ pub trait Ports: Memory {
     /// Answers a host. A read gives its buffer back, whatever the outcome.
     fn complete_host(&mut self, token: HostToken, outcome: Result<(), HostError>, buf: Option<Self::Buf>);
 
-    /// Sends the first `bytes` of the buffer as a train of datagrams of `segment_bytes` each (the last may be shorter).
+    /// Sends the first `bytes` of the buffer as a train of datagrams of `segment_bytes` each (the last may be shorter). With
+    /// a [`Spacing`](crate::link::Spacing) of the link they are not its first bytes, but stand apart as that says.
     fn transmit(&mut self, link: LinkId, to: SocketAddr, train: Self::Buf, bytes: usize, segment_bytes: usize);
 
     /// Makes `key = value` durable, atomically, in the order of the calls; [`Event::Persisted`] tells when.

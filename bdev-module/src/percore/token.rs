@@ -8,6 +8,9 @@
 //! | 0x01 bdev | bdev id | the bdev's own tag |
 //! | 0x02 link receive | 0 | socket |
 //! | 0x03 link send | 0 | socket |
+//! | 0x04 raw frames to receive | 0 | serial of the raw socket |
+//! | 0x05 raw frames' nudge to send | 0 | serial of the raw socket |
+//! | 0x06 raw frames' nudge to receive | 0 | serial of the raw socket |
 
 use crate::io::BdevId;
 
@@ -17,6 +20,12 @@ pub const CLASS_BDEV: u8 = 0x01;
 pub const CLASS_LINK_RECEIVE: u8 = 0x02;
 /// Trains sent by links.
 pub const CLASS_LINK_SEND: u8 = 0x03;
+/// There are raw frames to receive.
+pub const CLASS_RAW_READABLE: u8 = 0x04;
+/// The kernel was told that there are raw frames to send.
+pub const CLASS_RAW_NUDGE: u8 = 0x05;
+/// The kernel was told that there is memory for raw frames.
+pub const CLASS_RAW_RECEIVE_NUDGE: u8 = 0x06;
 /// The first class that is the reactor's.
 pub const FIRST_FOREIGN_CLASS: u8 = 0x10;
 
@@ -53,4 +62,12 @@ pub(crate) fn link_send(socket: usize) -> u64 {
 
 pub(crate) fn socket(token: u64) -> usize {
     token as u32 as usize
+}
+
+pub(crate) fn raw(class: u8, serial: u32) -> u64 {
+    of(class, u64::from(serial))
+}
+
+pub(crate) fn raw_serial(token: u64) -> u32 {
+    token as u32
 }

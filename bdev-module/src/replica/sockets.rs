@@ -1,13 +1,16 @@
-//! The links' UDP sockets on this core's ring.
+//! The links' sockets on this core's ring: UDP always, and raw frames ([`Raw`]) beside it where a link has them. What cannot
+//! go or come as a raw frame goes and comes as an ordinary datagram; the link does not notice.
 
 use std::net::SocketAddr;
 
 use longrun_copy::types::{LinkId, Mono};
 use longrun_hal::net::UdpEndpoint;
 use longrun_hal::uring::TRAIN_BYTES_MAX;
+use longrun_hal::xdp::{Spacing, Xdp, XdpError};
 use longrun_hal::{Arena, Buf, Completion, Fd, Returned, Uring};
 use slab::Slab;
 
+use super::raw::{self, Hop, Raw};
 use crate::percore::token;
 
 #[cfg(test)]
@@ -38,6 +41,14 @@ pub struct SocketStats {
     pub receive_errors: u64,
     /// Sends that failed; what they held is lost as on the wire.
     pub send_errors: u64,
+    /// Raw frames received; not among the trains.
+    pub raw_received: u64,
+    /// Raw frames sent; not among the trains.
+    pub raw_sent: u64,
+    /// Raw frames received that were no datagrams for this link.
+    pub raw_refused: u64,
+    /// Raw frames that found no room on their way out; lost as on the wire.
+    pub raw_unsent: u64,
 }
 
 /// One train, to be worked on and given back ([`Sockets::rearm`]).
@@ -53,6 +64,10 @@ pub(crate) struct Received {
 struct Socket {
     link: LinkId,
     fd: Fd,
+    /// Raw frames, where they are to be had. `None` also while they are being received.
+    raw: Option<Raw>,
+    /// Where datagrams stand in this link's trains, as long as it has raw frames.
+    spacing: Option<Spacing>,
     stats: SocketStats,
     /// Receives on the ring.
     armed: u32,
@@ -69,6 +84,8 @@ struct Socket {
 pub(crate) struct Sockets {
     /// Tokens carry the key, so that a link that is made again never meets completions of its former socket.
     sockets: Slab<Socket>,
+    /// Of raw sockets, for the same reason.
+    serial: u32,
 }
 
 impl Sockets {
@@ -78,6 +95,8 @@ impl Sockets {
         let key = self.sockets.insert(Socket {
             link,
             fd: endpoint.fd,
+            raw: None,
+            spacing: None,
             stats: SocketStats::default(),
             armed: 0,
             lent: 0,
@@ -94,7 +113,81 @@ impl Sockets {
         let socket = &mut self.sockets[key];
         socket.closing = true;
         uring.cancel(&socket.fd);
+        if let Some(raw) = socket.raw.take() {
+            raw.close(uring);
+        }
         self.reap(key);
+    }
+
+    /// Lets a link send and receive raw frames too, once it is told [where to](Sockets::set_hop).
+    pub(crate) fn raise(&mut self, arena: &Arena, link: LinkId, mut xdp: Xdp) -> Result<(), XdpError> {
+        let Some(key) = self.key(link) else { return Ok(()) };
+        xdp.fill(arena)?;
+        self.serial = self.serial.wrapping_add(1);
+        let socket = &mut self.sockets[key];
+        socket.spacing = Some(xdp.spacing());
+        socket.raw = Some(Raw::new(xdp, self.serial));
+        Ok(())
+    }
+
+    /// Takes raw frames from a link.
+    pub(crate) fn lower(&mut self, uring: &mut Uring, link: LinkId) {
+        let Some(key) = self.key(link) else { return };
+        self.sockets[key].spacing = None;
+        if let Some(raw) = self.sockets[key].raw.take() {
+            raw.close(uring);
+        }
+    }
+
+    /// Where a link's raw frames go; `None`: it is not known, the kernel finds out.
+    pub(crate) fn set_hop(&mut self, link: LinkId, hop: Option<Hop>) {
+        let Some(key) = self.key(link) else { return };
+        if let Some(raw) = &mut self.sockets[key].raw {
+            raw.set_hop(hop);
+        }
+    }
+
+    /// Sees what raw frames there are; true if there are any.
+    pub(crate) fn gather(&mut self) -> bool {
+        let mut any = false;
+        for (_, socket) in &mut self.sockets {
+            any |= socket.raw.as_mut().is_some_and(Raw::gather);
+        }
+        any
+    }
+
+    /// The next socket from `from` on that has raw frames to be worked on. Give it back.
+    pub(crate) fn lend(&mut self, from: usize) -> Option<(usize, LinkId, Raw)> {
+        let mut all = self.sockets.iter_mut().skip_while(|(key, _)| *key < from);
+        let (key, socket) = all.find(|(_, socket)| socket.raw.as_ref().is_some_and(Raw::has_frames))?;
+        Some((key, socket.link, socket.raw.take()?))
+    }
+
+    /// Takes it back, with what it received.
+    pub(crate) fn give_back(&mut self, key: usize, raw: Raw, received: u64, refused: u64) {
+        let socket = &mut self.sockets[key];
+        socket.stats.raw_received += received;
+        socket.stats.raw_refused += refused;
+        socket.raw = Some(raw);
+    }
+
+    /// Something about a raw socket ended.
+    pub(crate) fn raw_completed(&mut self, completion: &Completion) {
+        let serial = token::raw_serial(completion.token);
+        let mut raws = self.sockets.iter_mut().filter_map(|(_, socket)| socket.raw.as_mut());
+        // One that is gone has no need to know.
+        if let Some(raw) = raws.find(|raw| raw.serial() == serial) {
+            raw.completed(completion);
+        }
+    }
+
+    /// The end of a turn: has raw frames leave, and the next ones noticed.
+    pub(crate) fn push(&mut self, uring: &mut Uring) {
+        for (_, socket) in &mut self.sockets {
+            if let Some(raw) = &mut socket.raw {
+                raw.push(uring);
+            }
+        }
     }
 
     /// What a link's socket counted.
@@ -103,8 +196,10 @@ impl Sockets {
     }
 
     /// Sends a train. Whatever goes wrong is loss.
+    #[expect(clippy::too_many_arguments, reason = "a train's parts, as the engine hands them over")]
     pub(crate) fn transmit(
         &mut self,
+        now: Mono,
         uring: &mut Uring,
         link: LinkId,
         to: SocketAddr,
@@ -115,6 +210,19 @@ impl Sockets {
         let Some(key) = self.key(link) else { return };
         let socket = &mut self.sockets[key];
         debug_assert!(bytes > 0 && bytes <= TRAIN_BYTES_MAX && segment_bytes > 0, "{bytes} by {segment_bytes}");
+        if let Some(raw) = &mut socket.raw
+            && raw.takes(now, to)
+        {
+            let datagrams = bytes.div_ceil(segment_bytes) as u64;
+            match raw.send(train, to, bytes, segment_bytes) {
+                true => socket.stats.raw_sent += datagrams,
+                false => socket.stats.raw_unsent += datagrams,
+            }
+            return;
+        }
+        if let Some(spacing) = socket.spacing {
+            raw::join(&mut train, bytes, segment_bytes, spacing);
+        }
         train.truncate(bytes);
         socket.sending += 1;
         socket.stats.trains_sent += 1;

@@ -101,7 +101,8 @@ impl Ports for World<'_> {
     }
 
     fn transmit(&mut self, link: LinkId, to: SocketAddr, train: Buf, bytes: usize, segment_bytes: usize) {
-        self.sockets.transmit(self.hardware.uring, link, to, train, bytes, segment_bytes);
+        let now = self.hardware.now;
+        self.sockets.transmit(now, self.hardware.uring, link, to, train, bytes, segment_bytes);
     }
 
     fn persist(&mut self, key: &str, value: &[u8], token: MetaToken) {

@@ -271,9 +271,10 @@ impl Reactor {
         self.parts
             .mesh
             .receive(MESSAGES_PER_TURN, &mut self.message_batch, |core, message| messages.push((core, message)));
-        // Only now: everything in the two batches happened before this reading.
+        let frames = self.parts.core.gather();
+        // Only now: everything in the batches happened before this reading.
         let now = self.now();
-        let mut worked = reaped.completions > 0 || !messages.is_empty();
+        let mut worked = reaped.completions > 0 || !messages.is_empty() || frames;
         for completion in completions.drain(..) {
             self.complete(&now, completion);
         }

@@ -41,7 +41,7 @@ pub use fuzz::fuzz_datagram;
 pub use noise::{generate_keypair, public_of};
 pub use sink::{DataFrame, DownReason, FRAGMENT_UNIT_BYTES, LinkSink, PAYLOAD_BYTES_MAX, Verdict};
 pub use stats::LinkStats;
-pub use train::{TRAIN_BYTES_MAX, Train};
+pub use train::{Spacing, TRAIN_BYTES_MAX, Train};
 
 use crate::message::Message;
 use crate::primary::{Backlog, Beacon};
@@ -85,6 +85,7 @@ pub struct Link<S> {
     stats: LinkStats,
     past: Past,
     scratch: Scratch,
+    spacing: Option<Spacing>,
     /// Set when the link is to end.
     closing: Option<()>,
 }
@@ -114,6 +115,7 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
                 versions: Vec::new(),
                 body_bytes_max,
             },
+            spacing: None,
             closing: None,
             config,
         })

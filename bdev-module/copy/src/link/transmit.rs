@@ -6,7 +6,7 @@ use super::recovery::Content;
 use super::session::Session;
 use super::stats::LinkStats;
 use super::store::{Piece, Store};
-use super::train::{Train, Writer};
+use super::train::{Spacing, Train, Writer};
 use super::{Link, ack, seal};
 use crate::types::{Mono, Now};
 use smallvec::SmallVec;
@@ -25,18 +25,14 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
     /// Writes the next train into `out`, which holds at least one datagram of the configured size (64 KiB is best).
     /// `None`: nothing may go now. To be called in every turn until it gives `None`.
     pub fn poll_transmit(&mut self, now: Now, out: &mut [u8]) -> Option<Train> {
-        assert!(
-            out.len() >= self.config.mtu_bytes,
-            "a buffer of {} bytes for datagrams of {}",
-            out.len(),
-            self.config.mtu_bytes
-        );
+        let need = self.config.mtu_bytes + self.spacing.map_or(0, |spacing| spacing.headroom_bytes);
+        assert!(out.len() >= need, "a buffer of {} bytes for datagrams of {need}", out.len());
         if let Some(train) = self.transmit_handshake(now, out) {
             return Some(train);
         }
         let to = self.address()?;
         let session = self.session.as_mut()?;
-        let mut writer = Writer::new(out);
+        let mut writer = Writer::new(out, self.spacing);
         if self.closing.is_none() {
             session.fill_data(now.mono, &mut self.store, &mut self.stats, &mut writer);
         }
@@ -61,6 +57,17 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
         Some(train)
     }
 
+    /// Where the datagrams of trains stand in their buffers from now on; `None`, as at first: back to back.
+    ///
+    /// # Panics
+    /// If the longest datagram does not fit between two.
+    pub fn set_spacing(&mut self, spacing: Option<Spacing>) {
+        if let Some(Spacing { headroom_bytes, stride_bytes }) = spacing {
+            assert!(headroom_bytes + self.config.mtu_bytes <= stride_bytes, "datagrams would overlap");
+        }
+        self.spacing = spacing;
+    }
+
     fn transmit_handshake(&mut self, now: Now, out: &mut [u8]) -> Option<Train> {
         if self.closing.is_some() {
             return None;
@@ -74,7 +81,8 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
         }
         let (datagram, answer_to) = self.handshake.poll(now.mono)?;
         let to = self.config.remote_addr.or(answer_to).or(address)?;
-        out.get_mut(..datagram.len())?.copy_from_slice(datagram);
+        let headroom = self.spacing.map_or(0, |spacing| spacing.headroom_bytes);
+        out.get_mut(headroom..headroom + datagram.len())?.copy_from_slice(datagram);
         let bytes = datagram.len();
         self.stats.datagrams_sent += 1;
         self.stats.bytes_sent += bytes as u64;

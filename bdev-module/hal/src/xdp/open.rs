@@ -112,10 +112,17 @@ impl Opening<'_> {
         let flags = wakeup | if scattered { libc::XDP_USE_SG } else { 0 };
         let (interface, queue) = (|| self.interface.name.clone(), self.config.queue);
         let bind = |flags| retried(|| bind(socket, self.interface.index, queue, flags));
-        if program.place() == Place::Driver && bind(flags | libc::XDP_ZEROCOPY).is_ok() {
-            return Ok(true);
-        }
-        bind(flags | libc::XDP_COPY).map(|()| false).map_err(|source| match source.raw_os_error() {
+        let zero_copy = match program.place() {
+            Place::Driver => bind(flags | libc::XDP_ZEROCOPY).map(|()| true),
+            Place::Generic => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+        };
+        let bound = match zero_copy {
+            // Waiting for it once was enough.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Err(error),
+            Err(_) => bind(flags | libc::XDP_COPY).map(|()| false),
+            Ok(granted) => Ok(granted),
+        };
+        bound.map_err(|source| match source.raw_os_error() {
             Some(libc::EBUSY) => XdpError::QueueTaken { interface: interface(), queue },
             Some(libc::EINVAL) if self.interface.queues.is_none() => {
                 XdpError::NoQueue { interface: interface(), queue, there: None }

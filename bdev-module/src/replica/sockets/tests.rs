@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use longrun_hal::net::{UdpConfig, udp_bind};
+use longrun_hal::xdp::XdpConfig;
 use longrun_hal::{ArenaConfig, UringConfig};
 
 use super::*;
@@ -26,8 +27,12 @@ impl Rig {
     }
 
     fn open(&mut self, link: u32) -> SocketAddr {
+        self.open_at(link, "127.0.0.1:0")
+    }
+
+    fn open_at(&mut self, link: u32, at: &str) -> SocketAddr {
         let config = UdpConfig { receive_buffer_bytes: 1 << 20, send_buffer_bytes: 1 << 20, dont_fragment: false };
-        let endpoint = udp_bind("127.0.0.1:0".parse().unwrap(), &config).unwrap();
+        let endpoint = udp_bind(at.parse().unwrap(), &config).unwrap();
         let address = endpoint.local;
         self.sockets.open(&mut self.uring, &self.arena, LinkId(link), endpoint);
         address
@@ -39,9 +44,32 @@ impl Rig {
         for completion in completions {
             match token::class(completion.token) {
                 token::CLASS_LINK_SEND => self.sockets.sent(&completion),
+                token::CLASS_RAW_READABLE | token::CLASS_RAW_NUDGE => self.sockets.raw_completed(&completion),
                 _ => self.received.extend(self.sockets.received(completion, self.now)),
             }
         }
+    }
+
+    /// Waits for so many datagrams, by whatever way they come: their lengths and first bytes.
+    fn datagrams(&mut self, count: usize) -> Vec<(usize, u8)> {
+        let mut got = Vec::new();
+        for _ in 0..1000 {
+            self.sockets.push(&mut self.uring);
+            self.reap(Duration::from_millis(10));
+            while let Some(train) = self.received.pop_front() {
+                got.extend(train.buf[..train.bytes].chunks(train.segment_bytes).map(|bytes| (bytes.len(), bytes[0])));
+                self.sockets.rearm(&mut self.uring, train);
+            }
+            self.sockets.gather();
+            while let Some((key, _, mut raw)) = self.sockets.lend(0) {
+                let (received, refused) = raw.receive(|_, bytes| got.push((bytes.len(), bytes[0])));
+                self.sockets.give_back(key, raw, received, refused);
+            }
+            if got.len() >= count {
+                return got;
+            }
+        }
+        panic!("{} of {count} datagrams came", got.len());
     }
 
     fn next(&mut self) -> Received {
@@ -57,7 +85,7 @@ impl Rig {
     fn send(&mut self, link: u32, to: SocketAddr, bytes: usize, segment_bytes: usize, byte: u8) {
         let mut train = self.arena.alloc(60 << 10).unwrap();
         train[..bytes].fill(byte);
-        self.sockets.transmit(&mut self.uring, LinkId(link), to, train, bytes, segment_bytes);
+        self.sockets.transmit(self.now, &mut self.uring, LinkId(link), to, train, bytes, segment_bytes);
     }
 }
 
@@ -160,4 +188,80 @@ fn a_train_that_came_before_its_link_was_closed_is_not_heard_after() {
             assert!(rig.sockets.received(completion, rig.now).is_none(), "a closed link heard a train");
         }
     }
+}
+
+/// Raw frames over a virtual cable, which needs a network namespace of its own, and so a process of its own. Root only.
+#[test]
+fn raw_frames_carry_trains_and_the_kernel_those_whose_way_is_not_known() {
+    const CHILD: &str = "LONGRUN_TEST_IN_NAMESPACE";
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: network namespaces and AF_XDP need root; run as root to have it tested");
+        return;
+    }
+    if std::env::var_os(CHILD).is_none() {
+        let test = "replica::sockets::tests::raw_frames_carry_trains_and_the_kernel_those_whose_way_is_not_known";
+        let mut child = std::process::Command::new("unshare");
+        child.arg("--net").arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]).env(CHILD, "1");
+        assert!(child.status().expect("unshare, of package util-linux").success());
+        return;
+    }
+    for command in [
+        "link set lo up",
+        "link add xa type veth peer name xb",
+        "addr add 10.99.0.1/24 dev xa",
+        "addr add 10.99.0.2/24 dev xb",
+        "link set xa up",
+        "link set xb up",
+    ] {
+        assert!(std::process::Command::new("ip").args(command.split(' ')).status().unwrap().success(), "ip {command}");
+    }
+    let mut rig = Rig::new(32 << 20);
+    let ends: Vec<SocketAddr> = [(1, "10.99.0.1:0"), (2, "10.99.0.2:0")].map(|(link, at)| rig.open_at(link, at)).into();
+    let SocketAddr::V4(to) = ends[1] else { panic!("{ends:?}") };
+    for (link, interface, local) in [(1, "xa", ends[0]), (2, "xb", ends[1])] {
+        let SocketAddr::V4(local) = local else { panic!("{local}") };
+        let config = XdpConfig {
+            interface: interface.to_owned(),
+            queue: 0,
+            local,
+            payload_bytes_max: 1400,
+            need_wakeup: true,
+            busy_poll_us: None,
+        };
+        let xdp = Xdp::open(&rig.arena.region(), config).unwrap();
+        rig.sockets.raise(&rig.arena, LinkId(link), xdp).unwrap();
+    }
+    let train_of = |rig: &Rig, byte: u8| {
+        let mut train = rig.arena.alloc(63 << 10).unwrap();
+        for number in 0..3u8 {
+            train[42 + usize::from(number) * 2048..][..1000].fill(byte + number);
+        }
+        train
+    };
+    let expected = |byte: u8| [(1000, byte), (1000, byte + 1), (500, byte + 2)];
+    // Nobody has said where to: by the kernel, to the raw socket of the other end all the same or to its UDP socket.
+    let train = train_of(&rig, 10);
+    rig.sockets.transmit(rig.now, &mut rig.uring, LinkId(1), ends[1], train, 2500, 1000);
+    assert_eq!(rig.datagrams(3), expected(10));
+    assert_eq!(rig.sockets.stats(LinkId(1)).unwrap().raw_sent, 0);
+    let mac = longrun_hal::net::Interface::look("xb").unwrap().mac;
+    rig.sockets.set_hop(LinkId(1), Some(Hop { to: *to.ip(), mac }));
+    for turn in 0..200u8 {
+        let train = train_of(&rig, turn);
+        rig.sockets.transmit(rig.now, &mut rig.uring, LinkId(1), ends[1], train, 2500, 1000);
+        assert_eq!(rig.datagrams(3), expected(turn));
+    }
+    // One train in ten seconds is the kernel's.
+    let stats = rig.sockets.stats(LinkId(1)).unwrap();
+    assert_eq!((stats.raw_sent, stats.raw_unsent, stats.send_errors), (199 * 3, 0, 0));
+    rig.now = Mono(1 + raw::KERNEL_EVERY_NS);
+    let train = train_of(&rig, 7);
+    rig.sockets.transmit(rig.now, &mut rig.uring, LinkId(1), ends[1], train, 2500, 1000);
+    assert_eq!(rig.datagrams(3), expected(7));
+    assert_eq!(rig.sockets.stats(LinkId(1)).unwrap().raw_sent, 199 * 3);
+    assert_eq!(rig.sockets.stats(LinkId(2)).unwrap().raw_received, 199 * 3);
+    // Without raw frames trains are not spaced any more, and the link goes on.
+    rig.sockets.lower(&mut rig.uring, LinkId(1));
+    rig.send(1, ends[1], 100, 100, 3);
+    assert_eq!(rig.datagrams(1), [(100, 3)]);
 }
