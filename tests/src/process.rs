@@ -1,6 +1,7 @@
 //! A running `longrun serve`.
 
 use crate::program;
+use longrun::lab::cable::Cable;
 use longrun_rpc::{Client, ClientError, RpcError};
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
@@ -28,6 +29,17 @@ impl Longrun {
             std::fs::write(&config, "{\"subsystems\": []}\n").unwrap();
         }
         let longrun = Longrun { child: spawn(directory, true), directory: directory.to_owned() };
+        longrun.client();
+        longrun
+    }
+
+    /// Starts a process without configuration in a network of its own, at the far end of this cable. Root only, and from within
+    /// a network of one's own: [`in_own_network`](crate::network::in_own_network).
+    pub fn start_behind(directory: &Path, cable: &Cable) -> Longrun {
+        std::fs::write(directory.join("config.json"), "{\"subsystems\": []}\n").unwrap();
+        let child = spawn_by(Cable::command(program::path()), directory, true);
+        let longrun = Longrun { child, directory: directory.to_owned() };
+        cable.plug_in(longrun.pid()).unwrap();
         longrun.client();
         longrun
     }
@@ -209,9 +221,12 @@ impl Drop for Longrun {
 }
 
 fn spawn(directory: &Path, with_config: bool) -> Child {
+    spawn_by(Command::new(program::path()), directory, with_config)
+}
+
+fn spawn_by(mut command: Command, directory: &Path, with_config: bool) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
     let place = |file: &str| directory.join(file);
-    let mut command = Command::new(program::path());
     command.args(["serve", "--cores", &next_processor(), "--memory-mib", "256"]);
     if with_config {
         command.arg("--config").arg(place("config.json"));

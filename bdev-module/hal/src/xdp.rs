@@ -389,11 +389,22 @@ impl Xdp {
         self.mode == XdpMode::ZeroCopy && self.config.need_wakeup && self.fill.wants_call()
     }
 
-    /// The kernel's counters. A system call.
+    /// A way to the kernel's counters, for another thread.
+    pub fn gauge(&self) -> XdpGauge {
+        XdpGauge(self.farewell.fd.clone())
+    }
+}
+
+/// Reads the kernel's counters of a socket. Keeps it open.
+#[derive(Clone, Debug)]
+pub struct XdpGauge(Option<Fd>);
+
+impl XdpGauge {
+    /// The counters now. A system call.
     pub fn stats(&self) -> XdpStats {
         // SAFETY: integers only: all zeroes is a value.
         let mut counts: libc::xdp_statistics = unsafe { std::mem::zeroed() };
-        let Some(fd) = &self.farewell.fd else { return XdpStats::default() };
+        let Some(fd) = &self.0 else { return XdpStats::default() };
         // Fails on no open socket.
         let _ = get_option(fd.raw(), libc::XDP_STATISTICS, &mut counts);
         XdpStats {

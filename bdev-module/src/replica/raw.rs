@@ -92,8 +92,7 @@ impl Raw {
     /// Sends a train to where it [goes](Raw::takes). False: there was no room.
     pub(super) fn send(&mut self, mut train: Buf, to: SocketAddr, bytes: usize, segment_bytes: usize) -> bool {
         let (SocketAddr::V4(to), Some(hop)) = (to, self.hop) else { return false };
-        let flow =
-            Flow { from_mac: self.xdp.interface().mac, to_mac: hop.mac, from: self.xdp.config().local, to };
+        let flow = Flow { from_mac: self.xdp.interface().mac, to_mac: hop.mac, from: self.xdp.config().local, to };
         let Spacing { headroom_bytes, stride_bytes } = self.xdp.spacing();
         let count = bytes.div_ceil(segment_bytes);
         let last_bytes = headroom_bytes + bytes - (count - 1) * segment_bytes;

@@ -31,6 +31,16 @@ pub struct LinkCreate {
     pub loss_tolerance: Option<Fraction>,
     /// Never send faster, bytes per second; default no limit of its own.
     pub rate_limit_bytes_per_s: Option<NonZeroU64>,
+    /// How datagrams reach the network; default `udp`.
+    pub transport: Option<Transport>,
+    /// With `xdp`: the network interface towards the other system.
+    pub interface: Option<String>,
+    /// With `xdp`: the interface's queue; default 0. One link to a queue.
+    pub queue: Option<u32>,
+    /// With `xdp`: whether the kernel is called only when it says that it waits for that; default true.
+    pub need_wakeup: Option<bool>,
+    /// With `xdp`: poll the driver for so many microseconds in each such call; default not at all.
+    pub busy_poll_us: Option<u32>,
 }
 
 impl LinkCreate {
@@ -44,6 +54,11 @@ impl LinkCreate {
     /// The largest UDP payload sent, bytes.
     pub fn mtu_bytes(&self) -> u16 {
         self.mtu_bytes.unwrap_or(Self::MTU_BYTES_DEFAULT)
+    }
+
+    /// How datagrams reach the network.
+    pub fn transport(&self) -> Transport {
+        self.transport.unwrap_or_default()
     }
 
     /// How frames are protected.
@@ -83,6 +98,7 @@ impl LinkCreate {
                 self.local_addr
             ));
         }
+        self.check_transport()?;
         match self.security() {
             Security::Noise if self.remote_public_key.is_none() => {
                 Err("remote_public_key is missing; give the key that \
@@ -95,6 +111,80 @@ impl LinkCreate {
             _ => Ok(()),
         }
     }
+}
+
+impl LinkCreate {
+    fn check_transport(&self) -> Result<(), String> {
+        let given = [
+            ("interface", self.interface.is_some()),
+            ("queue", self.queue.is_some()),
+            ("need_wakeup", self.need_wakeup.is_some()),
+            ("busy_poll_us", self.busy_poll_us.is_some()),
+        ];
+        let needless = given.into_iter().find(|(_, given)| *given);
+        match (self.transport(), needless) {
+            (Transport::Udp, Some((name, _))) => {
+                Err(format!("{name} is for raw frames; give transport \"xdp\" too, or leave it out"))
+            }
+            (Transport::Xdp, _) if self.interface.is_none() => Err(
+                "interface is missing; give the network interface towards the other system, as ip route get shows it"
+                    .to_owned(),
+            ),
+            (Transport::Xdp, _) if !self.local_addr.is_ipv4() => Err(format!(
+                "local_addr {} is IPv6, raw frames are IPv4; give IPv4 addresses, or transport \"udp\"",
+                self.local_addr
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How a link's datagrams reach the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// The kernel's UDP.
+    #[default]
+    Udp,
+    /// Raw frames past the kernel's network stack (AF_XDP); UDP where they cannot be had, and as long as the way to the other
+    /// system is not known.
+    Xdp,
+}
+
+/// Raw frames, as `link_get` shows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawInfo {
+    /// The network interface.
+    pub interface: String,
+    /// Its queue.
+    pub queue: u32,
+    /// Who moves a frame between the interface and memory.
+    pub mode: RawMode,
+    /// The Ethernet address that frames are sent to: the other system's, or a router's. Absent until it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<String>,
+    /// Raw frames sent. Others went by UDP, which one train in ten seconds does to keep the way known.
+    pub frames_sent: u64,
+    /// Raw frames received. Others came by UDP: from another queue of the interface, as a rule.
+    pub frames_received: u64,
+    /// Raw frames received that were no datagrams for this link.
+    pub frames_refused: u64,
+    /// Raw frames lost because there was no room for them on their way out.
+    pub frames_unsent: u64,
+    /// Raw frames that the kernel dropped because there was no room for them here.
+    pub frames_dropped: u64,
+}
+
+/// Who moves a raw frame between the interface and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawMode {
+    /// The interface itself.
+    ZeroCopy,
+    /// The kernel copies it, in the driver.
+    Copy,
+    /// The kernel copies it, behind the driver, which knows no better.
+    Generic,
 }
 
 /// How a link's frames are protected.
@@ -148,6 +238,15 @@ pub struct LinkInfo {
     pub reason: Option<String>,
     /// Since when it is in this state, milliseconds ago.
     pub state_age_ms: u64,
+    /// What datagrams reach the network by now.
+    #[serde(default)]
+    pub transport: Transport,
+    /// Why that is not what was asked for, where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport_reason: Option<String>,
+    /// Raw frames, where they are open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<RawInfo>,
     /// The largest UDP payload sent, bytes.
     pub mtu_bytes: u16,
     /// Smoothed round-trip time, microseconds; 0 before the first measurement.

@@ -106,7 +106,7 @@ fn start(name: &'static str, directory: &Path, shape: &Shape, children: &Arc<Chi
     if shape.busy {
         flags.extend(["--idle", "busy"]);
     }
-    Ok(System::start(name, &directory, super::processors(name), &flags, children)?)
+    Ok(System::start(name, &directory, super::processors(name), &flags, children, None)?)
 }
 
 fn create_media(system: &System, client: &mut Client, shape: &Shape) -> Result<Vec<String>, SystemError> {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use longrun_rpc::DEFAULT_SOCKET;
 use longrun_rpc::methods::group::SequenceScope;
-use longrun_rpc::methods::link::Security;
+use longrun_rpc::methods::link::{Security, Transport};
 use longrun_rpc::types::{BlockSize, Fraction, Name, Nqn, PublicKey};
 
 use super::values::{Bytes, Cores, Seconds};
@@ -153,6 +153,9 @@ pub struct DemoArgs {
     /// Print one JSON object as the last line
     #[arg(long)]
     pub json: bool,
+    /// How datagrams reach the network; xdp makes networks of its own for the two systems, and needs root
+    #[arg(long, value_enum, default_value_t = TransportFlag::Udp)]
+    pub transport: TransportFlag,
     /// Cut the link for good after so many seconds: the demo must then fail
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub cut_link_after: Option<u64>,
@@ -367,7 +370,9 @@ Examples:
   longrun link create west --local 10.0.0.1:4700 --remote 10.0.0.2:4700 --remote-public-key BASE64
   longrun link create lab --local 127.0.0.1:4701 --remote 127.0.0.1:4702 --security none
   longrun link create wan --local 10.0.0.1:4700 --remote 198.51.100.7:4700 --remote-public-key BASE64 \\
-      --mtu-bytes 1200 --loss-tolerance 0.02 --rate-limit 100MiB")]
+      --mtu-bytes 1200 --loss-tolerance 0.02 --rate-limit 100MiB
+  longrun link create fast --local 10.0.0.1:4700 --remote 10.0.0.2:4700 --remote-public-key BASE64 \\
+      --transport xdp --interface eth1 --queue 2 --mtu-bytes 8952")]
     Create(LinkCreateArgs),
     /// Remove a link that no group uses
     #[command(after_help = "Examples:\n  longrun link delete west")]
@@ -406,6 +411,40 @@ pub struct LinkCreateArgs {
     /// Never send more per second than this (`100MiB`)
     #[arg(long, value_name = "SIZE")]
     pub rate_limit: Option<Bytes>,
+    /// How datagrams reach the network
+    #[arg(long, value_enum)]
+    pub transport: Option<TransportFlag>,
+    /// Network interface of raw frames
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// The interface's queue; default 0
+    #[arg(long, value_name = "N")]
+    pub queue: Option<u32>,
+    /// Have the kernel look for raw frames by itself, instead of being told
+    #[arg(long)]
+    pub no_need_wakeup: bool,
+    /// Poll the network driver for so long in each call, microseconds
+    #[arg(long, value_name = "US")]
+    pub busy_poll_us: Option<u32>,
+}
+
+/// How datagrams reach the network, as a flag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TransportFlag {
+    /// The kernel's UDP
+    #[default]
+    Udp,
+    /// Raw frames past the kernel's network stack, and UDP where they cannot be had
+    Xdp,
+}
+
+impl From<TransportFlag> for Transport {
+    fn from(flag: TransportFlag) -> Self {
+        match flag {
+            TransportFlag::Udp => Self::Udp,
+            TransportFlag::Xdp => Self::Xdp,
+        }
+    }
 }
 
 /// How frames are protected, as a flag.

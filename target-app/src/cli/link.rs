@@ -43,6 +43,11 @@ pub(super) fn create(client: &mut Client, args: &LinkCreateArgs, json: bool) -> 
         mtu_bytes: args.mtu_bytes,
         loss_tolerance: args.loss_tolerance,
         rate_limit_bytes_per_s,
+        transport: args.transport.map(Into::into),
+        interface: args.interface.clone(),
+        queue: args.queue,
+        need_wakeup: args.no_need_wakeup.then_some(false),
+        busy_poll_us: args.busy_poll_us,
     })?;
     Ok(answer(&name, json, |name| format!("link {name} made; longrun link get {name} shows whether it is up\n")))
 }

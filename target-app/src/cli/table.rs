@@ -8,7 +8,7 @@ pub use certificate::certificate;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use longrun_rpc::methods::bdev::{BdevInfo, Iostat};
 use longrun_rpc::methods::group::{Generation, GroupInfo, Role, SequenceScope, TestInfo, TestState, TestVolume};
-use longrun_rpc::methods::link::{LinkInfo, LinkState, Security};
+use longrun_rpc::methods::link::{LinkInfo, LinkState, RawMode, Security, Transport};
 use longrun_rpc::methods::nvmf::SubsystemInfo;
 use longrun_rpc::methods::pair::{PairInfo, Waiting};
 use longrun_rpc::methods::spill::{SpillInfo, SpillState};
@@ -287,6 +287,38 @@ fn rtt(us: u64) -> String {
     }
 }
 
+/// What a link's datagrams go by.
+pub(crate) fn transport(link: &LinkInfo) -> String {
+    match (link.transport, &link.raw) {
+        (Transport::Xdp, Some(raw)) => {
+            let how = match raw.mode {
+                RawMode::ZeroCopy => "no copy",
+                RawMode::Copy => "copied once, in the driver",
+                RawMode::Generic => "copied once, behind the driver",
+            };
+            let to = raw.next_hop.as_ref().map_or_else(String::new, |to| format!(", to {to}"));
+            format!("xdp: queue {} of {}, {how}{to}", raw.queue, raw.interface)
+        }
+        (Transport::Xdp, None) => "xdp".to_owned(),
+        (Transport::Udp, _) => match &link.transport_reason {
+            Some(reason) => format!("udp instead of xdp: {reason}"),
+            None => "udp".to_owned(),
+        },
+    }
+}
+
+fn raw_frames(link: &LinkInfo) -> String {
+    link.raw.as_ref().map_or_else(
+        || UNKNOWN.to_owned(),
+        |raw| {
+            format!(
+                "{} sent, {} received, {} refused; lost for want of room: {} here, {} in the kernel",
+                raw.frames_sent, raw.frames_received, raw.frames_refused, raw.frames_unsent, raw.frames_dropped
+            )
+        },
+    )
+}
+
 /// `longrun link get`.
 pub fn link(link: &LinkInfo) -> String {
     let counters = &link.counters;
@@ -296,6 +328,8 @@ pub fn link(link: &LinkInfo) -> String {
         ("reason", or_unknown(link.reason.as_ref())),
         ("local", link.local_addr.to_string()),
         ("remote", link.remote_addr.to_string()),
+        ("transport", transport(link)),
+        ("raw frames", raw_frames(link)),
         ("security", security(link.security).to_owned()),
         ("own public key", or_unknown(link.local_public_key)),
         ("remote public key", or_unknown(link.remote_public_key)),

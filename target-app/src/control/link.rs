@@ -1,11 +1,15 @@
 //! Links to other systems.
 
+use super::frames::Frames;
 use super::{Control, State};
+use longrun_bdev::replica::SocketStats;
 use longrun_copy::link::{LinkConfig, LinkStats, Security as LinkSecurity, public_of};
 use longrun_copy::types::{LinkId, SystemId};
 use longrun_hal::net::{UdpConfig, udp_bind};
 use longrun_rpc::RpcError;
-use longrun_rpc::methods::link::{LinkCounters, LinkCreate, LinkDelete, LinkGet, LinkInfo, LinkState, Security};
+use longrun_rpc::methods::link::{
+    LinkCounters, LinkCreate, LinkDelete, LinkGet, LinkInfo, LinkState, Security, Transport,
+};
 use longrun_rpc::types::PublicKey;
 use std::path::Path;
 use std::time::Instant;
@@ -25,6 +29,8 @@ pub struct LinkEntry {
     pub remote: SystemId,
     /// This end's public key.
     pub public_key: [u8; 32],
+    /// Its raw frames, where it is to have them.
+    pub frames: Frames,
     /// What its state was when an operator last looked, and since when.
     seen: Option<(LinkState, Instant)>,
 }
@@ -80,10 +86,15 @@ impl Control {
             .map_err(|error| RpcError::invalid_params(error.to_string()))?;
         let public_key = public_of(&private_key);
         let remote = SystemId::of_key(&remote_key);
-        let entry = LinkEntry { call: call.clone(), core, id, remote, public_key, seen: None };
+        let entry =
+            LinkEntry { call: call.clone(), core, id, remote, public_key, frames: Frames::default(), seen: None };
         let before = state.cntlid_range(&self.public_key());
         state.links.insert(name.clone(), entry);
         self.follow_links(&mut state, before).await;
+        drop(state);
+        if call.transport() == Transport::Xdp {
+            self.attend_frames(&name).await;
+        }
         Ok(name)
     }
 
@@ -125,8 +136,9 @@ impl Control {
                 continue;
             }
             let id = link.id;
-            let stats = self.reactor(link.core).call(move |reactor| reactor.core().0.engine().link_stats(id)).await;
-            infos.push(link.info(&stats.unwrap_or_default()));
+            let look = move |core: &longrun_bdev::Core| (core.engine().link_stats(id), core.socket_stats(id));
+            let (stats, sockets) = self.reactor(link.core).call(move |reactor| look(reactor.core().0)).await;
+            infos.push(link.info(&stats.unwrap_or_default(), &sockets.unwrap_or_default()));
         }
         Ok(infos)
     }
@@ -138,7 +150,7 @@ impl LinkEntry {
         self.call.remote_public_key.as_ref().map(|key| key.as_bytes())
     }
 
-    fn info(&mut self, stats: &LinkStats) -> LinkInfo {
+    fn info(&mut self, stats: &LinkStats, sockets: &SocketStats) -> LinkInfo {
         let state = match stats {
             LinkStats { session_up: true, .. } => LinkState::Up,
             LinkStats { sessions: 0, .. } => LinkState::Connecting,
@@ -165,6 +177,9 @@ impl LinkEntry {
                     self.call.remote_addr
                 )
             }),
+            transport: self.frames.transport(),
+            transport_reason: self.frames.reason().map(str::to_owned),
+            raw: self.frames.info(&self.call, sockets),
             state_age_ms: since.elapsed().as_millis() as u64,
             mtu_bytes: self.call.mtu_bytes(),
             rtt_us: stats.rtt_ns / 1000,

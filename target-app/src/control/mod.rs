@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`bdev`] | block devices |
 //! | [`link`] | links to other systems |
+//! | [`frames`], [`way`] | raw frames of links, and the kernel's routes and neighbours that they need |
 //! | [`group`] | consistency groups and their takeover |
 //! | [`roles`] | swap, failback, and what hosts are shown while a group's part changes |
 //! | [`copying`] | suspend, resync, bookmark and verify of a group |
@@ -24,6 +25,7 @@ mod bdev;
 mod budget;
 mod cntlid;
 mod copying;
+mod frames;
 mod framework;
 mod group;
 mod link;
@@ -34,6 +36,7 @@ mod roles;
 mod saving;
 mod shown;
 mod trial;
+mod way;
 
 pub use framework::LogLevelSwitch;
 
@@ -44,6 +47,7 @@ use longrun_bdev::Catalog;
 use longrun_bdev::catalog::CatalogError;
 use longrun_copy::engine::OperatorError;
 use longrun_hal::Fd;
+use longrun_hal::arena::Region;
 use longrun_nvmf::target::{BdevHandle, TargetConfig};
 use longrun_rpc::methods::nvmf::{NvmfCreateTransport, NvmfSubsystemAddNs};
 use longrun_rpc::methods::{Call, Method};
@@ -104,6 +108,8 @@ pub struct Core {
     pub processor: usize,
     /// Its memory for I/O.
     pub memory_bytes: u64,
+    /// That memory, for what registers it with the kernel.
+    pub region: Region,
 }
 
 /// Whether a call comes from an operator, who waits for its end, or from the configuration at start, where what takes
@@ -248,6 +254,10 @@ impl Control {
 
     fn reactor(&self, core: usize) -> &ReactorHandle {
         &self.cores[core].reactor
+    }
+
+    fn region(&self, core: usize) -> &Region {
+        &self.cores[core].region
     }
 
     fn memory_bytes(&self, core: usize) -> u64 {

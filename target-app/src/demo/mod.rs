@@ -29,10 +29,12 @@ use longrun_checker::{Contents, Cut, Extent, History, Image, Volume, judge};
 use longrun_nvmf::Nqn;
 use longrun_rpc::Client;
 use longrun_rpc::methods::group::{GroupInfo, LossCertificate, Role, SequenceScope};
+use longrun_rpc::methods::link::{RawInfo, RawMode, Transport};
 use longrun_rpc::methods::pair::PairState;
 use serde_json::json;
 
 use crate::cli::args::DemoArgs;
+use crate::lab::cable::{self, Cable};
 use crate::lab::children::Children;
 use crate::lab::relay::{Impairment, Relay};
 use crate::lab::system::{LINK, System};
@@ -67,6 +69,9 @@ const READ_BACK_BYTES: usize = 128 << 10;
 const AGE_BOUND_MS: u64 = 1_000;
 const AGE_BOUND_DELAYS: u64 = 20;
 
+/// How long raw frames may take to flow: as long as an address takes to be resolved.
+const RAW_WITHIN: Duration = Duration::from_secs(15);
+
 /// What a demo does: [`DemoArgs`] with everything decided.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -76,6 +81,8 @@ pub struct Options {
     pub volumes: u16,
     /// The network.
     pub impairment: Impairment,
+    /// What the systems send by.
+    pub transport: Transport,
     /// What a sequence number counts.
     pub scope: SequenceScope,
     /// When the link is cut for good.
@@ -99,6 +106,7 @@ impl From<&DemoArgs> for Options {
                 delay: Duration::from_millis(args.delay_ms),
                 seed,
             },
+            transport: args.transport.into(),
             scope: args.scope.into(),
             cut_link_after: args.cut_link_after.map(Duration::from_secs),
             json: args.json,
@@ -136,6 +144,12 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the demo. The exit status is 0 if the order is closed, 1 if not, 2 if the demo itself could not be carried out.
 pub fn run(args: &DemoArgs) -> ExitCode {
     let options = &Options::from(args);
+    if options.transport == Transport::Xdp
+        && let Err(error) = cable::enter_own_network()
+    {
+        eprintln!("longrun demo: {error}");
+        return ExitCode::from(2);
+    }
     let status = Status::new(options.json);
     match demonstrate(options, &status) {
         Ok(report) => {
@@ -162,15 +176,17 @@ fn demonstrate(options: &Options, status: &Status) -> Result<Report, Error> {
     let directory = tempfile::Builder::new().prefix("longrun-demo-").tempdir()?;
     let children = Children::of(directory.path().to_owned())?;
     status.say("starting two systems with a bad network between them");
-    let start = |name: &'static str| -> Result<System, Error> {
+    let start = |name: &'static str, number: u8| -> Result<System, Error> {
         let directory = directory.path().join(name);
         std::fs::create_dir(&directory)?;
-        Ok(System::start(name, &directory, processors(name), &[], &children)?)
+        let cable = (options.transport == Transport::Xdp).then(|| Cable::new(number));
+        Ok(System::start(name, &directory, processors(name), &[], &children, cable)?)
     };
-    let mut primary = start("primary")?;
-    let mut secondary = start("secondary")?;
+    let mut primary = start("primary", 1)?;
+    let mut secondary = start("secondary", 2)?;
     let relay = Relay::start(primary.link(), secondary.link(), options.impairment)?;
     let exported = pair_up(options, &primary, &secondary, &relay)?;
+    let transports = [transport_of(options, &primary)?, transport_of(options, &secondary)?];
 
     let clock = HostClock::start();
     let contents = Contents::new(options.seed ^ clock.now().0.rotate_left(32));
@@ -221,6 +237,7 @@ fn demonstrate(options: &Options, status: &Status) -> Result<Report, Error> {
     status.say("the primary is killed; the secondary takes over");
 
     let mut client = secondary.client()?;
+    let raw = secondary.link_info(&mut client)?.raw;
     let asked = Instant::now();
     let params = json!({"name": GROUP, "old_primary": "fenced"});
     let certificate = secondary.call(&mut client, "group_takeover", params)?;
@@ -250,7 +267,11 @@ fn demonstrate(options: &Options, status: &Status) -> Result<Report, Error> {
         suspended: suspended.is_some(),
     };
     let verdict = judge(&History::merge(&shape, [outcome.log]), &image, &cut);
+    let [at_primary, at_secondary] = transports;
+    let transport = if at_primary == at_secondary { at_primary } else { format!("{at_primary}; {at_secondary}") };
     let figures = Figures {
+        transport,
+        raw_frames_received: raw.map(|raw| raw.frames_received),
         write_us: outcome.write_us,
         host_errors: outcome.errors,
         first_error: outcome.first_error,
@@ -340,6 +361,28 @@ fn pair_up(options: &Options, primary: &System, secondary: &System, relay: &Rela
     wait_until_paired(secondary, &mut at_secondary)?;
     let volumes: Vec<String> = (0..options.volumes).map(volume_name).collect();
     Ok(primary.export(&mut at_primary, PRIMARY_NQN, &volumes)?)
+}
+
+/// What a system's link goes by. With raw frames asked for nothing else will do: the demo is to show them.
+fn transport_of(options: &Options, system: &System) -> Result<String, Error> {
+    let mut client = system.client()?;
+    let until = Instant::now() + RAW_WITHIN;
+    loop {
+        let link = system.link_info(&mut client)?;
+        if link.transport == options.transport {
+            return Ok(match &link.raw {
+                Some(RawInfo { mode: RawMode::ZeroCopy, .. }) => "xdp, no copy".to_owned(),
+                Some(RawInfo { mode: RawMode::Copy, .. }) => "xdp, copied once, in the driver".to_owned(),
+                Some(RawInfo { mode: RawMode::Generic, .. }) => "xdp, copied once, behind the driver".to_owned(),
+                None => "udp".to_owned(),
+            });
+        }
+        if Instant::now() >= until {
+            let reason = link.transport_reason.unwrap_or_default();
+            return Err(system.unexpected(format!("its link goes by UDP: {reason}")).into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Until the group is in state PAIR and consistent and, at the secondary, its recovery point moves.

@@ -60,6 +60,10 @@ pub struct Report {
     pub host_write_us_p50: u64,
     /// See `host_write_us_p50`.
     pub host_write_us_p99: u64,
+    /// What the systems' links went by.
+    pub transport: String,
+    /// Raw frames that the secondary received, with `--transport xdp`.
+    pub raw_frames_received: Option<u64>,
     /// The sequence scope.
     pub scope: SequenceScope,
     /// What all was drawn from.
@@ -73,6 +77,10 @@ const FAILURES_TOLD: usize = 10;
 
 /// What the report is made of, beside the verdict.
 pub struct Figures {
+    /// What the systems' links went by.
+    pub transport: String,
+    /// Raw frames that the secondary received.
+    pub raw_frames_received: Option<u64>,
     /// Latencies of the host's writes, microseconds.
     pub write_us: hdrhistogram::Histogram<u64>,
     /// Commands answered with an error.
@@ -128,6 +136,8 @@ impl Report {
             takeover_ms: figures.takeover_ms,
             host_write_us_p50: figures.write_us.value_at_quantile(0.50),
             host_write_us_p99: figures.write_us.value_at_quantile(0.99),
+            transport: figures.transport,
+            raw_frames_received: figures.raw_frames_received,
             scope: options.scope,
             seed: options.seed,
             failures,
@@ -155,6 +165,9 @@ impl Report {
         row("RPO, p50 and p99", format!("{}, {}", ms(self.rpo_ms_p50), ms(self.rpo_ms_p99)));
         row("host write, p50 and p99", format!("{} us, {} us", self.host_write_us_p50, self.host_write_us_p99));
         row("frames sent, sent again", format!("{}, {}", self.frames_sent, self.frames_retransmitted));
+        if let Some(received) = self.raw_frames_received {
+            row("raw frames", format!("{received} received by the secondary ({})", self.transport));
+        }
         row(
             "the network",
             format!(

@@ -152,7 +152,8 @@ fn socket(peer: SocketAddr) -> io::Result<std::net::UdpSocket> {
     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    // Connecting chooses the address that the peer sees, which is the one that it is to send to.
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
     socket.connect(&peer.into())?;
     Ok(socket.into())
 }

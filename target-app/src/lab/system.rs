@@ -8,10 +8,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use longrun_rpc::methods::link::LinkInfo;
 use longrun_rpc::types::PublicKey;
 use longrun_rpc::{Client, ClientError};
 use serde_json::{Value, json};
 
+use super::cable::{Cable, CableError};
 use super::children::Children;
 use crate::identity::{self, IdentityError};
 
@@ -34,6 +36,9 @@ pub enum SystemError {
         /// Why not.
         source: io::Error,
     },
+    /// No network of its own.
+    #[error(transparent)]
+    Cable(#[from] CableError),
     /// No key.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -68,13 +73,14 @@ pub struct System {
     log: PathBuf,
     directory: PathBuf,
     link: SocketAddr,
+    cable: Option<Cable>,
     key_file: PathBuf,
     key: PublicKey,
 }
 
 impl System {
     /// Starts a process with `directory`, which must exist, for all that it keeps, on these `processors`, as `--cores`
-    /// takes them, and with these further `flags`.
+    /// takes them, and with these further `flags`; at the far end of a cable, if it is to have a network of its own.
     ///
     /// # Errors
     ///
@@ -85,6 +91,7 @@ impl System {
         processors: &str,
         flags: &[&str],
         children: &Arc<Children>,
+        cable: Option<Cable>,
     ) -> Result<System, SystemError> {
         let failed = |doing: &str| {
             let doing = format!("{doing} of the {name} system");
@@ -100,7 +107,10 @@ impl System {
         let errors = output.try_clone().map_err(failed("create the log"))?;
         let program = std::env::current_exe().map_err(failed("find the program"))?;
         let socket = place("rpc.sock");
-        let mut command = Command::new(program);
+        let mut command = match &cable {
+            None => Command::new(program),
+            Some(_) => Cable::command(&program),
+        };
         command
             .arg("serve")
             .arg("--config")
@@ -114,10 +124,16 @@ impl System {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);
-        let link = free_udp_port().map_err(failed("find a UDP port"))?;
+        let mut link = free_udp_port().map_err(failed("find a UDP port"))?;
+        if let Some(cable) = &cable {
+            link.set_ip(cable.far().into());
+        }
         let child = children.start(&mut command).map_err(failed("start the process"))?;
         let (children, directory) = (Arc::clone(children), directory.to_owned());
-        let system = System { name, child, children, socket, log, directory, link, key_file, key };
+        let system = System { name, child, children, socket, log, directory, link, cable, key_file, key };
+        if let Some(cable) = &system.cable {
+            cable.plug_in(system.pid())?;
+        }
         system.client()?;
         Ok(system)
     }
@@ -210,6 +226,9 @@ impl System {
         let mut params = json!({
             "name": LINK, "local_addr": self.link, "remote_addr": remote, "loss_tolerance": loss_tolerance,
         });
+        if self.cable.is_some() {
+            (params["transport"], params["interface"]) = (json!("xdp"), json!(Cable::FAR_INTERFACE));
+        }
         match remote_key {
             Some(key) => {
                 (params["private_key_file"], params["remote_public_key"]) = (json!(self.key_file), json!(key));
@@ -219,16 +238,31 @@ impl System {
         self.call(client, "link_create", params).map(drop)
     }
 
+    /// Its end of the link, as it is now.
+    ///
+    /// # Errors
+    ///
+    /// As [`System::call`].
+    pub fn link_info(&self, client: &mut Client) -> Result<LinkInfo, SystemError> {
+        let links = self.call(client, "link_get", json!({"name": LINK}))?;
+        let links: Vec<LinkInfo> =
+            serde_json::from_value(links).map_err(|error| self.unexpected(format!("link_get answered {error}")))?;
+        links.into_iter().next().ok_or_else(|| self.unexpected("its link is gone"))
+    }
+
     /// Makes a subsystem for any host with these devices as namespaces 1, 2, ..., and listens.
     ///
     /// # Errors
     ///
     /// As [`System::call`].
     pub fn export(&self, client: &mut Client, nqn: &str, bdevs: &[String]) -> Result<SocketAddr, SystemError> {
-        let to = free_tcp_port().map_err(|source| SystemError::Io {
+        let mut to = free_tcp_port().map_err(|source| SystemError::Io {
             doing: format!("find a TCP port of the {} system", self.name),
             source,
         })?;
+        if let Some(cable) = &self.cable {
+            to.set_ip(cable.far().into());
+        }
         self.call(client, "nvmf_create_transport", json!({"trtype": "TCP"}))?;
         self.call(client, "nvmf_create_subsystem", json!({"nqn": nqn, "allow_any_host": true}))?;
         for (nsid, bdev) in (1u32..).zip(bdevs) {

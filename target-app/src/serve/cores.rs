@@ -97,11 +97,12 @@ pub fn start(
                     if let Some(notice) = arena.notice() {
                         tracing::warn!("reactor {index}: {notice}");
                     }
+                    let region = arena.region();
                     let uring =
                         Uring::new(UringConfig::default(), Some(&sleeper)).map_err(|error| error.to_string())?;
                     let core = longrun_bdev::Core::new(arena, engine, entries);
                     let target = longrun_nvmf::target::Core::new(index as u16, count as u16, Arc::default());
-                    Ok(Reactor::new(Parts {
+                    let reactor = Reactor::new(Parts {
                         index,
                         idle,
                         uring,
@@ -112,11 +113,12 @@ pub fn start(
                         sleeper,
                         clerk,
                         timeline,
-                    }))
+                    });
+                    Ok((reactor, region))
                 })();
                 match made {
-                    Ok(reactor) => {
-                        let _ = started.send(Ok(()));
+                    Ok((reactor, region)) => {
+                        let _ = started.send(Ok(region));
                         let _abort = AbortOnPanic;
                         if let Err(error) = reactor.run() {
                             tracing::error!("reactor {index} cannot go on: {error}");
@@ -131,12 +133,15 @@ pub fn start(
             })
             .map_err(os)?;
         let answer = starting.recv().unwrap_or_else(|_| Err(format!("reactor {index} ended while it started")));
-        handles.push(control::Core { reactor: handle, processor, memory_bytes: memory_bytes as u64 });
         threads.push(thread);
-        if let Err(text) = answer {
-            handles.pop();
-            Cores { handles, threads }.stop();
-            return Err(ServeError::Core(text));
+        match answer {
+            Ok(region) => {
+                handles.push(control::Core { reactor: handle, processor, memory_bytes: memory_bytes as u64, region });
+            }
+            Err(text) => {
+                Cores { handles, threads }.stop();
+                return Err(ServeError::Core(text));
+            }
         }
     }
     Ok(Cores { handles, threads })

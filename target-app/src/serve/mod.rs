@@ -182,6 +182,7 @@ async fn serve(
         Err(error) => tracing::warn!("{error}"),
     }
     tokio::spawn(Arc::clone(control).keep_saved());
+    tokio::spawn(Arc::clone(control).keep_frames());
     tokio::spawn(admit_hosts(Arc::clone(control)));
     tokio::spawn(watch_groups(Arc::clone(control), news));
     let server = Server::bind(&options.rpc_socket, Arc::new(Operators(Arc::clone(control))))?;

@@ -162,7 +162,7 @@ fn trains_of_frames_go_both_ways_and_their_buffers_come_back() {
             a.push();
             (a.arena.stats().free_bytes == free).then_some(())
         });
-        assert_eq!(a.xdp.stats(), XdpStats::default());
+        assert_eq!(a.xdp.gauge().stats(), XdpStats::default());
     });
 }
 
