@@ -1,12 +1,23 @@
 //! Links with raw frames.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
 use longrun::lab::cable::Cable;
+use longrun_rpc::types::PublicKey;
 use longrun_tests::network::in_own_network;
 use longrun_tests::process::{Longrun, PATIENCE, eventually, free_udp};
 use serde_json::{Value, json};
+
+fn key_of(system: &Longrun) -> PublicKey {
+    longrun::identity::generate(&system.directory().join("link.key")).unwrap()
+}
+
+fn link(system: &Longrun, local: SocketAddr, remote: SocketAddr, remote_key: PublicKey) -> Value {
+    json!({"name": "l", "local_addr": local, "remote_addr": remote, "remote_public_key": remote_key,
+           "private_key_file": system.directory().join("link.key")})
+}
 
 fn link_of(system: &Longrun) -> Value {
     system.call("link_get", json!({"name": "l"}))[0].clone()
@@ -25,12 +36,11 @@ fn a_link_that_cannot_have_raw_frames_works_by_udp_and_says_why() {
     let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [a, b] = directories.each_ref().map(|directory| Longrun::start(directory.path()));
     let (local, remote) = (free_udp(), free_udp());
-    let link = json!({"name": "l", "local_addr": local, "remote_addr": remote, "security": "none"});
-    let mut raw = link.clone();
+    let keys = [&a, &b].map(key_of);
+    let mut raw = link(&a, local, remote, keys[1]);
     (raw["transport"], raw["interface"]) = ("xdp".into(), "no-such-one".into());
     a.call("link_create", raw);
-    let link = json!({"name": "l", "local_addr": remote, "remote_addr": local, "security": "none"});
-    b.call("link_create", link);
+    b.call("link_create", link(&b, remote, local, keys[0]));
     let link = up_by(&a, "udp");
     let reason = link["transport_reason"].as_str().unwrap();
     assert!(reason.contains("no interface no-such-one here, only") && reason.contains("lo"), "{reason}");
@@ -52,12 +62,15 @@ fn raw_frames_go_with_their_interface_and_come_back_with_it() {
     let cable = Cable::new(1);
     let far = Longrun::start_behind(directories[1].path(), &cable);
     let near = Longrun::start(directories[0].path());
-    let link = |local, remote, interface| {
-        json!({"name": "l", "local_addr": format!("{local}:4700"), "remote_addr": format!("{remote}:4700"),
-               "security": "none", "transport": "xdp", "interface": interface})
+    let keys = [&near, &far].map(key_of);
+    let ends = [cable.near(), cable.far()].map(|ip| SocketAddr::from((ip, 4700)));
+    let raw = |system, local, remote, key, interface: &str| {
+        let mut raw = link(system, local, remote, key);
+        (raw["transport"], raw["interface"]) = ("xdp".into(), interface.into());
+        raw
     };
-    near.call("link_create", link(cable.near(), cable.far(), "wire1"));
-    far.call("link_create", link(cable.far(), cable.near(), Cable::FAR_INTERFACE));
+    near.call("link_create", raw(&near, ends[0], ends[1], keys[1], "wire1"));
+    far.call("link_create", raw(&far, ends[1], ends[0], keys[0], Cable::FAR_INTERFACE));
     up_by(&far, "xdp");
     let before = up_by(&near, "xdp");
     assert_eq!(before["raw"]["mode"], "copy");
