@@ -11,6 +11,7 @@ use crate::apply::Applier;
 use crate::engine::OperatorError;
 use crate::journal::open::{self, Found, Identity, Judged, Search, SuperError};
 use crate::journal::{Journal, Point, Purposes, RETRY_NS};
+use crate::message::{Message, Refusal, Subject};
 use crate::ports::{DeviceError, LocalIo, OperatorAnswer, Ticket};
 use crate::types::{Epoch, PairId, RecordHead, RecordKind, Seq, StreamId, Time};
 use std::collections::HashMap;
@@ -49,6 +50,16 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn fail<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, reason: String) {
         io.ports.log(format_args!("group \"{}\": {reason}", self.meta.name));
         self.end_takeover(io, &reason);
+        // *A block that was read back was damaged: the group took nothing more, and its primary showed PAIR and a lag that
+        // grew, until its next session.* One that lost data was told so with what it asked.
+        if !matches!(self.meta.life, Life::Lost(_)) {
+            let text = format!("group \"{}\" of the secondary: {reason}", self.meta.name);
+            for stream in self.meta.streams.iter().filter(|stream| !stream.closed) {
+                let Some(link) = self.links.get(&stream.owner) else { continue };
+                let (group, subject, text) = (self.id, Subject::Stream(stream.id), text.clone());
+                io.ports.send_message(*link, Message::Refused { group, subject, refusal: Refusal::Never, text });
+            }
+        }
         self.phase = Phase::Failed(reason);
     }
 

@@ -37,7 +37,7 @@ pub struct Rig {
     /// Pairs that the operator here gives up.
     pub overwritable: BTreeSet<String>,
     pub volatile: bool,
-    /// What verify records found.
+    /// What verify records found, devices that fail, and that a journal is damaged.
     pub heard: Vec<Message>,
 }
 

@@ -146,6 +146,10 @@ impl Rig {
             if let Message::Verified { .. } | Message::Trouble { .. } = &message {
                 self.heard.push(message.clone());
             }
+            if matches!(&message, Message::Refused { refusal: Refusal::Never, text, .. } if text.contains("damaged")) {
+                self.heard.push(message);
+                continue;
+            }
             for sender in self.senders.iter_mut().filter(|sender| sender.link == link) {
                 match &message {
                     Message::StreamOpened(StreamOpened {

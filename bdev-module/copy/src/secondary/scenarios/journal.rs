@@ -454,6 +454,26 @@ fn a_journal_block_that_goes_bad_before_it_is_applied_fails_the_group_and_a_take
 }
 
 #[test]
+fn a_primary_whose_session_is_up_is_told_at_once_that_the_journal_is_damaged() {
+    let mut rig = Rig::new(8, &["g"]).stream(1, Scope::Group, &[("g", "a")]);
+    rig.create();
+    rig.settle();
+    rig.drain();
+    rig.write(0);
+    rig.drain();
+    assert_eq!(rig.heard, []);
+    // As when a block that is read back to be applied does not check.
+    let now = rig.now();
+    rig.secondary.act(now, group(), &mut rig.world, |group, io, _, _| group.fail_damaged(io, 7, 9));
+    rig.turn();
+    assert_eq!(rig.status("g").phase, GroupPhase::Failed);
+    let [Message::Refused { group: id, subject, refusal, text }] = &rig.heard[..] else { panic!("{:?}", rig.heard) };
+    assert_eq!((*id, *subject), (group(), Subject::Stream(rig.senders[0].stream)));
+    assert_eq!(*refusal, Refusal::Never, "no resync mends it");
+    assert!(text.contains("\"g\"") && text.contains("check the device"), "{text}");
+}
+
+#[test]
 fn what_an_older_version_stored_of_a_group_is_read() {
     use super::super::codec::Writer;
     for version in [1_u32, 2] {
