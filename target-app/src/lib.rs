@@ -25,6 +25,12 @@
 //! volume, its streams and its group have one home core, the only one that writes their state; requests from
 //! connections elsewhere hop by ring.
 //!
+//! **No system call at all** (`serve --io sqpoll`): the ring is polled by a thread of the kernel's, one for all reactors of
+//! the process, and everything else that a reactor would call the kernel for (waking other threads: metadata, the log,
+//! answers to the control plane) goes by ring to a thread that looks after it ([`reactor::clerk`]). What a turn needs is kept
+//! from those before it, so nothing is allocated or freed either; the program counts that for each thread
+//! ([`longrun_hal::alloc`]), `framework_get_reactors` shows it, and `tests/tests/fast_path.rs` demands both to be zero.
+//!
 //! **Beside the cores** ([`serve`], [`control`]): an ordinary async runtime answers RPCs, steers the timeline and
 //! leases time from the metadata store. It may be slow; it never makes a core wait. What it asks of a core is a closure
 //! that the core runs between two turns ([`reactor::ReactorHandle`]).

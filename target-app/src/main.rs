@@ -3,11 +3,17 @@
 use clap::Parser;
 use longrun::cli::args::{Cli, Command};
 use longrun::{bench, cli, demo, reactor, serve};
+use longrun_hal::alloc::Counting;
 use std::process::ExitCode;
+
+/// Shows what reactors allocate (`framework_get_reactors`), which is nothing once they are at work.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => {
+            let io = args.io();
             let options = serve::Options {
                 config: args.config,
                 rpc_socket: args.rpc_socket,
@@ -17,6 +23,7 @@ fn main() -> ExitCode {
                     cli::args::Idle::Adaptive => reactor::Idle::Adaptive,
                     cli::args::Idle::Busy => reactor::Idle::Busy,
                 },
+                io,
                 memory_bytes: (args.memory_mib as usize) << 20,
             };
             match serve::run(&options) {

@@ -7,6 +7,7 @@
 //! | [`load`] | a host that works, logs what it does, and reads volumes back |
 //! | [`paths`] | a host that reaches the same volumes at two systems |
 //! | [`network`] | a test in a network of its own
+//! | [`tracer`] | counts the system calls of single threads |
 //! | [`sites`] | two systems with a bad network between them, a group, and the verdict on a takeover |
 //!
 //! Time-outs are generous and nothing is asserted about latency: the tests also hold on a machine that is busy with
@@ -18,3 +19,4 @@ pub mod paths;
 pub mod process;
 pub mod program;
 pub mod sites;
+pub mod tracer;

@@ -19,16 +19,24 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Longrun {
     child: Child,
     directory: PathBuf,
+    /// More flags for `serve`.
+    flags: Vec<String>,
 }
 
 impl Longrun {
     /// Starts a process without configuration. `directory` must exist.
     pub fn start(directory: &Path) -> Longrun {
+        Longrun::start_with(directory, &[])
+    }
+
+    /// The same with more flags for `serve`; without `--cores` among them processes take turns on the processors.
+    pub fn start_with(directory: &Path, flags: &[&str]) -> Longrun {
         let config = directory.join("config.json");
         if !config.exists() {
             std::fs::write(&config, "{\"subsystems\": []}\n").unwrap();
         }
-        let longrun = Longrun { child: spawn(directory, true), directory: directory.to_owned() };
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let longrun = Longrun { child: spawn(directory, true, &flags), directory: directory.to_owned(), flags };
         longrun.client();
         longrun
     }
@@ -37,8 +45,8 @@ impl Longrun {
     /// a network of one's own: [`in_own_network`](crate::network::in_own_network).
     pub fn start_behind(directory: &Path, cable: &Cable) -> Longrun {
         std::fs::write(directory.join("config.json"), "{\"subsystems\": []}\n").unwrap();
-        let child = spawn_by(Cable::command(program::path()), directory, true);
-        let longrun = Longrun { child, directory: directory.to_owned() };
+        let child = spawn_by(Cable::command(program::path()), directory, true, &[]);
+        let longrun = Longrun { child, directory: directory.to_owned(), flags: Vec::new() };
         cable.plug_in(longrun.pid()).unwrap();
         longrun.client();
         longrun
@@ -46,7 +54,8 @@ impl Longrun {
 
     /// Starts a process without a configuration file: with what its state directory in `directory` holds.
     pub fn start_from_state(directory: &Path) -> Longrun {
-        let longrun = Longrun { child: spawn(directory, false), directory: directory.to_owned() };
+        let (child, directory) = (spawn(directory, false, &[]), directory.to_owned());
+        let longrun = Longrun { child, directory, flags: Vec::new() };
         longrun.client();
         longrun
     }
@@ -54,7 +63,7 @@ impl Longrun {
     /// Starts the process again with what its state directory holds. It must not be running.
     pub fn start_again_from_state(&mut self) {
         assert!(self.ended().is_some(), "still running");
-        self.child = spawn(&self.directory, false);
+        self.child = spawn(&self.directory, false, &self.flags);
         self.client();
     }
 
@@ -63,7 +72,7 @@ impl Longrun {
     pub fn refused_start(&mut self) -> String {
         assert!(self.ended().is_some(), "still running");
         let before = self.log().len();
-        self.child = spawn(&self.directory, false);
+        self.child = spawn(&self.directory, false, &self.flags);
         let status = self.child.wait().unwrap();
         let said = self.log().split_off(before);
         assert!(!status.success(), "it ended well: {said}");
@@ -80,7 +89,7 @@ impl Longrun {
     /// The same, without waiting until its RPC answers.
     pub fn start_again_without_waiting(&mut self) {
         assert!(self.ended().is_some(), "still running");
-        self.child = spawn(&self.directory, true);
+        self.child = spawn(&self.directory, true, &self.flags);
     }
 
     /// Writes the running configuration to where the next start finds it, as an operator would.
@@ -220,14 +229,17 @@ impl Drop for Longrun {
     }
 }
 
-fn spawn(directory: &Path, with_config: bool) -> Child {
-    spawn_by(Command::new(program::path()), directory, with_config)
+fn spawn(directory: &Path, with_config: bool, flags: &[String]) -> Child {
+    spawn_by(Command::new(program::path()), directory, with_config, flags)
 }
 
-fn spawn_by(mut command: Command, directory: &Path, with_config: bool) -> Child {
+fn spawn_by(mut command: Command, directory: &Path, with_config: bool, flags: &[String]) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
     let place = |file: &str| directory.join(file);
-    command.args(["serve", "--cores", &next_processor(), "--memory-mib", "256"]);
+    command.args(["serve", "--memory-mib", "256"]).args(flags);
+    if !flags.iter().any(|flag| flag == "--cores") {
+        command.args(["--cores", &next_processor()]);
+    }
     if with_config {
         command.arg("--config").arg(place("config.json"));
     }

@@ -46,6 +46,10 @@ pub struct Options {
     pub journal_bytes: u64,
     /// The size of the primary's spill, `spill`; 0 for none.
     pub spill_bytes: u64,
+    /// More flags for the primary's `serve` ...
+    pub primary_flags: &'static [&'static str],
+    /// ... and the secondary's.
+    pub secondary_flags: &'static [&'static str],
     /// More parameters of `group_create` at the primary ...
     pub at_primary: Value,
     /// ... and at the secondary.
@@ -62,6 +66,8 @@ impl Default for Options {
             journal_write_us: 0,
             journal_bytes: 256 << 20,
             spill_bytes: 0,
+            primary_flags: &[],
+            secondary_flags: &[],
             at_primary: json!({}),
             at_secondary: json!({}),
         }
@@ -97,12 +103,13 @@ impl Sites {
     /// The same without waiting for the pairs.
     pub fn created(options: &Options) -> Sites {
         let directory = tempfile::Builder::new().prefix("longrun-test-").tempdir().unwrap();
-        let start = |name: &str| {
+        let start = |name: &str, flags| {
             let directory = directory.path().join(name);
             std::fs::create_dir(&directory).unwrap();
-            Longrun::start(&directory)
+            Longrun::start_with(&directory, flags)
         };
-        let (secondary, primary) = (start("secondary"), start("primary"));
+        let secondary = start("secondary", options.secondary_flags);
+        let primary = start("primary", options.primary_flags);
         let ends = [process::free_udp(), process::free_udp()];
         let impairment =
             Impairment { loss: 0.02, reorder: 0.05, duplicate: 0.01, delay: Duration::from_millis(1), seed: 7 };

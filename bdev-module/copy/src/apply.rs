@@ -12,6 +12,7 @@
 //! are still being read back is read back too.
 
 mod flush;
+mod ordered;
 mod plan;
 mod replay;
 mod verify;
@@ -26,9 +27,9 @@ use crate::ports::{DeviceError, LocalIo};
 use crate::secondary::Downlink;
 use crate::secondary::io::{Io, Op};
 use crate::types::{Epoch, Extent, Mono, PairId, RecordKind, StreamId, Time, VolumeId};
-use flush::Flushing;
-use plan::{Job, Plan, plan};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use flush::{Flushing, Volumes};
+use plan::{Job, Plans};
+use std::collections::{HashMap, VecDeque};
 pub(crate) use verify::Verdict;
 use verify::Verifying;
 
@@ -36,6 +37,8 @@ use verify::Verifying;
 const DEPTH: usize = 64;
 /// A round takes blocks until it has this many payload bytes.
 const ROUND_BYTES: u64 = 4 << 20;
+/// Emptied lists of blocks that are kept.
+const SPARE_LISTS_MAX: usize = 64;
 /// Blocks that were read back and wait for their round.
 const REPLAYED_BLOCKS_MAX: usize = 2;
 
@@ -83,7 +86,7 @@ pub(crate) enum Gate {
 struct Round<S> {
     items: Vec<Item<S>>,
     jobs: Vec<Option<Job>>,
-    plans: Vec<Plan>,
+    plans: Plans,
     verifying: HashMap<u32, Verifying>,
     verdicts: Vec<Verdict>,
     ready: Vec<u32>,
@@ -95,6 +98,21 @@ struct Round<S> {
 }
 
 impl<S> Round<S> {
+    fn new() -> Round<S> {
+        Round {
+            items: Vec::new(),
+            jobs: Vec::new(),
+            plans: Plans::default(),
+            verifying: HashMap::new(),
+            verdicts: Vec::new(),
+            ready: Vec::new(),
+            in_flight: 0,
+            left: 0,
+            end: Point::default(),
+            closed: [false; 2],
+        }
+    }
+
     fn is_let(&self) -> bool {
         !self.closed.contains(&true)
     }
@@ -132,7 +150,11 @@ pub(crate) struct Applier<S> {
     disk: Option<Disk>,
     /// Where all that was pushed or is to be replayed ends.
     end: u64,
-    round: Option<Round<S>>,
+    round: Option<Box<Round<S>>>,
+    /// The last round's storage, for the next.
+    spare: Option<Box<Round<S>>>,
+    /// Emptied lists of blocks.
+    spare_items: Vec<Vec<Item<S>>>,
     /// What rounds reached.
     applied: Point,
     /// The latest record of any round that was begun.
@@ -142,7 +164,7 @@ pub(crate) struct Applier<S> {
     /// What the last durable checkpoint says.
     checkpoint: Point,
     /// Volumes that rounds wrote to since their last flush began.
-    dirty: BTreeSet<VolumeId>,
+    dirty: Volumes,
     flushing: Option<Flushing>,
     /// A flush failed: everything behind the checkpoint is applied again.
     rewind: bool,
@@ -184,11 +206,13 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             disk: None,
             end: until,
             round: None,
+            spare: None,
+            spare_items: Vec::new(),
             applied: checkpoint,
             latest,
             verify_from: until,
             checkpoint,
-            dirty: BTreeSet::new(),
+            dirty: Volumes::default(),
             flushing: None,
             rewind: false,
             rewinds: 0,
@@ -248,9 +272,23 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         }));
     }
 
-    /// Charges of records that left memory since the last call.
-    pub(crate) fn take_freed(&mut self) -> Vec<(StreamId, Epoch, u64)> {
-        std::mem::take(&mut self.freed)
+    /// Moves the charges of records that left memory since the last call to the end of `freed`.
+    pub(crate) fn take_freed(&mut self, freed: &mut Vec<(StreamId, Epoch, u64)>) {
+        freed.append(&mut self.freed);
+    }
+
+    /// An empty list for the records of a block, with the storage of one that was applied.
+    pub(crate) fn spare_items(&mut self) -> Vec<Item<S>> {
+        self.spare_items.pop().unwrap_or_default()
+    }
+
+    /// Takes the storage of a round back that [`Applied::Round`] brought.
+    pub(crate) fn recycle(&mut self, mut items: Vec<Item<S>>, mut verdicts: Vec<Verdict>) {
+        items.clear();
+        verdicts.clear();
+        if let Some(spare) = &mut self.spare {
+            (spare.items, spare.verdicts) = (items, verdicts);
+        }
     }
 
     /// What may be applied from now on; a round under way is not called back.
@@ -472,13 +510,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             bytes += block.items.iter().map(|item| u64::from(item.record.head.payload_bytes)).sum::<u64>();
             count += 1;
         }
-        let mut items = Vec::new();
-        let mut jobs = Vec::new();
-        let mut verifying = HashMap::new();
-        let mut end = None;
-        for block in self.queue.drain(..count) {
+        if count == 0 {
+            return;
+        }
+        let mut round = self.spare.take().unwrap_or_else(|| Box::new(Round::new()));
+        let Round { items, jobs, plans, verifying, ready, end, .. } = &mut *round;
+        for mut block in self.queue.drain(..count) {
             let point = block.point();
-            end = Some(point);
+            *end = point;
             self.latest = self.latest.max(latest_in(&block).unwrap_or_default());
             for item in &block.items {
                 let head = item.record.head;
@@ -497,28 +536,23 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
                     _ => None,
                 });
             }
-            items.extend(block.items);
+            items.append(&mut block.items);
+            if self.spare_items.len() < SPARE_LISTS_MAX {
+                self.spare_items.push(block.items);
+            }
         }
-        let Some(end) = end else { return };
-        let plans = plan(&jobs);
-        let is_done = |index: &usize| jobs[*index].is_some() && !plans[*index].folded;
-        let done: Vec<usize> = (0..items.len()).filter(is_done).collect();
-        let ready = done.iter().rev().filter(|index| plans[**index].waits == 0).map(|index| *index as u32).collect();
+        plans.make(jobs);
+        let plans = plans.all();
+        let done = || (0..items.len()).rev().filter(|index| jobs[*index].is_some() && !plans[*index].folded);
+        ready.extend(done().filter(|index| plans[*index].waits == 0).map(|index| index as u32));
         self.folded_records += plans.iter().filter(|plan| plan.folded).count() as u64;
         self.applied_records += items.len() as u64;
-        self.dirty.extend(jobs.iter().flatten().filter(|job| !job.is_read).map(|job| job.volume));
-        self.round = Some(Round {
-            ready,
-            in_flight: 0,
-            left: done.len(),
-            items,
-            jobs,
-            plans,
-            verifying,
-            verdicts: Vec::new(),
-            end,
-            closed,
-        });
+        for job in jobs.iter().flatten().filter(|job| !job.is_read) {
+            self.dirty.insert(job.volume);
+        }
+        let left = done().count();
+        (round.in_flight, round.left, round.closed) = (0, left, closed);
+        self.round = Some(round);
     }
 
     fn submit<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
@@ -579,19 +613,19 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             self.retry_at = None;
         }
         round.left -= 1;
-        for dependent in std::mem::take(&mut round.plans[job as usize].dependents) {
-            let plan = &mut round.plans[dependent as usize];
-            plan.waits -= 1;
-            if plan.waits == 0 {
-                round.ready.push(dependent);
-            }
-        }
+        let Round { plans, ready, .. } = &mut **round;
+        plans.done(job, |dependent| ready.push(dependent));
     }
 
     fn finish_round(&mut self) -> Option<Applied<S>> {
-        let done = self.round.take_if(|round| round.left == 0)?;
+        let mut done = self.round.take_if(|round| round.left == 0)?;
         self.applied = done.end;
-        Some(Applied::Round(done.items, done.verdicts))
+        let (items, verdicts) = (std::mem::take(&mut done.items), std::mem::take(&mut done.verdicts));
+        done.jobs.clear();
+        done.verifying.clear();
+        done.ready.clear();
+        self.spare = Some(done);
+        Some(Applied::Round(items, verdicts))
     }
 
     /// A checkpoint is durable.

@@ -4,13 +4,13 @@
 //!
 //! A map from blocks to the write that came last for them cuts the volume into segments. A new write waits for the
 //! owners of the segments that it touches, and becomes their owner; an older write below one of these is waited for by
-//! way of it. Each write adds at most two segments net, so arrival and release cost O((1 + k) log n) for k neighbours
+//! way of it. Each write adds at most two segments net, so arrival and release look up O(1 + k) of them for k neighbours
 //! that they touch.
 
+use crate::sorted::Sorted;
 use crate::types::Extent;
 use slab::Slab;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
 
 /// A write in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,12 +39,12 @@ struct Segment {
 pub struct OverlapQueue<T> {
     entries: Slab<Entry<T>>,
     /// First block -> segment. Segments do not overlap.
-    segments: BTreeMap<u64, Segment>,
+    segments: Sorted<u64, Segment>,
 }
 
 impl<T> Default for OverlapQueue<T> {
     fn default() -> Self {
-        OverlapQueue { entries: Slab::new(), segments: BTreeMap::new() }
+        OverlapQueue { entries: Slab::new(), segments: Sorted::default() }
     }
 }
 
@@ -64,8 +64,9 @@ impl<T: Copy> OverlapQueue<T> {
         self.cut_at(start);
         self.cut_at(end);
         let mut waits_for = 0;
-        while let Some((&first, &segment)) = self.segments.range(start..end).next() {
-            self.segments.remove(&first);
+        let next = |segments: &Sorted<u64, Segment>| segments.from(start).next().filter(|(first, _)| *first < end);
+        while let Some((first, segment)) = next(&self.segments) {
+            self.segments.remove(first);
             let owner = &mut self.entries[segment.owner];
             owner.segments -= 1;
             // One write may own several of the segments; it is waited for once. As `place` is new, it can only be the
@@ -87,11 +88,11 @@ impl<T: Copy> OverlapQueue<T> {
         let mut left = entry.segments;
         let mut from = entry.extent.lba;
         while left > 0 {
-            let found = self.segments.range(from..entry.extent.end()).find(|(_, segment)| segment.owner == place.0);
-            let Some((&first, &segment)) = found else {
+            let is_its = |(_, segment): &(u64, Segment)| segment.owner == place.0;
+            let Some((first, segment)) = self.segments.from(from).find(is_its) else {
                 unreachable!("a write owns as many segments as it counts");
             };
-            self.segments.remove(&first);
+            self.segments.remove(first);
             left -= 1;
             from = segment.end;
         }
@@ -116,7 +117,7 @@ impl<T: Copy> OverlapQueue<T> {
 
     /// Makes `at` the border of a segment, if it lies inside one.
     fn cut_at(&mut self, at: u64) {
-        let Some((_, segment)) = self.segments.range_mut(..at).next_back() else { return };
+        let Some((_, segment)) = self.segments.before_mut(at) else { return };
         if segment.end <= at {
             return;
         }

@@ -178,12 +178,18 @@ pub struct StreamStart {
     pub slots: usize,
 }
 
+/// Bits of a record's units, 64 in each.
+type Units = SmallVec<[u64; 4]>;
+
+/// Such bits of whole records that are kept for records to come: large ones would be taken anew each time.
+const SPARE_UNITS_MAX: usize = 64;
+
 enum Slot<B, S> {
     Partial {
         head: RecordHead,
         buf: B,
         /// One bit per unit, set when it is there.
-        units: SmallVec<[u64; 4]>,
+        units: Units,
         missing: u32,
     },
     Whole(Record<S>),
@@ -205,6 +211,7 @@ pub struct RxStream<B, S> {
     base: Seq,
     slots: Box<[Option<Slot<B, S>>]>,
     mask: u64,
+    spare_units: Vec<Units>,
     /// End of the longest contiguous run.
     run: Seq,
     /// The tip: every record up to this time is in the run, none above the run is at or before it.
@@ -226,6 +233,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> R
             base: start.base,
             slots: std::iter::repeat_with(|| None).take(slots).collect(),
             mask: slots as u64 - 1,
+            spare_units: Vec::with_capacity(SPARE_UNITS_MAX),
             run: start.durable,
             floor: start.floor,
             beacon: None,
@@ -344,7 +352,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> R
                 } else {
                     let mut buf = memory.alloc(head.payload_bytes as usize).ok_or(FrameError::NoMemory)?;
                     let mut missing = head.payload_bytes.div_ceil(FRAGMENT_UNIT_BYTES);
-                    let mut units = SmallVec::from_elem(0, missing.div_ceil(64) as usize);
+                    let mut units = self.spare_units.pop().unwrap_or_default();
+                    units.resize(missing.div_ceil(64) as usize, 0);
                     copy_units(fragment, buf.as_mut(), &mut units, &mut missing);
                     *slot = Some(Slot::Partial { head: *head, buf, units, missing });
                 }
@@ -353,8 +362,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> R
         self.announced = self.announced.max(seq);
         self.seen = self.seen.max(head.stamp.time);
         if let Some(Slot::Partial { missing: 0, .. }) = slot
-            && let Some(Slot::Partial { head, buf, .. }) = slot.take()
+            && let Some(Slot::Partial { head, buf, mut units, .. }) = slot.take()
         {
+            if units.spilled() && self.spare_units.len() < SPARE_UNITS_MAX {
+                units.clear();
+                self.spare_units.push(units);
+            }
             let payload = memory.freeze(buf, head.payload_bytes as usize);
             *slot = Some(Slot::Whole(Record { head, payload: Some(payload) }));
         }

@@ -30,6 +30,24 @@ pub fn wall_ns() -> u64 {
     kernel_ns(libc::CLOCK_REALTIME)
 }
 
+/// Clock sources that are read without entering the kernel (vDSO).
+const READ_BY_ITSELF: [&str; 4] = ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter"];
+
+/// What is to be said of the kernel's clock source, if reading a clock is a system call here.
+pub fn notice() -> Option<String> {
+    let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource").ok()?;
+    about(source.trim())
+}
+
+fn about(source: &str) -> Option<String> {
+    (!READ_BY_ITSELF.contains(&source)).then(|| {
+        format!(
+            "with the clock source {source} each look at the clock is a system call; where the processor's counter can be \
+             trusted: echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource"
+        )
+    })
+}
+
 fn kernel_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one timespec of ours.

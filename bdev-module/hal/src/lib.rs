@@ -12,12 +12,14 @@
 //! | [`uring`] | one io_uring per core: disk, TCP, UDP; at most one `io_uring_enter` per turn | each reactor |
 //! | [`fd`], [`file`](mod@file), [`net`] | descriptors that in-flight operations keep open; files and sockets set up for the above | control plane |
 //! | [`xdp`], [`frame`] | raw frames past the kernel's network stack (AF_XDP), and their headers | control plane (opens), reactors |
+//! | [`alloc`] | the system's allocator, counted for each thread | the program |
 //! | [`affinity`] | pinning to cores named by the configuration | each reactor |
 //!
 //! Our own atomics ([`ring`], [`wake`]) compile under loom by one switch (`sync.rs`):
 //! `RUSTFLAGS="--cfg loom" cargo test -p longrun-hal --lib loom_ --release`.
 
 pub mod affinity;
+pub mod alloc;
 pub mod arena;
 pub mod clock;
 pub mod fd;

@@ -15,7 +15,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
@@ -26,7 +26,7 @@ use crate::fd::Fd;
 use crate::wake::Sleeper;
 pub use gather::Gather;
 pub use request::{
-    Completion, Durability, Fallocate, GATHER_PIECES_MAX, Mode, Receive, Returned, Shutdown, Submission,
+    Completion, Durability, Fallocate, GATHER_PIECES_MAX, Mode, Poller, Receive, Returned, Shutdown, Submission,
     TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Turn, UringConfig, UringError,
 };
 use storage::{Batch, Stable, Train};
@@ -97,13 +97,13 @@ const FAREWELL_TIME: Duration = Duration::from_secs(30);
 impl Uring {
     /// Makes a ring for the calling thread; a wait then also ends when `sleeper` is woken.
     pub fn new(config: UringConfig, sleeper: Option<&Sleeper>) -> Result<Uring, UringError> {
+        let polled = |processor| move |source| UringError::Polled { processor, source };
         let mut uring = match config.submission {
-            Submission::Polled { processor, .. } => {
-                Uring::in_mode(Mode::Polled, config).map_err(|source| UringError::Polled { processor, source })?
-            }
-            Submission::Enter => Uring::in_mode(Mode::Deferred, config)
-                .or_else(|_| Uring::in_mode(Mode::Cooperative, config))
-                .or_else(|_| Uring::in_mode(Mode::Plain, config))
+            Submission::Polled { processor, .. } => Uring::in_mode(Mode::Polled, &config).map_err(polled(processor))?,
+            Submission::PolledBy(_) => Uring::in_mode(Mode::Polled, &config).map_err(polled(None))?,
+            Submission::Enter => Uring::in_mode(Mode::Deferred, &config)
+                .or_else(|_| Uring::in_mode(Mode::Cooperative, &config))
+                .or_else(|_| Uring::in_mode(Mode::Plain, &config))
                 .map_err(|source| UringError::Setup { entries: config.entries, source })?,
         };
         uring.wake =
@@ -112,7 +112,7 @@ impl Uring {
         Ok(uring)
     }
 
-    fn in_mode(mode: Mode, config: UringConfig) -> io::Result<Uring> {
+    fn in_mode(mode: Mode, config: &UringConfig) -> io::Result<Uring> {
         let entries = config.entries;
         let mut builder = IoUring::builder();
         builder.setup_clamp().setup_submit_all().setup_cqsize(entries.saturating_mul(4).max(1));
@@ -121,12 +121,15 @@ impl Uring {
             Mode::Cooperative => _ = builder.setup_coop_taskrun().setup_taskrun_flag(),
             Mode::Plain => {}
             // The two taskrun modes exclude polling (EINVAL).
-            Mode::Polled => {
-                if let Submission::Polled { processor, idle } = config.submission {
+            Mode::Polled => match &config.submission {
+                Submission::Polled { processor, idle } => {
                     builder.setup_sqpoll(u32::try_from(idle.as_millis()).unwrap_or(u32::MAX));
                     processor.map(|processor| builder.setup_sqpoll_cpu(processor));
                 }
-            }
+                // The thread's own idle time stays: the kernel takes the greatest that any of its rings asked for.
+                Submission::PolledBy(poller) => _ = builder.setup_sqpoll(0).setup_attach_wq(poller.ring.raw()),
+                Submission::Enter => {}
+            },
         }
         let ring = builder.build(entries)?;
         let entries = ring.params().sq_entries() as usize;
@@ -150,6 +153,19 @@ impl Uring {
     /// How completions are run here.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// The thread that polls for this ring; `None` if none does.
+    ///
+    /// # Errors
+    /// If the process has no descriptor left.
+    pub fn poller(&self) -> io::Result<Option<Poller>> {
+        if self.mode != Mode::Polled {
+            return Ok(None);
+        }
+        // SAFETY: the ring's descriptor is open as long as `self` is.
+        let ring = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
+        Ok(Some(Poller { ring: Fd::from(ring.try_clone_to_owned()?) }))
     }
 
     /// Reads into all of `buf` from `offset` of a file or device. Fewer bytes than that: the end of the file, or an error

@@ -34,6 +34,8 @@ pub struct Persist {
 pub struct Outbox {
     /// Metadata to be made durable, oldest first.
     pub persists: Vec<Persist>,
+    /// Such writes that are over: their storage is used again.
+    pub spent: Vec<Persist>,
     /// Operators' requests that ended.
     pub answers: Vec<(Ticket, Result<OperatorAnswer, OperatorError>)>,
     /// Lines for the log.
@@ -106,8 +108,16 @@ impl Ports for World<'_> {
     }
 
     fn persist(&mut self, key: &str, value: &[u8], token: MetaToken) {
-        self.metadata.insert(key.to_owned(), value.to_owned());
-        self.outbox.persists.push(Persist { key: key.to_owned(), value: value.to_owned(), token });
+        match self.metadata.get_mut(key) {
+            Some(known) => value.clone_into(known),
+            None => _ = self.metadata.insert(key.to_owned(), value.to_owned()),
+        }
+        let mut persist =
+            self.outbox.spent.pop().unwrap_or_else(|| Persist { key: String::new(), value: Vec::new(), token });
+        persist.token = token;
+        key.clone_into(&mut persist.key);
+        value.clone_into(&mut persist.value);
+        self.outbox.persists.push(persist);
     }
 
     fn recall(&self, key: &str) -> Option<Vec<u8>> {

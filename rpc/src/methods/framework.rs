@@ -32,6 +32,15 @@ pub struct Reactor {
     pub idle: u64,
     /// Whether it sleeps in the kernel when idle.
     pub in_interrupt: bool,
+    /// How the kernel learns of its work: `enter` (a system call each turn) or `sqpoll` (a thread of the kernel's polls).
+    #[serde(default)]
+    pub io: String,
+    /// Calls of `io_uring_enter` since the start.
+    #[serde(default)]
+    pub enters: u64,
+    /// Allocations and frees by its thread since the start, but for what RPCs and the control plane had it do.
+    #[serde(default)]
+    pub allocations: u64,
     /// What is at home on it: volumes, streams, groups, listeners, by name.
     #[serde(default)]
     pub lw_threads: Vec<LwThread>,

@@ -1,6 +1,7 @@
 //! A bench's own systems: one, or two with a network between them, as processes of this same program.
 
 use super::workload::{Lab as Shape, Watched};
+use crate::cli::args::IoMode;
 use crate::lab::children::Children;
 use crate::lab::relay::{Impairment, Relay};
 use crate::lab::system::{System, SystemError};
@@ -105,6 +106,11 @@ fn start(name: &'static str, directory: &Path, shape: &Shape, children: &Arc<Chi
     let mut flags = vec!["--memory-mib", MEMORY_MIB];
     if shape.busy {
         flags.extend(["--idle", "busy"]);
+    }
+    if shape.io == IoMode::Sqpoll {
+        flags.extend(["--io", "sqpoll"]);
+        // Beside its own reactor: where there are two processors only, beside the other's.
+        flags.extend(super::polling_processor(name).iter().flat_map(|processor| ["--polling-core", processor]));
     }
     Ok(System::start(name, &directory, super::processors(name), &flags, children, None)?)
 }

@@ -17,7 +17,7 @@ mod report;
 mod watch;
 mod workload;
 
-use crate::cli::args::BenchArgs;
+use crate::cli::args::{BenchArgs, IoMode};
 use floor::Sizes;
 use indicatif::{ProgressBar, ProgressStyle};
 use job::{Job, Namespace, Seen, Times};
@@ -160,6 +160,18 @@ fn processors(system: &str) -> &'static str {
     }
 }
 
+/// Where the thread polls that the kernel gives a lab's system: not where its reactor is. `None`: there is only one.
+fn polling_processor(system: &str) -> Option<&'static str> {
+    let there = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    match (there, system) {
+        (1, _) => None,
+        (2 | 3, "primary") => Some("1"),
+        (2 | 3, _) => Some("0"),
+        (_, "primary") => Some("2"),
+        (_, _) => Some("3"),
+    }
+}
+
 fn measure(plan: &Plan, args: &BenchArgs) -> Result<Report, String> {
     let bar = progress(args.json);
     bar.set_message("preparing");
@@ -219,8 +231,9 @@ fn describe(plan: &Plan, ground: &Ground) -> String {
             if lab.plain_link { ", not encrypted" } else { "" }
         ),
     };
+    let io = if lab.io == IoMode::Sqpoll { ", polled by the kernel (sqpoll)" } else { "" };
     format!(
-        "longrun {}: {} volumes of {} MiB in {medium}, {copy}",
+        "longrun {}: {} volumes of {} MiB in {medium}, {copy}{io}",
         env!("CARGO_PKG_VERSION"),
         lab.volumes,
         lab.volume_mib

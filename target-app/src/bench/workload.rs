@@ -1,5 +1,6 @@
 //! What a bench does: its workloads and what they run against, from flags or a TOML file.
 
+use crate::cli::args::IoMode;
 use longrun_rpc::methods::group::SequenceScope;
 use longrun_rpc::types::Nqn;
 use serde::{Deserialize, Serialize};
@@ -138,6 +139,8 @@ pub struct Lab {
     pub delay_ms: u64,
     /// The reactors poll for ever.
     pub busy: bool,
+    /// How the kernel learns of what the reactors ask of it.
+    pub io: IoMode,
 }
 
 impl Default for Lab {
@@ -152,6 +155,7 @@ impl Default for Lab {
             loss: 0.0,
             delay_ms: 0,
             busy: false,
+            io: IoMode::Enter,
         }
     }
 }
@@ -272,11 +276,12 @@ mod tests {
     #[test]
     fn a_file_names_what_differs_from_the_defaults() {
         let plan = plan(
-            "[lab]\nreplication = true\nscope = \"pair\"\nvolumes = 3\n\n[[workload]]\nread_percent = 70\ndepth = 1\n\n\
+            "[lab]\nreplication = true\nscope = \"pair\"\nvolumes = 3\nio = \"sqpoll\"\n\n[[workload]]\nread_percent = 70\ndepth = 1\n\n\
              [[workload]]\nname = \"stream\"\npattern = \"sequential\"\nblock_bytes = 131072\nrate = 1000\n",
         )
         .unwrap();
         assert_eq!((plan.lab.volumes, plan.lab.scope, plan.lab.replication), (3, SequenceScope::Pair, true));
+        assert_eq!(plan.lab.io, IoMode::Sqpoll);
         assert_eq!(plan.workloads[0], Workload { read_percent: 70, depth: 1, ..Workload::default() });
         assert_eq!(plan.workloads[0].title(), "4 KiB random 70 % reads, depth 1");
         assert_eq!(plan.workloads[1].title(), "stream");

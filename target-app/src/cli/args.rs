@@ -5,6 +5,7 @@ mod replication;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use longrun_rpc::DEFAULT_SOCKET;
@@ -13,6 +14,8 @@ use longrun_rpc::methods::link::{Security, Transport};
 use longrun_rpc::types::{BlockSize, Fraction, Name, Nqn, PublicKey};
 
 use super::values::{Bytes, Cores, Seconds};
+use crate::serve::Io;
+use serde::{Deserialize, Serialize};
 
 pub use bench::BenchArgs;
 pub use replication::{
@@ -85,6 +88,17 @@ pub enum Idle {
     Busy,
 }
 
+/// How the kernel learns of what reactors ask of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IoMode {
+    /// One system call for each turn of a reactor
+    #[default]
+    Enter,
+    /// None while there is work: a thread of the kernel's polls for it, on a processor of its own
+    Sqpoll,
+}
+
 /// `longrun serve`.
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
@@ -92,6 +106,7 @@ Examples:
   longrun serve                                  serves what it served before
   longrun serve --config /etc/longrun.json --state-dir /var/lib/longrun
   longrun serve --cores 2,3 --idle busy --memory-mib 4096
+  longrun serve --cores 2,3 --io sqpoll --polling-core 4
   longrun save-config /etc/longrun.json          writes what --config reads")]
 pub struct ServeArgs {
     /// Configuration to set up at the start (JSON, from `longrun save-config`); without it: what was there when the last
@@ -110,9 +125,31 @@ pub struct ServeArgs {
     /// What a reactor does when there is nothing to do
     #[arg(long, value_enum, default_value_t = Idle::Adaptive)]
     pub idle: Idle,
+    /// How the kernel learns of what reactors ask of it
+    #[arg(long, value_enum, default_value_t = IoMode::Enter)]
+    pub io: IoMode,
+    /// With `--io sqpoll`: the core of the kernel's polling thread, where nothing else should spin; without it wherever the
+    /// kernel likes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=8191))]
+    pub polling_core: Option<u32>,
+    /// With `--io sqpoll`: how long that thread and an adaptive reactor look for work before they sleep, milliseconds
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub polling_idle_ms: u64,
     /// Memory for I/O of each core, MiB: half of it at most for groups' send buffers, a third for what secondaries receive
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u64).range(16..=1 << 24))]
     pub memory_mib: u64,
+}
+
+impl ServeArgs {
+    /// How the kernel learns of reactors' work.
+    pub fn io(&self) -> Io {
+        match self.io {
+            IoMode::Enter => Io::Enter,
+            IoMode::Sqpoll => {
+                Io::Sqpoll { processor: self.polling_core, idle: Duration::from_millis(self.polling_idle_ms) }
+            }
+        }
+    }
 }
 
 /// `longrun demo`.

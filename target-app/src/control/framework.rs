@@ -52,13 +52,17 @@ impl Control {
     pub(super) async fn framework_get_reactors(&self, _: &FrameworkGetReactors) -> Result<Reactors, RpcError> {
         let mut reactors = Vec::new();
         for (index, core) in self.cores.iter().enumerate() {
-            let (stats, adaptive) = core.reactor.call(|reactor| (reactor.stats(), reactor.is_adaptive())).await;
+            let (stats, adaptive, is_polled) =
+                core.reactor.call(|reactor| (reactor.stats(), reactor.is_adaptive(), reactor.is_polled())).await;
             reactors.push(Reactor {
                 lcore: core.processor as u32,
-                tid: None,
+                tid: core.tid,
                 busy: stats.busy_ns,
                 idle: stats.idle_ns,
                 in_interrupt: adaptive,
+                io: if is_polled { "sqpoll" } else { "enter" }.to_owned(),
+                enters: stats.enters,
+                allocations: stats.allocations,
                 lw_threads: vec![LwThread { name: thread_name(index), id: index as u64 + 1 }],
             });
         }

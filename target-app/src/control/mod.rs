@@ -106,6 +106,8 @@ pub struct Core {
     pub reactor: ReactorHandle,
     /// The processor that it is pinned to.
     pub processor: usize,
+    /// Its thread, as the kernel numbers it.
+    pub tid: Option<u32>,
     /// Its memory for I/O.
     pub memory_bytes: u64,
     /// That memory, for what registers it with the kernel.

@@ -10,7 +10,47 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// What the control plane asks of a reactor.
-pub type Command = Box<dyn FnOnce(&mut Reactor) + Send>;
+pub trait Command: Send {
+    /// Does it, on the reactor's thread. Once.
+    fn run(&mut self, reactor: &mut Reactor);
+
+    /// Tells whoever asked that it was done, and frees all of it: both may enter the kernel, so this may be another thread.
+    fn finish(self: Box<Self>);
+}
+
+/// Nobody waits for its end.
+struct Post<F>(Option<F>);
+
+impl<F: FnOnce(&mut Reactor) + Send> Command for Post<F> {
+    fn run(&mut self, reactor: &mut Reactor) {
+        if let Some(command) = self.0.take() {
+            command(reactor);
+        }
+    }
+
+    fn finish(self: Box<Self>) {}
+}
+
+/// Somebody waits for what it returns.
+struct Call<F, R> {
+    command: Option<F>,
+    answer: Option<R>,
+    asked: oneshot::Sender<R>,
+}
+
+impl<R: Send, F: FnOnce(&mut Reactor) -> R + Send> Command for Call<F, R> {
+    fn run(&mut self, reactor: &mut Reactor) {
+        self.answer = self.command.take().map(|command| command(reactor));
+    }
+
+    fn finish(self: Box<Self>) {
+        let Call { answer, asked, .. } = *self;
+        if let Some(answer) = answer {
+            // The asking task may have been dropped meanwhile; then nobody wants the answer.
+            let _ = asked.send(answer);
+        }
+    }
+}
 
 /// Slots of the queue; whoever finds it full tries again.
 const QUEUE_SLOTS: usize = 4096;
@@ -18,13 +58,13 @@ const QUEUE_SLOTS: usize = 4096;
 /// A handle to one reactor; clones share it.
 #[derive(Clone)]
 pub struct ReactorHandle {
-    queue: Arc<ArrayQueue<Command>>,
+    queue: Arc<ArrayQueue<Box<dyn Command>>>,
     waker: Waker,
 }
 
 /// The reactor's end.
 pub struct Commands {
-    queue: Arc<ArrayQueue<Command>>,
+    queue: Arc<ArrayQueue<Box<dyn Command>>>,
 }
 
 /// Both ends for one reactor.
@@ -37,7 +77,19 @@ impl ReactorHandle {
     /// Has the reactor run `command`, and does not wait. Never call it on a reactor's own thread: it may have to wait for
     /// room.
     pub fn post(&self, command: impl FnOnce(&mut Reactor) + Send + 'static) {
-        let mut command: Command = Box::new(command);
+        self.push(Box::new(Post(Some(command))));
+    }
+
+    /// Has the reactor run `command` and waits for what it returns.
+    ///
+    /// Panics if the reactor is gone: the program ends its reactors after everything that asks them.
+    pub async fn call<R: Send + 'static>(&self, command: impl FnOnce(&mut Reactor) -> R + Send + 'static) -> R {
+        let (asked, answer) = oneshot::channel();
+        self.push(Box::new(Call { command: Some(command), answer: None, asked }));
+        answer.await.expect("the reactor runs as long as the control plane")
+    }
+
+    fn push(&self, mut command: Box<dyn Command>) {
         while let Err(back) = self.queue.push(command) {
             command = back;
             self.waker.wake();
@@ -45,23 +97,11 @@ impl ReactorHandle {
         }
         self.waker.wake();
     }
-
-    /// Has the reactor run `command` and waits for what it returns.
-    ///
-    /// Panics if the reactor is gone: the program ends its reactors after everything that asks them.
-    pub async fn call<R: Send + 'static>(&self, command: impl FnOnce(&mut Reactor) -> R + Send + 'static) -> R {
-        let (answer, asked) = oneshot::channel();
-        self.post(move |reactor| {
-            // The asking task may have been dropped meanwhile; then nobody wants the answer.
-            let _ = answer.send(command(reactor));
-        });
-        asked.await.expect("the reactor runs as long as the control plane")
-    }
 }
 
 impl Commands {
     /// The next command.
-    pub fn pop(&self) -> Option<Command> {
+    pub fn pop(&self) -> Option<Box<dyn Command>> {
         self.queue.pop()
     }
 

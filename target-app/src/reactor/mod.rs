@@ -12,6 +12,10 @@
 //!
 //! A core that has found no work for [`SPIN_NS`] announces its sleep, looks once more, and waits in the kernel
 //! (`idle = "adaptive"`); with `busy` it never sleeps.
+//!
+//! With a polled ring (`io = "sqpoll"`) a turn has no system call at all: a thread of the kernel's takes what is submitted,
+//! and what would call the kernel for another reason goes by ring to the [`clerk`]'s porter. The core then looks for work
+//! as long as that thread does before either sleeps.
 
 pub mod clerk;
 mod connection;
@@ -20,17 +24,19 @@ mod mesh;
 mod token;
 
 pub use connection::{bdev_of, handle_of};
-pub use handle::{Commands, ReactorHandle, commands};
+pub use handle::{Command, Commands, ReactorHandle, commands};
 pub use mesh::{Mesh, meshes};
 
-use clerk::Clerk;
+use clerk::{Clerk, Errand};
 use connection::{Effects, STAGING_BYTES, Session, Turn, ios_of};
 use longrun_bdev::replica::{ArenaMemory, World};
 use longrun_bdev::{IoDone, IoError};
 use longrun_copy::engine::OperatorError;
 use longrun_copy::ports::{OperatorAnswer, Ticket};
 use longrun_copy::types::{Mono, Now, Time};
+use longrun_hal::alloc;
 use longrun_hal::clock::{TimelineReader, mono_ns};
+use longrun_hal::uring::Mode;
 use longrun_hal::wake::Sleeper;
 use longrun_hal::{Buf, Completion, Fd, Returned, Uring, net};
 use longrun_nvmf::target::{
@@ -47,7 +53,7 @@ use tokio::sync::oneshot;
 
 /// How long a core looks for work before it sleeps: about twice what a wake-up costs, so that spinning is never much
 /// dearer than sleeping would have been.
-const SPIN_NS: u64 = 50_000;
+pub const SPIN_NS: u64 = 50_000;
 /// How long a core sleeps at most when nothing is due.
 const SLEEP_NS_MAX: u64 = 100_000_000;
 /// How often connections are looked at for time-outs, which are of seconds.
@@ -79,6 +85,10 @@ pub struct ReactorStats {
     pub busy_ns: u64,
     /// Time asleep or without work, in ns.
     pub idle_ns: u64,
+    /// Calls of `io_uring_enter`.
+    pub enters: u64,
+    /// Uses of the allocator by the reactor's thread, but for what the control plane had it do.
+    pub allocations: u64,
     /// Connections refused because [`CONNECTIONS_MAX`] were there, or no memory for a staging buffer.
     pub connections_refused: u64,
 }
@@ -139,6 +149,8 @@ pub struct Parts {
     pub index: usize,
     /// Its idle policy.
     pub idle: Idle,
+    /// How long it looks for work before it sleeps, if it does: [`SPIN_NS`], or as long as the thread that polls its ring.
+    pub spin_ns: u64,
     /// The ring, made on this thread.
     pub uring: Uring,
     /// Block devices and the copy engine at home here.
@@ -164,6 +176,8 @@ pub struct Reactor {
     session_serial: u64,
     /// Sessions with something to send or to close, each at most a few times.
     dirty: Vec<usize>,
+    /// What those become that still are after their flush; kept between turns for its storage only.
+    dirty_again: Vec<usize>,
     /// Sessions that were refused memory since the last turn's end.
     starved: Vec<usize>,
     effects: Effects,
@@ -175,6 +189,8 @@ pub struct Reactor {
     /// How long the turn under way waited for its batch.
     waited_ns: u64,
     served: Served,
+    /// Uses of the allocator by commands.
+    asked_allocations: u64,
     tickets: HashMap<u64, oneshot::Sender<Answer>>,
     ticket_next: u64,
     stopping: bool,
@@ -193,6 +209,7 @@ impl Reactor {
             sessions: Slab::new(),
             session_serial: 0,
             dirty: Vec::new(),
+            dirty_again: Vec::new(),
             starved: Vec::new(),
             effects: Effects::default(),
             pending: Slab::new(),
@@ -202,6 +219,7 @@ impl Reactor {
             stats: ReactorStats::default(),
             waited_ns: 0,
             served: Served::default(),
+            asked_allocations: 0,
             tickets: HashMap::new(),
             ticket_next: 0,
             stopping: false,
@@ -239,7 +257,7 @@ impl Reactor {
 
     /// How long the next turn may wait for its batch; `None`: not at all.
     fn wait(&mut self, now_ns: u64, worked_ns: u64) -> Option<Duration> {
-        if self.parts.idle == Idle::Busy || now_ns.saturating_sub(worked_ns) < SPIN_NS {
+        if self.parts.idle == Idle::Busy || now_ns.saturating_sub(worked_ns) < self.parts.spin_ns {
             return None;
         }
         let now = self.now();
@@ -261,7 +279,9 @@ impl Reactor {
                 let wait = idle.then_some(wait);
                 self.stats.sleeps += u64::from(idle);
                 let began_ns = mono_ns();
+                self.parts.clerk.rest();
                 let reaped = self.parts.uring.submit_and_reap(wait, &mut completions)?;
+                self.parts.clerk.resume();
                 self.waited_ns = mono_ns().saturating_sub(began_ns);
                 drop(announced);
                 reaped
@@ -283,9 +303,12 @@ impl Reactor {
         }
         self.completions = completions;
         self.messages = messages;
-        while let Some(command) = self.parts.commands.pop() {
+        while let Some(mut command) = self.parts.commands.pop() {
             worked = true;
-            command(self);
+            let before = alloc::calls();
+            command.run(self);
+            self.asked_allocations += alloc::calls() - before;
+            self.parts.clerk.hand(Errand::Finish(command));
         }
         self.parts.core.turn(now, &mut self.parts.uring);
         self.settle(&now);
@@ -293,6 +316,7 @@ impl Reactor {
         self.tick(&now);
         self.flush(&now);
         worked |= self.parts.mesh.flush();
+        worked |= self.parts.clerk.flush();
         Ok(worked)
     }
 
@@ -483,7 +507,7 @@ impl Reactor {
     /// One send for each socket that has something to send; sessions that are over go.
     fn flush(&mut self, now: &Now) {
         self.feed(now);
-        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.dirty_again));
         for index in dirty.drain(..) {
             let mut over = false;
             self.with_session(now, index, |session, turn| over = session.flush(turn));
@@ -493,7 +517,7 @@ impl Reactor {
         }
         // `with_session` marked those that still have something to send; a completion brings them back here.
         self.dirty.clear();
-        self.dirty = dirty;
+        self.dirty_again = std::mem::replace(&mut self.dirty, dirty);
     }
 
     /// Tells connections that wait for memory to try again. Costs nothing while none does.
@@ -633,19 +657,22 @@ impl Reactor {
         if outbox.is_empty() {
             return;
         }
+        // What was carried out since the last time serves the next time.
+        while let Some(spent) = self.parts.clerk.spent() {
+            outbox.spent.push(spent);
+        }
         for persist in outbox.persists.drain(..) {
-            self.parts.clerk.persist(persist);
+            self.parts.clerk.hand(Errand::Persist(persist));
         }
         for line in outbox.lines.drain(..) {
-            self.parts.clerk.log(line);
+            self.parts.clerk.hand(Errand::Log(line));
         }
         if std::mem::take(&mut outbox.has_news) {
-            self.parts.clerk.bring_news();
+            self.parts.clerk.hand(Errand::News);
         }
         for (ticket, answer) in outbox.answers.drain(..) {
             if let Some(asked) = self.tickets.remove(&ticket.0) {
-                // Whoever asked may have hung up.
-                let _ = asked.send(answer);
+                self.parts.clerk.hand(Errand::Answer(asked, answer));
             }
         }
     }
@@ -705,12 +732,13 @@ impl Reactor {
 
     /// Counters.
     pub fn stats(&self) -> ReactorStats {
-        self.stats
+        let allocations = alloc::calls() - self.asked_allocations;
+        ReactorStats { enters: self.parts.uring.enters(), allocations, ..self.stats }
     }
 
-    /// Calls of `io_uring_enter` so far.
-    pub fn enters(&self) -> u64 {
-        self.parts.uring.enters()
+    /// Whether a thread of the kernel's takes what the ring submits.
+    pub fn is_polled(&self) -> bool {
+        self.parts.uring.mode() == Mode::Polled
     }
 
     /// Ends the loop after this turn.

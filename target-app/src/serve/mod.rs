@@ -43,8 +43,24 @@ pub struct Options {
     pub processors: Vec<usize>,
     /// What reactors do without work.
     pub idle: Idle,
+    /// How the kernel learns of their work.
+    pub io: Io,
     /// Each reactor's memory.
     pub memory_bytes: usize,
+}
+
+/// How the kernel learns of what reactors ask of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// One system call for each turn of a reactor.
+    Enter,
+    /// A thread of the kernel's, one for all reactors, looks for it: they make no system call at all while there is work.
+    Sqpoll {
+        /// Where that thread runs; `None`: wherever the kernel likes.
+        processor: Option<u32>,
+        /// How long it, and an adaptive reactor, looks for work before it sleeps.
+        idle: Duration,
+    },
 }
 
 /// Why a system did not come up, or went down.

@@ -6,13 +6,30 @@ use crate::ports::{DeviceError, LocalIo};
 use crate::secondary::Downlink;
 use crate::secondary::io::{Io, Op};
 use crate::types::{Mono, VolumeId};
-use std::collections::BTreeSet;
+use smallvec::SmallVec;
 
 /// A flush under way.
 pub(super) struct Flushing {
     at: Point,
     left: usize,
-    volumes: BTreeSet<VolumeId>,
+    volumes: Volumes,
+}
+
+/// Some of a group's volumes.
+#[derive(Default)]
+pub(super) struct Volumes(SmallVec<[VolumeId; 16]>);
+
+impl Volumes {
+    pub(super) fn insert(&mut self, volume: VolumeId) {
+        // Most often the same as the last time.
+        if self.0.last() != Some(&volume) && !self.0.contains(&volume) {
+            self.0.push(volume);
+        }
+    }
+
+    fn extend(&mut self, volumes: impl IntoIterator<Item = VolumeId>) {
+        volumes.into_iter().for_each(|volume| self.insert(volume));
+    }
 }
 
 impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
@@ -30,13 +47,13 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
             self.dirty.extend(round.jobs.iter().flatten().filter(|job| !job.is_read).map(|job| job.volume));
         }
         volumes.extend(also);
-        if volumes.is_empty() {
+        if volumes.0.is_empty() {
             return Some(Applied::Flushed(self.applied));
         }
-        for volume in &volumes {
+        for volume in &volumes.0 {
             io.submit(Op::ApplyFlush(*volume), *volume, LocalIo::Flush);
         }
-        self.flushing = Some(Flushing { at: self.applied, left: volumes.len(), volumes });
+        self.flushing = Some(Flushing { at: self.applied, left: volumes.0.len(), volumes });
         None
     }
 
@@ -62,7 +79,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Applier<S> {
         }
         let flushing = self.flushing.take()?;
         if self.rewind {
-            self.dirty.extend(flushing.volumes);
+            self.dirty.extend(flushing.volumes.0);
             return None;
         }
         Some(Applied::Flushed(flushing.at))

@@ -8,6 +8,15 @@ fn jobs() -> impl Strategy<Value = Vec<Option<Job>>> {
     prop::collection::vec(prop::option::weighted(0.9, job), 0..40)
 }
 
+/// The plan of these jobs, made where that of others was.
+fn made(jobs: &[Option<Job>]) -> Plans {
+    let mut plans = Plans::default();
+    let earlier = |lba| Some(Job { volume: VolumeId(0), extent: Extent { lba, blocks: 3 }, is_read: lba == 4 });
+    plans.make(&[earlier(7), earlier(4), None, earlier(5), earlier(6)]);
+    plans.make(jobs);
+    plans
+}
+
 type Image = HashMap<(VolumeId, u64), usize>;
 
 /// Does a job: a write leaves its number, a read gets the numbers that are there.
@@ -29,10 +38,10 @@ proptest! {
         let mut wanted = Image::new();
         let all = (0..jobs.len()).filter(|index| jobs[*index].is_some());
         let read: HashMap<usize, _> = all.map(|index| (index, act(&mut wanted, &jobs, index))).collect();
-        let mut plans = plan(&jobs);
-        let is_done = |index: &usize, plans: &[Plan]| jobs[*index].is_some() && !plans[*index].folded;
+        let mut plans = made(&jobs);
+        let is_done = |index: &usize, plans: &Plans| jobs[*index].is_some() && !plans.all()[*index].folded;
         let mut ready: Vec<usize> =
-            (0..jobs.len()).filter(|index| is_done(index, &plans) && plans[*index].waits == 0).collect();
+            (0..jobs.len()).filter(|index| is_done(index, &plans) && plans.all()[*index].waits == 0).collect();
         let mut got = Image::new();
         let mut done = 0;
         let mut picks = picks.iter().cycle();
@@ -40,12 +49,7 @@ proptest! {
             let job = ready.swap_remove(picks.next().unwrap().index(ready.len()));
             prop_assert_eq!(&act(&mut got, &jobs, job), &read[&job], "job {}", job);
             done += 1;
-            for dependent in std::mem::take(&mut plans[job].dependents) {
-                plans[dependent as usize].waits -= 1;
-                if plans[dependent as usize].waits == 0 {
-                    ready.push(dependent as usize);
-                }
-            }
+            plans.done(job as u32, |dependent| ready.push(dependent as usize));
         }
         let all = (0..jobs.len()).filter(|index| is_done(index, &plans)).count();
         prop_assert_eq!(done, all, "every job's turn comes");
@@ -54,7 +58,7 @@ proptest! {
 
     #[test]
     fn a_record_is_folded_if_and_only_if_later_ones_cover_it_before_anyone_looks(jobs in jobs()) {
-        let plans = plan(&jobs);
+        let plans = made(&jobs);
         for (index, job) in jobs.iter().enumerate() {
             let Some(Job { volume, extent, is_read }) = *job else { continue };
             let covered = extent.range().all(|lba| {
@@ -62,7 +66,7 @@ proptest! {
                 let next = later.find(|it| it.volume == volume && it.extent.range().contains(&lba));
                 next.is_some_and(|next| !next.is_read)
             });
-            prop_assert_eq!(plans[index].folded, covered && !is_read);
+            prop_assert_eq!(plans.all()[index].folded, covered && !is_read);
         }
     }
 }
@@ -71,7 +75,7 @@ proptest! {
 fn what_does_not_overlap_does_not_wait() {
     let job =
         |volume, lba, blocks| Some(Job { volume: VolumeId(volume), extent: Extent { lba, blocks }, is_read: false });
-    let plans = plan(&[job(1, 0, 4), job(1, 4, 4), job(1, 2, 4), job(2, 2, 4)]);
-    let waits: Vec<u32> = plans.iter().map(|plan| plan.waits).collect();
+    let plans = made(&[job(1, 0, 4), job(1, 4, 4), job(1, 2, 4), job(2, 2, 4)]);
+    let waits: Vec<u32> = plans.all().iter().map(|plan| plan.waits).collect();
     assert_eq!(waits, [0, 0, 2, 0]);
 }

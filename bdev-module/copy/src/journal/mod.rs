@@ -21,6 +21,7 @@ use crate::ports::{DeviceError, LocalIo, Memory};
 use crate::types::{Epoch, Extent, Mono, Record, Time};
 use device::LogPorts;
 use format::{Area, BLOCK_BYTES_MAX, Entry, EntryHead, HEAD_BYTES, NewBlock};
+use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
 /// Smallest journal, in bytes: the superblock, and two blocks of the largest size beside the one that is being freed.
@@ -92,9 +93,12 @@ impl<S> Committed<S> {
     }
 }
 
+/// A block's pieces: one for each [`CHUNK_BYTES`], one more at the circle's seam, and both ends may be odd.
+type Pieces<B> = SmallVec<[(Extent, B); (BLOCK_BYTES_MAX / CHUNK_BYTES) as usize + 3]>;
+
 struct Batch<S> {
     items: Vec<Item<S>>,
-    chunks: Vec<(Extent, S)>,
+    chunks: Pieces<S>,
     blocks: u64,
     checksum: u32,
     limit: Time,
@@ -128,13 +132,26 @@ pub(crate) struct Journal<S, T> {
     committed: u64,
     previous: u32,
     batch: Option<Batch<S>>,
+    /// Kept for its storage only.
+    heads: Vec<EntryHead>,
 }
 
 impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
     /// A log whose valid blocks lie from `tail` to `end`. `recovery_epoch` is durable and greater than that of any block.
     pub(crate) fn new(area: Area, purposes: Purposes<T>, id: u64, recovery_epoch: u64, tail: u64, end: Point) -> Self {
         let (end, previous) = (end.position, end.previous);
-        Journal { area, purposes, id, recovery_epoch, tail, end, committed: end, previous, batch: None }
+        Journal {
+            area,
+            purposes,
+            id,
+            recovery_epoch,
+            tail,
+            end,
+            committed: end,
+            previous,
+            batch: None,
+            heads: Vec::new(),
+        }
     }
 
     /// Position up to which whole commits are durable.
@@ -212,13 +229,11 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
         let blocks = self.area.blocks_for(HEAD_BYTES as u64 + body_bytes);
         let Some(mut chunks) = Chunks::alloc(&self.area, self.end, blocks, io) else { return Err(items) };
 
-        let heads: Vec<EntryHead> = items
-            .iter()
-            .map(|item| {
-                let entry = Entry { head: item.record.head, epoch: item.epoch, generation: item.generation };
-                entry.encode(payload_of(item))
-            })
-            .collect();
+        let mut heads = std::mem::take(&mut self.heads);
+        heads.extend(items.iter().map(|item| {
+            let entry = Entry { head: item.record.head, epoch: item.epoch, generation: item.generation };
+            entry.encode(payload_of(item))
+        }));
         let (head, checksum) = format::block_head(&NewBlock {
             journal_id: self.id,
             position: self.end,
@@ -238,6 +253,8 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
             chunks.write(payload);
             chunks.zero(payload.len().next_multiple_of(8) - payload.len());
         }
+        heads.clear();
+        self.heads = heads;
         let chunks = chunks.finish(io);
         self.batch = Some(Batch {
             items,
@@ -329,7 +346,7 @@ fn payload_of<S: AsRef<[u8]>>(item: &Item<S>) -> &[u8] {
 
 /// The pieces of a block that is being put together: each inside the circle's seam and of at most [`CHUNK_BYTES`].
 struct Chunks<B> {
-    pieces: Vec<(Extent, B)>,
+    pieces: Pieces<B>,
     piece: usize,
     offset: usize,
 }
@@ -338,7 +355,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static> Chunks<B> {
     fn alloc<P: Memory<Buf = B>>(area: &Area, position: u64, blocks: u64, ports: &mut P) -> Option<Self> {
         let end = position + blocks;
         let per_chunk = CHUNK_BYTES / u64::from(area.block_bytes);
-        let mut pieces = Vec::new();
+        let mut pieces = Pieces::new();
         let mut at = position;
         while at < end {
             let extent = area.extent(at, per_chunk.min(end - at));
@@ -378,7 +395,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static> Chunks<B> {
     }
 
     /// Zeroes what is left and freezes.
-    fn finish<P: Memory<Buf = B>>(mut self, ports: &mut P) -> Vec<(Extent, P::Shared)> {
+    fn finish<P: Memory<Buf = B>>(mut self, ports: &mut P) -> Pieces<P::Shared> {
         if let Some((_, buf)) = self.pieces.get_mut(self.piece) {
             buf.as_mut()[self.offset..].fill(0);
         }

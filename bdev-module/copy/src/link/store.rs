@@ -3,6 +3,7 @@
 use super::FRAGMENT_UNIT_BYTES;
 use crate::primary::{Backlog, Beacon};
 use crate::secondary::StreamStatus;
+use crate::sorted::Sorted;
 use crate::types::{Epoch, Generation, Record, RecordHead, Seq, StreamId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -157,7 +158,7 @@ pub(crate) struct Store<S> {
     streams: BTreeMap<StreamId, Stream<S>>,
     /// Streams with a record that may be sent, by its time.
     ready: BTreeSet<(Time, StreamId)>,
-    lost: BTreeSet<Piece>,
+    lost: Sorted<Piece>,
     /// Beacons that wait.
     beacons: BTreeMap<StreamId, Beacon>,
     /// Statuses of streams that were not started yet in this session.
@@ -175,7 +176,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
         Store {
             streams: BTreeMap::new(),
             ready: BTreeSet::new(),
-            lost: BTreeSet::new(),
+            lost: Sorted::default(),
             beacons: BTreeMap::new(),
             early: BTreeMap::new(),
             recheck: Vec::new(),
@@ -386,14 +387,14 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
     /// A fragment was lost: it goes out again, unless that is needless by then.
     pub(crate) fn on_lost(&mut self, id: StreamId, epoch: Epoch, seq: Seq, fragment: u32) {
         if let Some(piece) = self.piece(id, epoch, seq, fragment) {
-            self.lost.insert(piece);
+            self.lost.insert(piece, ());
         }
     }
 
     /// A fragment that had been declared lost arrived after all.
     pub(crate) fn on_found(&mut self, id: StreamId, epoch: Epoch, seq: Seq, fragment: u32) {
         if let Some(piece) = self.piece(id, epoch, seq, fragment) {
-            self.lost.remove(&piece);
+            self.lost.remove(piece);
         }
     }
 
@@ -405,7 +406,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
 
     /// The next fragment to send: the oldest lost one, else the oldest record's next new one. True if it is sent again.
     pub(crate) fn next(&mut self) -> Option<(Piece, bool)> {
-        while let Some(piece) = self.lost.first().copied() {
+        while let Some((piece, ())) = self.lost.first() {
             let needed = self.streams.get(&piece.stream).is_some_and(|stream| {
                 // What lies in the receiver's run has arrived, whatever became of its acknowledgement.
                 let run = stream.status.map_or(Seq(0), |(_, status)| status.run);
@@ -414,7 +415,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
             if needed {
                 return Some((piece, true));
             }
-            self.lost.remove(&piece);
+            self.lost.remove(piece);
         }
         let (time, id) = self.ready.first().copied()?;
         let stream = self.streams.get(&id)?;
@@ -440,7 +441,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
     /// The fragment that [`Store::next`] gave was sent.
     pub(crate) fn sent(&mut self, piece: &Piece, again: bool) {
         if again {
-            self.lost.remove(piece);
+            self.lost.remove(*piece);
             return;
         }
         let body_bytes_max = self.body_bytes_max;

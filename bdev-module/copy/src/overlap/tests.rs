@@ -76,8 +76,8 @@ proptest! {
             prop_assert_eq!(started, brute.start());
             prop_assert_eq!(queue.len(), brute.writes.len());
             let owned: usize = queue.entries.iter().map(|(_, entry)| entry.segments).sum();
-            prop_assert_eq!(owned, queue.segments.len());
-            prop_assert!(queue.segments.len() <= 2 * queue.len());
+            prop_assert_eq!(owned, queue.segments.from(0).count());
+            prop_assert!(queue.segments.from(0).count() <= 2 * queue.len());
         }
         while !brute.writes.is_empty() {
             let (name, _, is_started) = brute.writes.remove(0);

@@ -10,6 +10,7 @@ use super::pair::{Pair, Phase, Rejoin};
 use super::{CopyProgress, Primary, Stopping, Up};
 use crate::digest::PIECE_BYTES;
 use crate::dirty::DirtyMap;
+use crate::keys::next_of;
 use crate::ports::{DeviceError, Memory};
 use crate::types::{Extent, GroupId, Mono, Now, PairId, Stamp};
 use std::collections::{BTreeMap, VecDeque};
@@ -156,7 +157,9 @@ impl<M: Memory> Primary<M> {
             self.wake_pump(now.mono.after_ns(RETRY_NS));
         }
         self.give_up_asking(now, |_| true, false);
-        for id in self.copying.iter().copied().collect::<Vec<_>>() {
+        let mut last = None;
+        while let Some(id) = next_of(&self.copying, last) {
+            last = Some(id);
             self.pump_pair(now, id, ports);
         }
         self.pump_verifies(now, ports);

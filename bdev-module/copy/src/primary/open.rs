@@ -6,15 +6,16 @@ use super::group::Life;
 use super::handover::HandOver;
 use super::meta::{StreamMark, pair_key, stream_key};
 use super::pair::{Phase, Rejoin};
-use super::stream::Numbers;
+use super::stream::{Numbers, Stream};
 use super::suspend::FirstMissed;
 use super::{Primary, Stopping, Up, Wait};
 use crate::engine::OperatorError;
 use crate::identity;
+use crate::keys::next_key;
 use crate::message::{Content, JoinPair, Message, OpenStream, Refusal, StreamOpened, Subject};
 use crate::ports::{Memory, OperatorAnswer};
 use crate::types::{Epoch, GroupId, Initial, LinkId, Mono, Now, PairId, PairState, Seq, StreamId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How far ahead of the timeline a secondary may ask the next stamps to be. Writes wait until the timeline is there.
 const BASE_TIME_AHEAD_NS_MAX: u64 = 5_000_000_000;
@@ -474,19 +475,20 @@ impl<M: Memory> Primary<M> {
                 budget.copies_gone(gone);
             }
             let is_ending = matches!(stream.numbers, Numbers::Ending(_));
-            let members: Vec<GroupId> = stream.members.keys().copied().collect();
-            for group in &members {
-                self.spill_durable(*group, id, epoch, seq);
+            let (mut member, mut is_left) = (None, false);
+            let next = |streams: &BTreeMap<StreamId, Stream>, last| next_key(&streams.get(&id)?.members, last);
+            while let Some(group) = next(&self.streams, member) {
+                member = Some(group);
+                self.spill_durable(group, id, epoch, seq);
+                is_left |= self.groups[&group].pairs.iter().any(|pair| self.pairs[pair].leaving.is_some());
             }
             // What waits for durability, is looked at in the next turn.
-            let is_awaited = is_ending
-                || !matches!(self.shutdown, Stopping::No)
-                || members.iter().any(|id| self.groups[id].pairs.iter().any(|pair| self.pairs[pair].leaving.is_some()));
+            let is_awaited = is_ending || !matches!(self.shutdown, Stopping::No) || is_left;
             if is_awaited {
                 self.due = Mono(0);
             }
-            if let Some(first) = members.first() {
-                self.refresh_budget(self.groups[first].budget, ports);
+            if let Some(first) = next(&self.streams, None) {
+                self.refresh_budget(self.groups[&first].budget, ports);
             }
         }
     }

@@ -17,6 +17,7 @@ use super::meta::{StreamMark, group_key, pair_key, stream_key};
 use super::pair::{Phase, Rejoin};
 use super::stream::{Membership, Numbers, Stream};
 use super::{Primary, Stopping, Up, Wait};
+use crate::keys::next_of;
 use crate::message::{CopyId, Message};
 use crate::ports::Memory;
 use crate::types::{Epoch, Extent, GroupId, Mono, Now, PairId, Seq, StreamId, Time};
@@ -271,7 +272,9 @@ impl<M: Memory> Primary<M> {
         }
         match group.life {
             Life::Running => {
-                for pair in group.pairs.clone() {
+                let mut last = None;
+                while let Some(pair) = self.groups.get(&id).and_then(|group| next_of(&group.pairs, last)) {
+                    last = Some(pair);
                     self.say_pair_copied(pair, ports);
                 }
             }

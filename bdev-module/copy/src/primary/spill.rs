@@ -18,6 +18,7 @@ use super::{Primary, Stopping, Up, Wait};
 use crate::engine::OperatorError;
 use crate::journal::device::LogPorts;
 use crate::journal::open::LogMeta;
+use crate::keys::next_key;
 use crate::ports::{DeviceError, LocalIo, Memory, Ports};
 use crate::spill::{Found, Purposes, Spill, SpillOp};
 use crate::stamp::Count;
@@ -270,7 +271,9 @@ impl<M: Memory> Primary<M> {
         if self.spills.is_empty() {
             return;
         }
-        for id in self.spills.keys().copied().collect::<Vec<_>>() {
+        let mut last = None;
+        while let Some(id) = next_key(&self.spills, last) {
+            last = Some(id);
             self.pump_spill(now, id, ports);
             let Some(owned) = self.spills.get_mut(&id) else { continue };
             let was_open = owned.spill.is_open() || owned.spill.has_failed();

@@ -7,6 +7,7 @@ use super::pair::Phase;
 use super::stream::Numbers;
 use super::{Beacon, Primary, Stopping, Up};
 use crate::engine::OperatorError;
+use crate::keys::next_key;
 use crate::message::Content;
 use crate::ports::Memory;
 use crate::types::{Mono, Now, PairId, PairState, StreamId, Time};
@@ -65,8 +66,9 @@ impl<M: Memory> Primary<M> {
 
     /// Lets go the answers that were held back long enough; all, once the send buffer has room again.
     fn let_go(&mut self, now: Now, ports: &mut impl Up<M>) {
-        let ids: smallvec::SmallVec<[_; 8]> = self.groups.keys().copied().collect();
-        for id in ids {
+        let mut last = None;
+        while let Some(id) = next_key(&self.groups, last) {
+            last = Some(id);
             if self.groups[&id].delayed.is_empty() {
                 continue;
             }
@@ -89,12 +91,16 @@ impl<M: Memory> Primary<M> {
     /// Streams and pairs. Returns when to look again.
     fn look_after(&mut self, now: Now, ports: &mut impl Up<M>) -> Mono {
         let mut due = Mono(u64::MAX);
-        for id in self.streams.keys().copied().collect::<Vec<_>>() {
+        let mut last = None;
+        while let Some(id) = next_key(&self.streams, last) {
+            last = Some(id);
             for at in [self.ask_to_open(now, id, ports), self.beacon(now, id, ports)].into_iter().flatten() {
                 due = due.min(at);
             }
         }
-        for id in self.pairs.keys().copied().collect::<Vec<_>>() {
+        let mut last = None;
+        while let Some(id) = next_key(&self.pairs, last) {
+            last = Some(id);
             for at in [
                 self.join_pair(now, id, ports),
                 self.attend(now, id, ports),
@@ -105,13 +111,19 @@ impl<M: Memory> Primary<M> {
                 due = due.min(at.unwrap_or(due));
             }
         }
-        for id in self.resizes.keys().copied().collect::<Vec<_>>() {
+        let mut last = None;
+        while let Some(id) = next_key(&self.resizes, last) {
+            last = Some(id);
             due = due.min(self.tend_resize(now, id, ports).unwrap_or(due));
         }
-        for id in self.handovers.keys().copied().collect::<Vec<_>>() {
+        let mut last = None;
+        while let Some(id) = next_key(&self.handovers, last) {
+            last = Some(id);
             due = due.min(self.hand_over_on(now, id, ports).unwrap_or(due));
         }
-        for id in self.groups.keys().copied().collect::<Vec<_>>() {
+        let mut last = None;
+        while let Some(id) = next_key(&self.groups, last) {
+            last = Some(id);
             self.say_copy_ends(id, ports);
             for at in
                 [self.tend_drain(now, id, ports), self.tend_replay(now, id, ports), self.tend_resync(now, id, ports)]
@@ -119,7 +131,9 @@ impl<M: Memory> Primary<M> {
                 due = due.min(at.unwrap_or(due));
             }
         }
-        for key in self.budgets.keys().copied().collect::<Vec<_>>() {
+        let mut last = None;
+        while let Some(key) = next_key(&self.budgets, last) {
+            last = Some(key);
             self.refresh_budget(key, ports);
         }
         self.try_stop(now, ports);

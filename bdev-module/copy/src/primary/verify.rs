@@ -10,6 +10,7 @@ use super::pair::Phase;
 use super::{Primary, Stopping, Up, VerifyProgress};
 use crate::digest::PIECE_BYTES;
 use crate::engine::OperatorError;
+use crate::keys::next_of;
 use crate::ports::Memory;
 use crate::types::{Extent, GroupId, Now, PairId, Record, RecordHead, RecordKind, Seq, Stamp, StreamId, Time};
 use std::collections::{BTreeMap, VecDeque};
@@ -150,7 +151,9 @@ impl<M: Memory> Primary<M> {
 
     /// Reads what there is room for, for all verifies.
     pub(super) fn pump_verifies(&mut self, now: Now, ports: &mut impl Up<M>) {
-        for id in self.verifying.iter().copied().collect::<Vec<_>>() {
+        let mut last = None;
+        while let Some(id) = next_of(&self.verifying, last) {
+            last = Some(id);
             while let Some((pair, extent)) = self.next_to_verify(id) {
                 if !self.pairs.contains_key(&pair) {
                     continue;

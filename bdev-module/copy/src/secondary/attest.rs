@@ -124,6 +124,6 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             attest.pause_ns = attest.pause_ns.saturating_mul(2).min(attest.config.limit_interval_ns_max);
         }
         attest.is_busy = true;
-        self.persist(io, vec![After::Attested]);
+        self.persist(io, [After::Attested]);
     }
 }

@@ -12,6 +12,12 @@ pub(crate) struct CodecError {
 pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
+    /// Writes into the storage of a value of before.
+    pub(crate) fn over(mut value: Vec<u8>) -> Writer {
+        value.clear();
+        Writer(value)
+    }
+
     pub(crate) fn u8(&mut self, value: u8) {
         self.0.push(value);
     }

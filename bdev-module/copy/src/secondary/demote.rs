@@ -112,7 +112,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         self.groups.insert(id, group);
         self.act(now, id, ports, |group, io: &mut Io<'_, _>, _, _| {
             let answers = tickets.into_iter().map(|(ticket, answer)| After::Answer(ticket, answer));
-            group.persist(io, std::iter::once(After::Follows).chain(answers).collect());
+            group.persist(io, std::iter::once(After::Follows).chain(answers));
         });
         Ok(id)
     }

@@ -2,6 +2,7 @@
 
 use super::ask::Ask;
 use super::attest::Attest;
+use super::codec::Writer;
 use super::failover::Takeover;
 use super::handover::Handed;
 use super::intake::Effects;
@@ -24,6 +25,7 @@ use crate::ports::{DeviceError, LocalIo, LocalToken, OperatorAnswer, Ticket};
 use crate::types::{
     Epoch, Generation, GroupId, LinkId, Mono, PairId, Record, RecordKind, Seq, StreamId, SystemId, Time, VolumeId,
 };
+use smallvec::{SmallVec, smallvec};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// What a group holds of one of its streams.
@@ -127,7 +129,7 @@ pub(crate) enum After {
 /// A metadata write that is under way.
 #[derive(Default)]
 struct Kept {
-    after: Vec<After>,
+    after: SmallVec<[After; 1]>,
     /// See [`Group::attestation`].
     attestation: (u64, Time),
     /// The same of the overlay's log.
@@ -218,6 +220,10 @@ pub(crate) struct Group<S> {
     pub(crate) attest: Attest,
     checkpoint_interval_ns: u64,
     checkpointing: bool,
+    /// Where its metadata is kept.
+    key: String,
+    /// The storage of the last value.
+    value: Vec<u8>,
 }
 
 /// What a group asks about a stream: (its epoch, its tip).
@@ -232,8 +238,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         };
         let limit = meta.certificate.as_ref().map_or(meta.checkpoint.limit, |it| it.recovery_point);
         let has_unmarked = meta.life == Life::TakenOver;
+        let id = GroupId::of_name(&config.name);
+        let key = key_of(id);
         Group {
-            id: GroupId::of_name(&config.name),
+            id,
             area: Area::new(config.journal, config.journal_geometry),
             config,
             meta,
@@ -279,6 +287,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             attest: Attest::new(pace, limit),
             checkpoint_interval_ns: pace.checkpoint_interval_ns,
             checkpointing: false,
+            key,
+            value: Vec::new(),
         }
     }
 
@@ -288,7 +298,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     }
 
     /// Makes the metadata durable as it is now; `after` follows when it is.
-    pub(crate) fn persist<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, after: Vec<After>) {
+    pub(crate) fn persist<P: Downlink<Shared = S>>(
+        &mut self,
+        io: &mut Io<'_, P>,
+        after: impl IntoIterator<Item = After>,
+    ) {
         if self.is_forgotten {
             return;
         }
@@ -304,8 +318,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             meta.durable_end = overlay_end;
         }
         let attestation = self.attestation();
-        let token = io.persist(&key_of(self.id), &self.meta.encode());
-        self.after.insert(token.id, Kept { after, attestation, overlay_end });
+        let mut value = Writer::over(std::mem::take(&mut self.value));
+        self.meta.encode_to(&mut value);
+        let value = value.finish();
+        let token = io.persist(&self.key, &value);
+        self.value = value;
+        self.after.insert(token.id, Kept { after: after.into_iter().collect(), attestation, overlay_end });
     }
 
     /// A metadata write is durable.
@@ -355,7 +373,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// Something follows when the metadata write of this token is durable.
     pub(crate) fn await_persisted(&mut self, token: LocalToken, after: After) {
-        self.after.insert(token.id, Kept { after: vec![after], ..Kept::default() });
+        self.after.insert(token.id, Kept { after: smallvec![after], ..Kept::default() });
     }
 
     /// A record of this group continued its stream's run.
@@ -462,7 +480,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             None => self.limit,
             Some(next) => Time(next.record.head.stamp.time.0 - 1),
         };
-        let items: Vec<Item<S>> = self.released.drain(..count).collect();
+        let mut items = ready.applier.spare_items();
+        items.extend(self.released.drain(..count));
         match ready.journal.begin(io, items, limit, continues) {
             Ok(()) => effects.is_busy = true,
             Err(items) => {
@@ -503,7 +522,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             ready.applier.attest(block.durable_end);
             ready.applier.push(block);
         }
-        effects.freed.extend(ready.applier.take_freed());
+        ready.applier.take_freed(&mut effects.freed);
         self.set_journaled(self.journaled);
         effects.is_durable_news = true;
     }
@@ -517,8 +536,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             _ => Target::Gone,
         };
         while let Some(applied) = ready.applier.poll(io, target) {
-            let Applied::Round(items, verdicts) = applied else { break };
-            for verdict in verdicts {
+            let Applied::Round(mut items, mut verdicts) = applied else { break };
+            for verdict in verdicts.drain(..) {
                 let owner = meta.stream(verdict.stamp.stream).map(|stream| stream.owner);
                 if let Some(link) = owner.and_then(|owner| self.links.get(&owner)) {
                     let (stream, seq) = (verdict.stamp.stream, verdict.stamp.seq);
@@ -528,7 +547,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 }
             }
             effects.is_busy = true;
-            for item in items {
+            for item in items.drain(..) {
                 let stamp = item.record.head.stamp;
                 if item.charged {
                     effects.freed.push((stamp.stream, item.epoch, item.record.head.charge_bytes()));
@@ -538,11 +557,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                     inlet.applied = stamp.seq;
                 }
             }
+            ready.applier.recycle(items, verdicts);
             if self.checkpoint_due.is_none() {
                 self.checkpoint_due = Some(io.now.mono.after_ns(self.checkpoint_interval_ns));
             }
         }
-        effects.freed.extend(ready.applier.take_freed());
+        ready.applier.take_freed(&mut effects.freed);
         if let Some((at, known)) = ready.applier.damaged() {
             self.fail_damaged(io, at, known);
             effects.is_busy = true;
@@ -583,7 +603,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             return;
         }
         self.checkpointing = true;
-        self.persist(io, vec![After::Checkpointed(point)]);
+        self.persist(io, [After::Checkpointed(point)]);
     }
 
     fn checkpointed(&mut self, point: Point) {

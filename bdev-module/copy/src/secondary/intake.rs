@@ -152,6 +152,17 @@ pub(crate) struct Effects {
     pub(crate) is_busy: bool,
 }
 
+impl Effects {
+    /// Acted on; the lists keep their storage.
+    pub(crate) fn clear(&mut self) {
+        let Effects { freed, forgotten, opened, .. } = std::mem::take(self);
+        (self.freed, self.forgotten, self.opened) = (freed, forgotten, opened);
+        self.freed.clear();
+        self.forgotten.clear();
+        self.opened.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

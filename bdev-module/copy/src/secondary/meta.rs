@@ -228,6 +228,12 @@ impl GroupMeta {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
+        self.encode_to(&mut w);
+        w.finish()
+    }
+
+    /// The same, but for the end of the value, which [`Writer::finish`] makes.
+    pub(crate) fn encode_to(&self, w: &mut Writer) {
         w.u32(VERSION);
         w.text(&self.name);
         match &self.life {
@@ -252,7 +258,7 @@ impl GroupMeta {
                 w.text(reason);
             }
         }
-        generation(&mut w, self.generation);
+        generation(w, self.generation);
         w.u64(self.journal_id);
         w.u64(self.recovery_epoch);
         w.u64(self.checkpoint.position);
@@ -358,7 +364,6 @@ impl GroupMeta {
             w.u64(to.0);
         });
         w.option(self.overlay.as_ref(), |w, log| w.bytes(&log.encode()));
-        w.finish()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<GroupMeta, CodecError> {

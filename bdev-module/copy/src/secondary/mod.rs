@@ -204,6 +204,8 @@ pub struct Secondary<B, S> {
     role_news: bool,
     /// The stamp or beacon that was furthest ahead of this system's idea of the primaries' clocks, and when it came.
     heard: (Time, Mono),
+    /// Kept between calls for its storage only.
+    effects: intake::Effects,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> Secondary<B, S> {
@@ -222,6 +224,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             hand_overs: BTreeMap::new(),
             role_news: false,
             heard: (Time(0), Mono(0)),
+            effects: intake::Effects::default(),
         }
     }
 

@@ -450,7 +450,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         self.remember_group(now, open, ports);
         self.act(now, open.group, ports, |group, io, _, _| {
             let admitted = is_unit.then_some(After::Admitted);
-            group.persist(io, admitted.into_iter().chain([After::Opened(open.stream, link)]).collect());
+            group.persist(io, admitted.into_iter().chain([After::Opened(open.stream, link)]));
         });
     }
 

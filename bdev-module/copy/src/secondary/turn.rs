@@ -5,6 +5,7 @@ use super::group::{Group, Tips};
 use super::intake::{Account, Effects, share_bytes, share_out};
 use super::io::Io;
 use super::{Downlink, Secondary, StreamStatus, TakeoverStep};
+use crate::keys::next_key;
 use crate::message::Message;
 use crate::stream::CHARGE_BYTES_MAX;
 use crate::types::{GroupId, Now, RecordHead, Seq, StreamId};
@@ -20,30 +21,32 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         what: impl FnOnce(&mut Group<S>, &mut Io<'_, P>, &mut Effects, Tips<'_>) -> R,
     ) -> R {
         let Some(group) = self.groups.get_mut(&id) else { return R::default() };
-        let mut effects = Effects::default();
+        let mut effects = std::mem::take(&mut self.effects);
         let intakes = &self.intakes;
         let tips = |stream: StreamId| intakes.get(&stream).map(|intake| (intake.rx.epoch(), intake.rx.tip()));
         let mut io = Io { now, ports, tokens: &mut self.tokens, group: id };
         let answer = what(group, &mut io, &mut effects, &tips);
-        self.settle(now, id, effects, ports);
+        self.settle(now, id, &mut effects, ports);
+        effects.clear();
+        self.effects = effects;
         answer
     }
 
-    fn settle(&mut self, now: Now, id: GroupId, effects: Effects, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        for (stream, epoch, charge_bytes) in effects.freed {
+    fn settle(&mut self, now: Now, id: GroupId, effects: &mut Effects, ports: &mut impl Downlink<Buf = B, Shared = S>) {
+        for (stream, epoch, charge_bytes) in effects.freed.drain(..) {
             let intake = self.intakes.get_mut(&stream);
             if let Some(intake) = intake.filter(|intake| epoch >= intake.accounts_from) {
                 intake.account.free(charge_bytes);
             }
         }
-        for pair in effects.forgotten {
+        for pair in effects.forgotten.drain(..) {
             self.pairs.remove(&pair);
         }
         self.role_news |= effects.role_news;
         if effects.is_durable_news {
             self.update_durable();
         }
-        for (stream, link) in effects.opened {
+        for (stream, link) in effects.opened.drain(..) {
             self.stream_opened(id, stream, link, ports);
         }
         if effects.detach {
@@ -107,7 +110,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     /// The end of a turn: merges, journals, applies, reports. Returns whether anything was done.
     pub fn turn(&mut self, now: Now, ports: &mut impl Downlink<Buf = B, Shared = S>) -> bool {
         let mut is_busy = false;
-        for id in self.groups.keys().copied().collect::<Vec<_>>() {
+        let mut last = None;
+        while let Some(id) = next_key(&self.groups, last) {
+            last = Some(id);
             is_busy |= self.act(now, id, ports, |group, io, effects, tips| {
                 group.turn(io, tips, effects);
                 effects.is_busy

@@ -193,7 +193,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             let owner = stream.and_then(|stream| self.meta.stream(stream)).map(|stream| stream.owner);
             let link = owner.and_then(|owner| self.links.get(&owner)).copied();
             let told = Message::CopyDone { group: self.id, copy: CopyId::Pair(pair) };
-            self.persist(io, link.map(|link| After::Send(link, told)).into_iter().collect());
+            self.persist(io, link.map(|link| After::Send(link, told)));
         }
     }
 

@@ -250,3 +250,9 @@ fn the_processors_counter_never_runs_backwards_between_two_threads() {
     count(&latest);
     other.join().unwrap();
 }
+
+#[test]
+fn a_clock_source_that_is_read_by_a_system_call_is_told_with_what_mends_it() {
+    assert_eq!(super::about("tsc"), None);
+    assert!(super::about("hpet").unwrap().contains("echo tsc >"));
+}

@@ -11,8 +11,11 @@ use crate::sync::Arc;
 
 /// How long a segment is: the time between two changes of the rate.
 const SEGMENT_NS: u64 = 250_000_000;
-/// How far the chain is kept decided ahead of now by the control plane.
-const AHEAD_NS: u64 = SEGMENT_NS / 2;
+/// How far the chain is kept decided ahead of now by the control plane: what a busy machine may keep it waiting, so that no
+/// core has to decide, which takes memory.
+const AHEAD_NS: u64 = 4 * SEGMENT_NS;
+/// How long segments that are over are kept, so that no core is the last to hold one and has to free it.
+const KEPT_NS: u64 = 10_000_000_000;
 /// A counter that differs more than this from MONOTONIC_RAW over [`DRIFT_WINDOW_NS`] is not to be trusted across cores.
 const DRIFT_PPM_MAX: u64 = 500;
 /// Long enough that the uncertainty of two samples (some us on a busy machine) and of the calibration is far below.
@@ -54,6 +57,8 @@ struct Shared {
 struct Steering {
     /// A node not after the one that now lies in.
     current: Arc<Node>,
+    /// The first that is kept, and so are all from there on.
+    kept: Arc<Node>,
     /// Where the drift window began.
     since: Sample,
 }
@@ -83,7 +88,8 @@ impl Timeline {
         let start = counter.read();
         let base_ns = wall_ns.max(config.floor_ns.saturating_add(1));
         let first = Segment { start, end: start.saturating_add(counts_of(SEGMENT_NS, rate)), base_ns, rate };
-        let steering = Steering { current: Node::new(first), since };
+        let current = Node::new(first);
+        let steering = Steering { kept: Arc::clone(&current), current, since };
         Timeline {
             shared: Arc::new(Shared {
                 counter,
@@ -121,11 +127,13 @@ impl Timeline {
         let behind_ns = difference(wall_ns, now_ns);
         // The last decided segment; it may lie ahead already.
         let mut last = Arc::clone(&steering.current);
-        while let Some(next) = last.next() {
-            last = next;
-        }
-        let ahead_ns = last.segment.time_ns(last.segment.end).saturating_sub(now_ns);
-        if ahead_ns < AHEAD_NS {
+        loop {
+            while let Some(next) = last.next() {
+                last = next;
+            }
+            if last.segment.time_ns(last.segment.end).saturating_sub(now_ns) >= AHEAD_NS {
+                break;
+            }
             // Where the timeline will stand against the wall clock when the proposal begins: what is decided until then
             // makes good its own part.
             let begins_ns = last.segment.time_ns(last.segment.end);
@@ -134,6 +142,11 @@ impl Timeline {
             let behind_then = difference(u64::try_from(wall_then).unwrap_or(u64::MAX), begins_ns);
             let rate = slewed_rate(nominal, behind_then, SEGMENT_NS, shared.slew_ppm_max);
             last.decide_next(last.segment.next(counts_of(SEGMENT_NS, nominal), rate));
+        }
+        while now_ns.saturating_sub(steering.kept.segment.base_ns) > KEPT_NS
+            && let Some(next) = steering.kept.next()
+        {
+            steering.kept = next;
         }
         match steering.watch(shared.counter, nominal) {
             Some((true, _)) => shared.single_stamper_only.store(true, Ordering::Release),

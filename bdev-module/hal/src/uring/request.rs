@@ -15,7 +15,7 @@ pub const TRAIN_BYTES_MAX: usize = 65_507;
 pub const GATHER_PIECES_MAX: usize = 1024;
 
 /// How large a ring is, and who takes what is put into it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct UringConfig {
     /// Submission queue entries, a power of two; the completion queue has four times as many. More operations than this
     /// may be in flight; what does not fit waits for the next turn.
@@ -38,7 +38,7 @@ impl Default for UringConfig {
 }
 
 /// How the kernel learns of what was queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Submission {
     /// One `io_uring_enter` for each turn that queued something.
     Enter,
@@ -50,6 +50,16 @@ pub enum Submission {
         /// How long it polls an empty queue before it sleeps; to wake it takes an enter.
         idle: std::time::Duration,
     },
+    /// The same, by the thread that polls for another ring of this process.
+    PolledBy(Poller),
+}
+
+/// The kernel thread that polls for a ring; others can have it poll for them too, so that a process has one only. It lives
+/// as long as any of them.
+#[derive(Clone, Debug)]
+pub struct Poller {
+    /// The ring that it was made for.
+    pub(super) ring: Fd,
 }
 
 /// Why a ring could not be made.
@@ -61,10 +71,26 @@ pub enum UringError {
     )]
     Setup { entries: u32, source: io::Error },
     #[error(
-        "io_uring with a polling thread{} refused by the kernel ({source}); name a processor that this process may use, or none",
-        .processor.map_or_else(String::new, |processor| format!(" on processor {processor}"))
+        "io_uring with a polling thread{} refused by the kernel ({source}); {}",
+        .processor.map_or_else(String::new, |processor| format!(" on processor {processor}")),
+        remedy(source)
     )]
     Polled { processor: Option<u32>, source: io::Error },
+}
+
+/// What mends a refused polling thread.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EINVAL) => "name a processor that this process may use (taskset -cp $$ shows them), or none",
+        Some(libc::EPERM) => {
+            "the kernel or this container forbids it: sysctl kernel.io_uring_disabled=0, and for kernels before 5.13 \
+             CAP_SYS_NICE"
+        }
+        Some(libc::ENOSYS) => "this kernel has no io_uring, or a seccomp filter hides it: allow io_uring_setup",
+        Some(libc::ENOMEM) => "raise the limit of locked memory: ulimit -l unlimited",
+        Some(libc::EAGAIN) => "raise the limit of threads: ulimit -u unlimited",
+        _ => "use rings that are entered instead",
+    }
 }
 
 /// How much a receive wants.

@@ -385,7 +385,7 @@ fn a_descriptor_dropped_by_the_caller_stays_open_while_an_operation_uses_it() {
 #[test]
 fn every_fallback_mode_moves_bytes() {
     for mode in [Mode::Deferred, Mode::Cooperative, Mode::Plain] {
-        let mut uring = Uring::in_mode(mode, UringConfig::with_entries(8)).unwrap();
+        let mut uring = Uring::in_mode(mode, &UringConfig::with_entries(8)).unwrap();
         assert_eq!(uring.mode(), mode);
         let arena = arena();
         let (here, mut there) = tcp_pair();
@@ -442,6 +442,42 @@ fn a_polled_ring_enters_the_kernel_no_more_once_its_thread_is_awake() {
     there.write_all(b"polled").unwrap();
     assert_eq!(*spin_until(&mut uring, 1)[0].result.as_ref().unwrap(), 6);
     assert_eq!(uring.enters(), awake, "a system call that polling was to save");
+}
+
+#[test]
+fn rings_of_one_process_share_a_polling_thread() {
+    // The kernel names such a thread after the one that made it.
+    let maker = std::fs::read_link("/proc/thread-self").unwrap();
+    let name = format!("iou-sqp-{}", maker.file_name().unwrap().to_str().unwrap());
+    let polling = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|it| it.trim() == name)).count()
+    };
+    let (arena, (here, mut there)) = (arena(), tcp_pair());
+    let mut first = polled(Duration::from_secs(60), None);
+    // It has its name once it runs.
+    first.sync(0, &here);
+    spin_until(&mut first, 1);
+    assert_eq!(polling(), 1);
+    let poller = first.poller().unwrap().unwrap();
+    let submission = Submission::PolledBy(poller);
+    let mut second = Uring::new(UringConfig { entries: 16, submission }, None).unwrap();
+    // Its own idle time is none: the thread's is the first ring's.
+    second.sync(0, &here);
+    spin_until(&mut second, 1);
+    assert_eq!((polling(), second.mode()), (1, Mode::Polled));
+    let awake = second.enters();
+    std::thread::sleep(Duration::from_millis(50));
+    second.recv(1, &here, arena.alloc(64).unwrap(), 0..64, Receive::Some);
+    there.write_all(b"shared").unwrap();
+    assert_eq!(*spin_until(&mut second, 1)[0].result.as_ref().unwrap(), 6);
+    assert_eq!(second.enters(), awake);
+    // The thread outlives the ring that it was made for.
+    drop(first);
+    second.recv(2, &here, arena.alloc(64).unwrap(), 0..64, Receive::Some);
+    there.write_all(b"still").unwrap();
+    assert_eq!(*spin_until(&mut second, 1)[0].result.as_ref().unwrap(), 5);
+    assert!(uring().poller().unwrap().is_none());
 }
 
 #[test]
@@ -514,5 +550,8 @@ fn the_ring_tells_of_a_medium_what_the_system_call_tells() {
 fn a_processor_that_is_not_there_is_refused_with_what_to_do() {
     let submission = Submission::Polled { processor: Some(4095), idle: Duration::from_millis(1) };
     let refused = Uring::new(UringConfig { entries: 8, submission }, None).map(drop).unwrap_err().to_string();
-    assert!(refused.contains("processor 4095") && refused.contains("may use, or none"), "{refused}");
+    assert!(
+        refused.contains("processor 4095") && refused.contains("may use (taskset -cp $$ shows them), or none"),
+        "{refused}"
+    );
 }

@@ -1,6 +1,6 @@
 //! The flags of `longrun bench`.
 
-use super::Scope;
+use super::{IoMode, Scope};
 use crate::bench::{LabShape, Pattern, Workload};
 use crate::cli::values::Cores;
 use clap::Args;
@@ -103,6 +103,9 @@ pub struct BenchArgs {
     /// The longruns' reactors poll for ever
     #[arg(long, conflicts_with_all = ["file", "target"])]
     pub busy: bool,
+    /// How the kernel learns of what the longruns' reactors ask of it
+    #[arg(long, value_enum, default_value_t = IoMode::Enter, conflicts_with_all = ["file", "target"])]
+    pub io: IoMode,
 
     /// Processors of the jobs (`1` or `2-3`); without it the last one for a longrun of its own, else any
     #[arg(long, value_name = "LIST")]
@@ -146,6 +149,7 @@ impl BenchArgs {
             loss: self.loss.get(),
             delay_ms: self.delay_ms,
             busy: self.busy,
+            io: self.io,
         }
     }
 }

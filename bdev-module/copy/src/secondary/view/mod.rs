@@ -33,6 +33,7 @@ use crate::apply::Gate;
 use crate::engine::OperatorError;
 use crate::journal::format::Expect;
 use crate::journal::walk::Walk;
+use crate::keys::next_key;
 use crate::ports::{DeviceError, HostError, HostIo, HostToken, LocalToken, OperatorAnswer, Ticket};
 use crate::takeover::TakeoverAt;
 use crate::types::{Geometry, GroupId, Mono, Now, PairId, Time, VolumeId};
@@ -493,7 +494,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
 
     /// Everything views can go on with.
     pub(super) fn views_on(&mut self, now: Now, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        for id in self.views.keys().copied().collect::<Vec<_>>() {
+        let mut last = None;
+        while let Some(id) = next_key(&self.views, last) {
+            last = Some(id);
             self.look_at_view(now, id, ports);
         }
     }
