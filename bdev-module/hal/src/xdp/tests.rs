@@ -6,7 +6,7 @@ use std::process::Command;
 use super::*;
 use crate::ArenaConfig;
 use crate::frame::{self, Flow};
-use crate::uring::{Uring, UringConfig};
+use crate::uring::{Submission, Uring, UringConfig};
 
 const A: &str = "10.99.0.1:7001";
 const B: &str = "10.99.0.2:7002";
@@ -245,6 +245,45 @@ fn a_waiting_ring_is_woken_by_a_frame() {
             done.iter().any(|completion| completion.token == 9 && completion.result.is_ok()).then_some(())
         });
         assert_eq!(b.received().len(), 1);
+    });
+}
+
+#[test]
+fn a_polled_ring_sends_and_receives_frames_without_a_system_call() {
+    in_namespace(|| {
+        cable(1500);
+        let (mut a, mut b) = End::pair(1400);
+        let idle = Duration::from_secs(60);
+        let polled = UringConfig { entries: 64, submission: Submission::Polled { processor: None, idle } };
+        a.uring = Uring::new(polled, None).unwrap();
+        let turn = |a: &mut End| {
+            if a.xdp.wants_nudge() && !a.nudging {
+                a.nudging = true;
+                a.uring.nudge_send(1, a.xdp.fd().unwrap());
+            }
+            let mut done = Vec::new();
+            a.uring.submit_and_reap(None, &mut done).unwrap();
+            a.nudging &= done.is_empty();
+            a.xdp.reclaim();
+        };
+        let send = |a: &mut End, b: &mut End, byte: u8| {
+            let mut buf = a.arena.alloc(BLOCK_BYTES).unwrap();
+            buf[HEADER_BYTES..HEADER_BYTES + 100].fill(byte);
+            frame::write(&a.flow, &mut buf[..HEADER_BYTES + 100]).unwrap();
+            a.xdp.send(buf, Frames { count: 1, bytes: HEADER_BYTES + 100, last_bytes: HEADER_BYTES + 100 }).unwrap();
+            let got = within(|| {
+                turn(a);
+                b.received().pop()
+            });
+            assert_eq!(got.1, [byte; 100]);
+        };
+        // The thread may have to be woken for the first.
+        send(&mut a, &mut b, 0);
+        let enters = a.uring.enters();
+        for byte in 1..50 {
+            send(&mut a, &mut b, byte);
+        }
+        assert_eq!(a.uring.enters(), enters);
     });
 }
 
