@@ -240,6 +240,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             let walk = Walk::new(self.area, Op::Discard, expect, until);
             Discard { walk, until, cut, extents: Vec::new(), first: BTreeMap::new() }
         });
+        // A block that the device had refused may have become durable since. *The certificate called its records applied.*
+        discard.until = until;
+        discard.walk.extend(until);
         discard.poll(io)
     }
 

@@ -246,6 +246,46 @@ fn a_takeover_to_an_earlier_point_does_not_wait_for_a_journal_that_is_full_of_wh
 }
 
 #[test]
+fn a_block_that_becomes_durable_while_a_takeover_reads_the_journal_is_listed_as_thrown_away() {
+    let mut rig = Rig::new(5, &["g"]).stream(1, Scope::Group, &[("g", "a")]).stream(2, Scope::Group, &[("g", "b")]);
+    (rig.journal_blocks, rig.apply_delay_ns) = (1 << 12, u64::MAX / 4);
+    rig.create();
+    rig.settle();
+    rig.drain();
+    for sender in [0, 1, 0] {
+        rig.clock += 20;
+        rig.write(sender);
+        rig.drain();
+    }
+    let last = rig.senders[0].history.last().unwrap().0.stamp.time;
+    // The second stream's only record behind the point is in a block that the device refuses at first.
+    rig.world.failing = Some((Rig::journal_volume(0), 1));
+    rig.clock += 20;
+    rig.write(1);
+    while rig.world.failing.is_some_and(|(_, left)| left > 0) {
+        rig.hello();
+        rig.deliver(1);
+        (0..2).for_each(|sender| rig.beacon(sender));
+        rig.turn();
+        rig.complete();
+    }
+    let (ticket, now) = (rig.ticket(), rig.now());
+    let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
+    let at = TakeoverAt::Time(Time(last.0 - 1));
+    rig.secondary.group_takeover(now, group(), consent, at, ticket, &mut rig.world).unwrap();
+    rig.turn();
+    assert_eq!(rig.status("g").takeover_step, Some(TakeoverStep::Journal), "what lies behind the point is being read");
+    rig.mono += 2 * crate::journal::RETRY_NS;
+    rig.settle();
+    let certificate = rig.status("g").certificate.unwrap();
+    for (sender, applied) in [(0, 1), (1, 1)] {
+        let loss = certificate.streams.iter().find(|loss| loss.stream == rig.senders[sender].stream).unwrap();
+        assert_eq!((loss.last_applied.0, &loss.seen_not_applied[..]), (applied, &[2..=2][..]), "stream {sender}");
+    }
+    rig.assert_cut();
+}
+
+#[test]
 fn a_bookmark_is_a_point_that_a_takeover_goes_to_also_after_a_crash() {
     for crash in [false, true] {
         let mut rig = delayed(1 << 12);
