@@ -10,6 +10,7 @@ use crate::history::History;
 use crate::plan::Fault;
 use crate::world::{What, World};
 use longrun_copy::engine::OperatorError;
+use longrun_copy::secondary::{TakeoverAt, TakeoverConsent};
 use longrun_copy::types::{Initial, Time};
 
 const SECOND: u64 = 1_000_000_000;
@@ -101,10 +102,30 @@ impl World {
                 if answer.is_ok() {
                     world.cover_group(secondary, world.pairs[pair].group, Hit::Legal);
                 }
-                world.forget_if_refused(ticket.0, answer)
+                let error = world.forget_if_refused(ticket.0, answer)?;
+                if error.to_string().contains("or take the group over, which brings") {
+                    world.end_by_takeover(world.pairs[pair].group);
+                }
+                Some(error)
             });
         }
         self.await_deleted("all pairs of a primary deleted at the secondary");
+    }
+
+    /// A resync of a primary that gave its pairs up, in the middle of writing to volumes whose overlay is full, never goes
+    /// on: a takeover brings the image before it back.
+    fn end_by_takeover(&mut self, group: usize) {
+        if self.groups[group].takeover_begun {
+            return;
+        }
+        let (secondary, id) = (self.secondary(), self.groups[group].id);
+        let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
+        let ticket = self.ticket(secondary);
+        let answer = self.operate(secondary, |engine, ports, now| {
+            let (roles, mut world) = engine.secondary(ports);
+            roles.group_takeover(now, id, consent, TakeoverAt::Newest, ticket, &mut world)
+        });
+        self.groups[group].takeover_begun = self.forget_if_refused(ticket.0, answer).is_none();
     }
 
     fn begin_again(&mut self, forks_left: usize) {
@@ -128,6 +149,8 @@ impl World {
                 *journal = journal.replaced();
             }
             info.has_failed = false;
+            info.takeover_begun = false;
+            info.fenced.fill(false);
         }
         self.sizes_anew();
         self.altered.clear();

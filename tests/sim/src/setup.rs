@@ -8,7 +8,7 @@ use crate::host::{Client, INITIAL, content};
 use crate::memory::Bytes;
 use crate::plan::{Fault, LOG_BYTES_MIN};
 use crate::world::{GroupInfo, PairInfo, What, World};
-use longrun_copy::engine::EngineConfig;
+use longrun_copy::engine::{EngineConfig, OperatorError};
 use longrun_copy::link::{LinkConfig, Security, public_of};
 use longrun_copy::ports::Ticket;
 use longrun_copy::primary::{self, PrimaryConfig};
@@ -158,9 +158,19 @@ impl World {
     }
 
     fn are_all_pairs_copying(&mut self) -> bool {
-        let failed = self.tickets.values().find_map(|answer| answer.as_ref().err().cloned());
-        if let Some(error) = failed {
-            panic!("an operator's request failed: {error}: {}", self.describe());
+        let failed = self.tickets.iter().find_map(|(ticket, answer)| Some((*ticket, answer.as_ref().err()?.clone())));
+        if let Some((ticket, error)) = failed {
+            // A world that is directed at pairs which do not copy yet makes their devices ill.
+            let is_ill = matches!(error, OperatorError::Device(_)) && self.plan.aim.is_some();
+            let Some((node, life, pair)) = self.pairs_asked_for.remove(&ticket).filter(|_| is_ill) else {
+                panic!("an operator's request failed: {error}: {}", self.describe());
+            };
+            self.tickets.remove(&ticket);
+            if self.nodes[node].life == life && self.nodes[node].engine.is_some() {
+                let again = self.ticket(node);
+                self.pairs_asked_for.insert(again.0, (node, life, pair));
+                self.later(self.at + 10_000_000, What::Create(again.0));
+            }
         }
         self.open_tickets.is_empty() && self.nodes.iter().all(|node| node.engine.is_some())
     }
@@ -303,16 +313,29 @@ impl World {
             if self.pairs[pair].primary != node {
                 continue;
             }
-            let config = self.primary_pair_config(pair);
             let group = self.pairs[pair].group;
             self.look(node, group);
             let ticket = self.ticket(node);
-            let created = self.operate(node, |engine, ports, now| {
-                let (roles, mut world) = engine.primary(ports);
-                roles.pair_create(now, config, ticket, &mut world)
-            });
-            created.expect("a pair can be created again as it was");
+            self.pairs_asked_for.insert(ticket.0, (node, self.nodes[node].life, pair));
+            self.create_pair(node, pair, ticket);
             self.cover_group(node, group, Hit::Legal);
+        }
+    }
+
+    fn create_pair(&mut self, node: usize, pair: usize, ticket: Ticket) {
+        let config = self.primary_pair_config(pair);
+        let created = self.operate(node, |engine, ports, now| {
+            let (roles, mut world) = engine.primary(ports);
+            roles.pair_create(now, config, ticket, &mut world)
+        });
+        created.expect("a pair can be created again as it was");
+    }
+
+    /// An operator whose pair was not created for the sake of a device asks again.
+    pub fn create_pair_again(&mut self, ticket: u64) {
+        let Some((node, life, pair)) = self.pairs_asked_for.get(&ticket).copied() else { return };
+        if self.nodes[node].life == life && self.nodes[node].engine.is_some() {
+            self.create_pair(node, pair, Ticket(ticket));
         }
     }
 

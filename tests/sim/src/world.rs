@@ -53,6 +53,8 @@ pub enum What {
     View,
     /// The fault that a directed world is for happens to a node's group.
     Shot(usize, usize),
+    /// An operator asks again for a pair, with this ticket.
+    Create(u64),
 }
 
 struct Entry {
@@ -188,6 +190,8 @@ pub struct World {
     pub are_deleted: bool,
     /// Operators' requests that are not answered: by whom they have to be.
     pub open_tickets: BTreeMap<u64, usize>,
+    /// Requests that create a pair: the node that was asked, its life, and the pair.
+    pub pairs_asked_for: BTreeMap<u64, (usize, u32, usize)>,
     pub totals: Totals,
     pub coverage: Coverage,
     /// By node and group: where it stands there.
@@ -262,6 +266,7 @@ impl World {
             next_ticket: 1,
             refused_outs: 0,
             are_deleted: false,
+            pairs_asked_for: BTreeMap::new(),
             open_tickets: BTreeMap::new(),
             totals: Totals::default(),
             coverage: Coverage::default(),
@@ -372,6 +377,7 @@ impl World {
             What::Verify => self.verify_turn(),
             What::View => self.view_turn(),
             What::Shot(node, group) => self.shoot(node, group),
+            What::Create(ticket) => self.create_pair_again(ticket),
             What::Start(node) => {
                 if self.nodes[node].engine.is_none() && !self.is_dead[node] {
                     self.start_node(node);

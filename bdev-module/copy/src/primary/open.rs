@@ -431,6 +431,8 @@ impl<M: Memory> Primary<M> {
     /// `passes`: a resync may end it.
     fn end_opening(&mut self, now: Now, id: GroupId, reason: String, passes: bool, ports: &mut impl Up<M>) {
         self.abandon_drain(id, ports);
+        // *While the spill of a group that runs was still being opened, a refusal of its stream was taken for one of what the
+        // spill holds: another primary's resync waited for this one's for ever.*
         if self.end_replay(id, ports) {
             return ports.log(format_args!("what the spill holds cannot be sent: {reason}"));
         }

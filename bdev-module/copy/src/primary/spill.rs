@@ -497,7 +497,7 @@ impl<M: Memory> Primary<M> {
         Some(*until)
     }
 
-    /// What a restart found is sent, or cannot be, or does not count. Returns whether that was open.
+    /// What a restart found is sent, or cannot be, or does not count. Returns whether it was being sent.
     pub(super) fn end_replay(&mut self, id: GroupId, ports: &mut impl Up<M>) -> bool {
         let Some(owned) = self.spills.get_mut(&id) else { return false };
         let replay = std::mem::replace(&mut owned.replay, Replay::Over);
@@ -505,6 +505,7 @@ impl<M: Memory> Primary<M> {
             return false;
         }
         owned.spill.discard();
+        let was_sending = matches!(replay, Replay::Sending { .. });
         if let Replay::Sending { last, .. } = replay {
             for stream in last.keys() {
                 if self.streams.get(stream).is_some_and(|stream| stream.is_replay)
@@ -520,6 +521,6 @@ impl<M: Memory> Primary<M> {
             self.tell_suspended(id, ports);
         }
         self.due = Mono(0);
-        true
+        was_sending
     }
 }

@@ -246,6 +246,26 @@ fn a_secondary_that_refuses_or_has_more_or_stays_silent_holds_the_resync_up_no_l
 }
 
 #[test]
+fn a_group_whose_spill_is_not_open_yet_is_suspended_when_another_primary_s_suspension_takes_its_stream_back() {
+    let mut rig = Rig::new();
+    (rig.primary.config.resync_pause_ns, rig.primary.config.resync_pause_ns_max) = (SECOND, 4 * SECOND);
+    rig.world.failing_reads.insert(SPILL);
+    rig.world.failing_writes.insert(SPILL);
+    let (group, pairs) = create(&mut rig, Scope::Group, SPILL_BLOCKS, 1);
+    rig.run();
+    assert_eq!(rig.state(pairs[0]), PairState::Pair, "a group copies while its spill is being opened");
+    let stream = opens(&rig)[0].stream;
+    let (subject, text) = (Subject::Stream(stream), "another primary of the group suspended it".to_string());
+    rig.hear(Message::Refused { group, subject, refusal: Refusal::UnsentRecords, text: text.clone() });
+    quiet(&mut rig);
+    assert_eq!(rig.state(pairs[0]), PairState::SuspendedError);
+    assert_eq!(rig.show(group).reason, Some(text));
+    rig.pass(2 * SECOND);
+    rig.run();
+    assert!(opens(&rig).iter().any(|open| open.unit == Some(1)), "the other's resync waits for this one");
+}
+
+#[test]
 fn a_session_that_ends_in_the_replay_and_a_second_crash_begin_it_anew() {
     let (mut rig, _, pairs) = spilling(Scope::Group, SPILL_BLOCKS, 1);
     write(&mut rig, &pairs, 40);
