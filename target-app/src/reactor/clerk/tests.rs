@@ -61,7 +61,7 @@ fn a_porter_that_sleeps_with_its_reactor_wakes_with_it() {
 
 #[test]
 fn what_is_durable_comes_back_to_the_reactor() {
-    let Office { mut clerk, commands, .. } = office();
+    let Office { mut clerk, commands, _directory, .. } = office();
     let token = longrun_copy::ports::MetaToken { owner: longrun_copy::ports::Owner::Primary, id: 7 };
     clerk.hand(Errand::Persist(Persist { key: "primary/x".to_owned(), value: vec![1], token }));
     let since = Instant::now();
