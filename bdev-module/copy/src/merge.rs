@@ -77,7 +77,7 @@ impl<R: Stamped> Waiting<R> {
         self.records.iter()
     }
 
-    /// One more waits. Its time is above every limit that was released.
+    /// One more waits. Its time is above every limit that was released, unless it was released and is put back.
     pub fn push(&mut self, record: R) {
         let time = record.stamp().time;
         let slot = self.records.insert(record);
@@ -131,7 +131,7 @@ impl<R: Stamped> Waiting<R> {
         while let [.., before, last] = &mut self.runs[..]
             && last.waiting().len() * 2 > before.waiting().len()
         {
-            before.forget_released();
+            before.forget_released(last.waiting().first());
             keys::merge_into(&mut before.keys, last.waiting(), &mut self.scratch, ties);
             let emptied = self.runs.pop();
             self.spare.extend(emptied.map(Run::into_room));

@@ -26,9 +26,13 @@ impl Run {
         &self.keys[self.start..]
     }
 
-    /// Uses the room of what is released again, once that is more than what waits.
-    pub(super) fn forget_released(&mut self) {
-        if self.start * 2 > self.keys.len() {
+    /// Uses the room of what is released again, once that is more than what waits. And when a key that comes is not later
+    /// than what is released: it is one that was put back. *It was merged among the released keys, which moved some of them
+    /// behind `start`: they were looked up once more, and it was forgotten.*
+    pub(super) fn forget_released(&mut self, first_new: Option<&Key>) {
+        let last = self.keys[..self.start].last();
+        let is_put_back = last.zip(first_new).is_some_and(|(last, new)| new.time <= last.time);
+        if is_put_back || self.start * 2 > self.keys.len() {
             self.keys.drain(..self.start);
             self.start = 0;
         }

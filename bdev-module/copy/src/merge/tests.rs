@@ -200,3 +200,20 @@ fn while_the_limit_stands_still_what_waits_is_in_few_runs() {
         assert!(waiting.runs.len() <= 11, "{} runs of {} records", waiting.runs.len(), 2 * seq);
     }
 }
+
+#[test]
+fn what_was_released_and_is_put_back_is_taken_with_its_stream_and_nothing_else_is_taken_twice() {
+    // A takeover puts back what the journal did not take any more: it is earlier than what was released last.
+    let mut waiting = Waiting::default();
+    for number in 1..=100 {
+        waiting.push(record(1, number, number * 10));
+    }
+    let mut released = Vec::new();
+    waiting.release(Time(400), &mut released);
+    waiting.release(Time(450), &mut released);
+    let back: Vec<u64> = (30..=45).collect();
+    released.drain(29..).for_each(|record| waiting.push(record));
+    let taken: Vec<u64> = waiting.take_stream(StreamId(1)).iter().map(|record| record.head.stamp.seq.0).collect();
+    assert_eq!(taken, back.into_iter().chain(46..=100).collect::<Vec<_>>());
+    assert!(waiting.is_empty());
+}
