@@ -198,9 +198,6 @@ pub fn impossible(state: State, hit: Hit) -> Option<&'static str> {
         (_, Hit::LeaseStall | Hit::Restarted) if !is_primary(state) => {
             Some("a secondary gives no stamps, and has nothing to do before it ends: each end is a crash")
         }
-        (StepFlush, Hit::NoSpace | Hit::LastingNoSpace | Hit::ShortWrite) => {
-            Some("the flush of a takeover writes nothing: all of it is on the volumes, and nothing goes to the journal")
-        }
         (HandingOver | FailingBack | Following, Hit::ClockStep | Hit::BitRot) => Some(
             "where histories of two sites meet, the worlds' clocks agree and journals are sound: either would decide which \
              of the two goes on",
