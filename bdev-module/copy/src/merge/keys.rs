@@ -48,8 +48,7 @@ impl Run {
 
 /// Sorts by time, and where times are equal by `ties`. `scratch` is empty before and after.
 ///
-/// By digits of eight bits from the lowest, as many as the times differ in: three for 16 ms, which no comparison sort comes
-/// near (Knuth, The Art of Computer Programming 3, 5.2.5).
+/// By digits of eight bits from the lowest, as many as the times differ in: three for 16 ms (Knuth, The Art of Computer Programming 3, 5.2.5).
 pub(super) fn sort(keys: &mut Vec<Key>, scratch: &mut Vec<Key>, ties: impl Fn(Key, Key) -> Ordering) {
     if keys.is_sorted_by(|a, b| a.time < b.time) {
         return;

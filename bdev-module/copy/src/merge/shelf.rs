@@ -11,7 +11,7 @@ struct Page<R> {
 
 /// Records by the slot that they were given. Filled in order, page by page, and a page is used again as a whole: so what came
 /// together lies together. (With a list of free slots each record goes to where an unrelated one was, a cache miss that
-/// has to be waited for to find the next: half of the merge's time at 65,536 streams.) What that gives up: one record keeps
+/// has to be waited for to find the next.) What that gives up: one record keeps
 /// its page's memory.
 #[derive(Debug)]
 pub(super) struct Shelf<R> {
