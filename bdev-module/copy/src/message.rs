@@ -299,8 +299,9 @@ pub enum Content {
 /// What a refusal is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// The opening of a stream.
-    Stream(StreamId),
+    /// The opening of a stream, in this epoch. *A group was deleted and created again at both sites; what it had been told
+    /// of its stream before arrived afterwards, and was taken for the answer to the new opening.*
+    Stream(StreamId, Epoch),
     /// The joining of a pair.
     Pair(PairId),
     /// The group itself: a hand-over.

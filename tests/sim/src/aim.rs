@@ -292,6 +292,8 @@ impl World {
             Hit::Errors | Hit::LastingErrors | Hit::NoSpace | Hit::LastingNoSpace | Hit::ShortWrite | Hit::Gone => {
                 self.ill_of(node, aim.hit, until - at);
             }
+            // A journal that rots while it is being made is refused like any device that holds something.
+            Hit::BitRot if self.ops_answered == 0 => {}
             Hit::BitRot => self.rot_of(group),
             Hit::Legal | Hit::Illegal => {
                 for _ in 0..6 {

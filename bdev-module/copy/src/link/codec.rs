@@ -224,7 +224,7 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
         Message::Refused { group, subject, refusal, text } => {
             out.byte(8).u64(group.0);
             match subject {
-                Subject::Stream(stream) => out.byte(1).u64(stream.0),
+                Subject::Stream(stream, epoch) => out.byte(1).u64(stream.0).u64(epoch.0),
                 Subject::Pair(pair) => out.byte(2).u64(pair.0),
                 Subject::Group => out.byte(3).u64(0),
             };
@@ -343,7 +343,7 @@ fn read(from: &mut Reader<'_>) -> Option<Message> {
         8 => Message::Refused {
             group: GroupId(from.u64()?),
             subject: match from.byte()? {
-                1 => Subject::Stream(StreamId(from.u64()?)),
+                1 => Subject::Stream(StreamId(from.u64()?), Epoch(from.u64()?)),
                 2 => Subject::Pair(PairId(from.u64()?)),
                 3 if from.u64()? == 0 => Subject::Group,
                 _ => return None,

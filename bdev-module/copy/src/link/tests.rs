@@ -25,7 +25,7 @@ fn lossy() -> Network {
 fn note(number: u64) -> Message {
     Message::Refused {
         group: GroupId(number),
-        subject: Subject::Stream(StreamId(1)),
+        subject: Subject::Stream(StreamId(1), Epoch(1)),
         refusal: crate::message::Refusal::NotYet,
         text: format!("message {number}"),
     }

@@ -386,8 +386,8 @@ impl<M: Memory> Primary<M> {
         ports: &mut impl Up<M>,
     ) {
         match subject {
-            Subject::Stream(id) => {
-                let stream = self.streams.get_mut(&id).filter(|stream| stream.sends());
+            Subject::Stream(id, epoch) => {
+                let stream = self.streams.get_mut(&id).filter(|stream| stream.epoch == epoch && stream.sends());
                 let Some(member) = stream.and_then(|stream| stream.members.get_mut(&group)) else { return };
                 // What was opened is only taken back when another primary of the group ended it, or when the secondary
                 // found the stream to break the protocol and takes nothing more of it.

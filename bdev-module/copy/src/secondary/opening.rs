@@ -47,7 +47,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     ) {
         let refuse = |refusal: Refusal, text: String| Message::Refused {
             group: open.group,
-            subject: Subject::Stream(open.stream),
+            subject: Subject::Stream(open.stream, open.epoch),
             refusal,
             text,
         };

@@ -312,9 +312,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// The group stays at its last cut: its other primaries must not believe that they still copy.
     pub(super) fn refusals_to_others(&self, link: LinkId, text: &str) -> Vec<After> {
         let streams = self.meta.streams.iter().filter(|stream| !stream.closed);
-        let others = streams.filter_map(|stream| Some((*self.links.get(&stream.owner)?, stream.id)));
+        let others = streams.filter_map(|stream| Some((*self.links.get(&stream.owner)?, stream)));
         let refused = others.filter(|(other, _)| *other != link).map(|(other, stream)| {
-            let subject = Subject::Stream(stream);
+            let subject = Subject::Stream(stream.id, stream.epoch);
             let (refusal, text) = (Refusal::UnsentRecords, text.to_owned());
             After::Send(other, Message::Refused { group: self.id, subject, refusal, text })
         });

@@ -136,10 +136,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let Some(intake) = self.intakes.get_mut(&stream) else { return };
         let Some(error) = intake.rx.error().filter(|_| !intake.was_refused) else { return };
         intake.was_refused = true;
+        let epoch = intake.rx.epoch();
         let text = format!("the stream broke the protocol and is stopped: {error}");
         ports.log(format_args!("stream {stream}: {text}"));
         for group in &intake.groups {
-            let subject = Subject::Stream(stream);
+            let subject = Subject::Stream(stream, epoch);
             let refused = Message::Refused { group: *group, subject, refusal: Refusal::Never, text: text.clone() };
             ports.send_message(intake.link, refused);
         }

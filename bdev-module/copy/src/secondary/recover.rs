@@ -56,7 +56,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             let text = format!("group \"{}\" of the secondary: {reason}", self.meta.name);
             for stream in self.meta.streams.iter().filter(|stream| !stream.closed) {
                 let Some(link) = self.links.get(&stream.owner) else { continue };
-                let (group, subject, text) = (self.id, Subject::Stream(stream.id), text.clone());
+                let (group, subject, text) = (self.id, Subject::Stream(stream.id, stream.epoch), text.clone());
                 io.ports.send_message(*link, Message::Refused { group, subject, refusal: Refusal::Never, text });
             }
         }

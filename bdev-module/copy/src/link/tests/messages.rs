@@ -15,7 +15,7 @@ fn scopes() -> impl Strategy<Value = Scope> {
 
 fn subjects() -> impl Strategy<Value = Subject> {
     prop_oneof![
-        any::<u64>().prop_map(|id| Subject::Stream(StreamId(id))),
+        any::<(u64, u64)>().prop_map(|(id, epoch)| Subject::Stream(StreamId(id), Epoch(epoch))),
         any::<u64>().prop_map(|id| Subject::Pair(PairId(id))),
         Just(Subject::Group)
     ]

@@ -238,8 +238,7 @@ impl Play {
             }
             Step::Stop => {
                 let stream = self.rig.show_pair(self.pairs[0]).stream;
-                let (subject, refusal) =
-                    (crate::message::Subject::Stream(stream), crate::message::Refusal::UnsentRecords);
+                let (subject, refusal) = (self.rig.opening(stream), crate::message::Refusal::UnsentRecords);
                 self.rig.hear(Message::Refused { group, subject, refusal, text: "stopped".to_string() });
             }
             Step::Suspend => {

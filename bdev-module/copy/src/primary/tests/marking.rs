@@ -48,7 +48,7 @@ fn a_suspended_groups_hosts_wait_for_marks_too() {
     let group = rig.primary.groups()[0];
     rig.hear(Message::Refused {
         group,
-        subject: crate::message::Subject::Stream(rig.show_pair(pair).stream),
+        subject: rig.opening(rig.show_pair(pair).stream),
         refusal: crate::message::Refusal::Never,
         text: "no".into(),
     });

@@ -16,7 +16,7 @@ mod suspending;
 mod writing;
 
 use super::*;
-use crate::message::{OpenStream, StreamOpened};
+use crate::message::{OpenStream, StreamOpened, Subject};
 use crate::ports::{HostError, LocalIo, OperatorAnswer, Ports};
 use crate::types::*;
 use std::collections::BTreeSet;
@@ -443,6 +443,11 @@ impl Rig {
 
     pub fn show_pair(&self, pair: PairId) -> PairStatus {
         self.primary.pair_status(self.now, pair).unwrap()
+    }
+
+    /// What a refusal of the stream's opening, as it is now, is about.
+    pub fn opening(&self, stream: StreamId) -> Subject {
+        Subject::Stream(stream, self.primary.streams.get(&stream).map(|stream| stream.epoch).unwrap_or_default())
     }
 
     pub fn state(&self, pair: PairId) -> PairState {

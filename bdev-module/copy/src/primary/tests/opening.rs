@@ -102,7 +102,8 @@ fn a_secondary_that_is_not_ready_is_asked_again() {
     let pair = rig.pair(group, "p", 0);
     rig.keep_all();
     let stream = rig.show_pair(pair).stream;
-    refuse(&mut rig, group, Subject::Stream(stream), Refusal::NotYet);
+    let subject = rig.opening(stream);
+    refuse(&mut rig, group, subject, Refusal::NotYet);
     let waiting = rig.show_pair(pair).waiting.unwrap();
     assert_eq!((waiting.owner, waiting.reason.as_str()), ("secondary", "the secondary's sentence"));
     assert!(waiting.timeout.is_some());
@@ -115,6 +116,22 @@ fn a_secondary_that_is_not_ready_is_asked_again() {
 }
 
 #[test]
+fn a_refusal_of_an_earlier_epoch_is_not_the_answer_to_this_one() {
+    // The group was deleted and created again at both sites within the time that a message takes.
+    let mut rig = Rig::new();
+    let group = rig.group("g", Scope::Group);
+    let pair = rig.pair(group, "p", 0);
+    rig.keep_all();
+    let Subject::Stream(stream, epoch) = rig.opening(rig.show_pair(pair).stream) else { unreachable!() };
+    for refusal in [Refusal::UnsentRecords, Refusal::Never, Refusal::LostData] {
+        refuse(&mut rig, group, Subject::Stream(stream, Epoch(epoch.0 - 1)), refusal);
+    }
+    rig.run();
+    assert_eq!(rig.state(pair), PairState::Pair);
+    assert!(rig.answered(0).is_ok());
+}
+
+#[test]
 fn a_refused_pair_leaves_nothing_behind() {
     let mut rig = Rig::new();
     let group = rig.group("g", Scope::Group);
@@ -123,7 +140,8 @@ fn a_refused_pair_leaves_nothing_behind() {
     let behind = rig.write(pair, 0, 1, 1);
     rig.keep_all();
     let stream = rig.show_pair(pair).stream;
-    refuse(&mut rig, group, Subject::Stream(stream), Refusal::Never);
+    let subject = rig.opening(stream);
+    refuse(&mut rig, group, subject, Refusal::Never);
     assert!(matches!(rig.answered(0), Err(OperatorError::WrongState(text)) if text.contains("sentence")));
     assert!(!rig.primary.has_pair(pair));
     assert_eq!(rig.outcome(write), Some(Err(HostError::Aborted)));
@@ -212,10 +230,11 @@ fn a_stream_that_the_secondary_ends_for_breaking_the_protocol_suspends_its_group
     let (mut rig, group, pairs) = Rig::copying(Scope::Group, 1);
     let stream = rig.show_pair(pairs[0]).stream;
     rig.write(pairs[0], 1, 1, 1);
-    refuse(&mut rig, group, Subject::Stream(stream), Refusal::NotYet);
+    let subject = rig.opening(stream);
+    refuse(&mut rig, group, subject, Refusal::NotYet);
     assert_eq!(rig.state(pairs[0]), PairState::Pair, "what is open is not put off");
     let text = "the stream broke the protocol and is stopped".to_owned();
-    rig.hear(Message::Refused { group, subject: Subject::Stream(stream), refusal: Refusal::Never, text: text.clone() });
+    rig.hear(Message::Refused { group, subject, refusal: Refusal::Never, text: text.clone() });
     rig.run();
     assert_eq!(rig.state(pairs[0]), PairState::SuspendedError);
     assert!(rig.show(group).streams[0].broken);
@@ -234,7 +253,8 @@ fn a_secondary_that_lost_what_it_had_acknowledged_is_never_used_again() {
         rig.primary.link_up(rig.now, LINK, &mut rig.world);
         let Some(Message::OpenStream(open)) = rig.said().pop() else { panic!("asked again") };
         if explicit {
-            refuse(&mut rig, group, Subject::Stream(stream), Refusal::LostData);
+            let subject = rig.opening(stream);
+            refuse(&mut rig, group, subject, Refusal::LostData);
         } else {
             let Message::StreamOpened(mut opened) = Rig::opened(&open) else { unreachable!() };
             opened.durable = Seq(2);

@@ -196,7 +196,7 @@ impl Rig {
     /// Another primary suspended the group at the secondary: PSUE, and a resync by itself.
     pub fn stop_group(&mut self, group: GroupId) {
         let stream = self.show(group).streams[0].stream;
-        let (subject, refusal) = (crate::message::Subject::Stream(stream), crate::message::Refusal::UnsentRecords);
+        let (subject, refusal) = (self.opening(stream), crate::message::Refusal::UnsentRecords);
         self.hear(Message::Refused { group, subject, refusal, text: "stopped".to_string() });
         assert_eq!(self.show(group).state, PairState::SuspendedError);
     }

@@ -219,7 +219,7 @@ fn a_secondary_that_refuses_or_has_more_or_stays_silent_holds_the_resync_up_no_l
         let asked = opens(&rig)[0].clone();
         match case {
             0 => {
-                let subject = Subject::Stream(asked.stream);
+                let subject = Subject::Stream(asked.stream, asked.epoch);
                 let text = "it was suspended".to_string();
                 rig.hear(Message::Refused { group, subject, refusal: Refusal::UnsentRecords, text });
             }
@@ -255,7 +255,7 @@ fn a_group_whose_spill_is_not_open_yet_is_suspended_when_another_primary_s_suspe
     rig.run();
     assert_eq!(rig.state(pairs[0]), PairState::Pair, "a group copies while its spill is being opened");
     let stream = opens(&rig)[0].stream;
-    let (subject, text) = (Subject::Stream(stream), "another primary of the group suspended it".to_string());
+    let (subject, text) = (rig.opening(stream), "another primary of the group suspended it".to_string());
     rig.hear(Message::Refused { group, subject, refusal: Refusal::UnsentRecords, text: text.clone() });
     quiet(&mut rig);
     assert_eq!(rig.state(pairs[0]), PairState::SuspendedError);

@@ -180,7 +180,7 @@ impl Rig {
                     Message::Fenced { .. } => sender.fenced = true,
                     Message::Refused { refusal: Refusal::UnsentRecords, subject, .. } if self.resyncs => {
                         let is_mine = match subject {
-                            Subject::Stream(stream) => *stream == sender.stream,
+                            Subject::Stream(stream, _) => *stream == sender.stream,
                             _ => true,
                         };
                         sender.has_to_resync |= is_mine;

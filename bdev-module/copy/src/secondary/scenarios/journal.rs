@@ -468,7 +468,7 @@ fn a_primary_whose_session_is_up_is_told_at_once_that_the_journal_is_damaged() {
     rig.turn();
     assert_eq!(rig.status("g").phase, GroupPhase::Failed);
     let [Message::Refused { group: id, subject, refusal, text }] = &rig.heard[..] else { panic!("{:?}", rig.heard) };
-    assert_eq!((*id, *subject), (group(), Subject::Stream(rig.senders[0].stream)));
+    assert_eq!((*id, *subject), (group(), Subject::Stream(rig.senders[0].stream, Epoch(1))));
     assert_eq!(*refusal, Refusal::Never, "no resync mends it");
     assert!(text.contains("\"g\"") && text.contains("check the device"), "{text}");
 }

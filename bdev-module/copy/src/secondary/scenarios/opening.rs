@@ -181,7 +181,8 @@ fn a_group_that_one_of_its_primaries_suspends_is_taken_back_from_the_others_at_o
     let stream = rig.senders[1].stream;
     let told: Vec<&Message> = rig.world.messages.iter().filter(|(to, _)| *to == other).map(|(_, it)| it).collect();
     assert!(
-        matches!(&told[..], [Message::Refused { subject: Subject::Stream(it), refusal: Refusal::UnsentRecords, .. }] if *it == stream),
+        matches!(&told[..], [Message::Refused { subject, refusal: Refusal::UnsentRecords, .. }]
+            if *subject == Subject::Stream(stream, Epoch(1))),
         "{told:?}"
     );
 }
