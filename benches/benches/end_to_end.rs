@@ -18,6 +18,7 @@ fn writes(criterion: &mut Criterion) {
         ("plain", Setup { scope: Scope::Group, pairs: 1, security: Security::None }),
         ("sealed", Setup { scope: Scope::Group, pairs: 1, security: Security::Noise }),
         ("plain, 16 streams", Setup { scope: Scope::Pair, pairs: 16, security: Security::None }),
+        ("plain, 256 streams", Setup { scope: Scope::Pair, pairs: 256, security: Security::None }),
     ];
     for (name, setup) in setups {
         let systems = OnceCell::new();

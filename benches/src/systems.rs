@@ -18,7 +18,8 @@ use std::time::Duration;
 
 /// Bytes of a volume's block, and of every write.
 pub const BLOCK_BYTES: usize = 4096;
-const BLOCKS: u64 = 4096;
+/// Of all volumes together, so that streams differ in nothing but their number.
+const BLOCKS_ALL: usize = 16 << 10;
 const JOURNAL: VolumeId = VolumeId(u32::MAX);
 const JOURNAL_BYTES: usize = 256 << 20;
 const ARENA_BYTES: usize = 512 << 20;
@@ -45,6 +46,8 @@ impl Memory for ArenaMemory {
 /// What an engine sees.
 struct World {
     arena: Arena,
+    /// Of each volume.
+    blocks: u64,
     disks: BTreeMap<VolumeId, Vec<u8>>,
     done: Vec<(LocalToken, Option<Buf>)>,
     meta: BTreeMap<String, Vec<u8>>,
@@ -74,7 +77,7 @@ fn bytes_of(extent: Extent) -> std::ops::Range<usize> {
 
 impl Ports for World {
     fn local(&mut self, volume: VolumeId, io: LocalIo<Buf, Shared>, token: LocalToken) {
-        let size = if volume == JOURNAL { JOURNAL_BYTES } else { BLOCKS as usize * BLOCK_BYTES };
+        let size = if volume == JOURNAL { JOURNAL_BYTES } else { self.blocks as usize * BLOCK_BYTES };
         let disk = self.disks.entry(volume).or_insert_with(|| vec![0; size]);
         let mut back = None;
         match io {
@@ -109,7 +112,7 @@ impl Ports for World {
     }
 
     fn volume_blocks(&self, _: VolumeId) -> Option<u64> {
-        Some(BLOCKS)
+        Some(self.blocks)
     }
 
     fn answer_operator(&mut self, _: Ticket, answer: Result<OperatorAnswer, OperatorError>) {
@@ -130,7 +133,7 @@ struct System {
 pub struct Setup {
     /// What a sequence number counts.
     pub scope: Scope,
-    /// Pairs, each with a volume of 16 MiB; writes take turns among them.
+    /// Pairs, at most 16,384, which share 64 MiB of volumes; writes take turns among them.
     pub pairs: usize,
     /// Whether datagrams are sealed.
     pub security: Security,
@@ -149,6 +152,8 @@ pub struct Cost {
 pub struct Systems {
     systems: [System; 2],
     pairs: Vec<PairId>,
+    /// Of each volume.
+    blocks: u64,
     at: u64,
     written: u64,
 }
@@ -180,6 +185,7 @@ impl Systems {
     /// If they do not get there.
     pub fn new(setup: Setup) -> Systems {
         let streams_max = setup.pairs.max(1);
+        let blocks = (BLOCKS_ALL / streams_max) as u64;
         let system = |me: usize| {
             let mut engine = Engine::new(EngineConfig {
                 primary: PrimaryConfig::new(system_id(me)),
@@ -196,6 +202,7 @@ impl Systems {
             let arena = Arena::new(ArenaConfig::new(ARENA_BYTES)).expect("memory for an arena");
             let world = World {
                 arena,
+                blocks,
                 disks: BTreeMap::new(),
                 done: Vec::new(),
                 meta: BTreeMap::new(),
@@ -209,9 +216,9 @@ impl Systems {
         let group = GroupId::of_name(NAME);
         let names: Vec<String> = (0..setup.pairs).map(|pair| format!("p{pair}")).collect();
         let pairs = names.iter().map(|name| PairId::of_name(group, name)).collect();
-        let mut both = Systems { systems: [system(0), system(1)], pairs, at: 1_000_000_000, written: 0 };
+        let mut both = Systems { systems: [system(0), system(1)], pairs, blocks, at: 1_000_000_000, written: 0 };
         let now = both.now();
-        let geometry = Geometry { blocks: BLOCKS, block_bytes: BLOCK_BYTES as u32 };
+        let geometry = Geometry { blocks, block_bytes: BLOCK_BYTES as u32 };
         let [first, second] = &mut both.systems;
         {
             let (roles, mut world) = second.engine.secondary(&mut second.world);
@@ -308,8 +315,9 @@ impl Systems {
             let begun = processor_time();
             for _ in 0..batch {
                 let System { engine, world, .. } = &mut self.systems[0];
-                let pair = self.pairs[(self.written % self.pairs.len() as u64) as usize];
-                let extent = Extent { lba: (self.written * 7919) % BLOCKS, blocks: 1 };
+                let (turn, pair) = (self.written / self.pairs.len() as u64, self.written % self.pairs.len() as u64);
+                let pair = self.pairs[pair as usize];
+                let extent = Extent { lba: (turn * 7919) % self.blocks, blocks: 1 };
                 let Some(mut buf) = world.arena.alloc(BLOCK_BYTES) else { break };
                 buf[..8].copy_from_slice(&self.written.to_le_bytes());
                 self.written += 1;

@@ -224,8 +224,11 @@ impl<M: Memory> Primary<M> {
             self.keep_group(group_id, ports);
         }
         self.start_stream(id, ports);
-        let members = self.groups[&group_id].pairs.clone();
-        for pair in members {
+        let pairs = self.groups[&group_id].pairs.iter().copied();
+        // Those of other streams are told with theirs: *256 streams of one group, each telling of all 256 pairs, were more
+        // messages than a session holds; it ended, and so did every one after it.*
+        let fed: Vec<PairId> = pairs.filter(|pair| self.pairs[pair].stream == id).collect();
+        for pair in fed {
             self.tell_identity(pair, ports);
             self.tell_size(pair, ports);
             self.join_pair(now, pair, ports);

@@ -483,3 +483,17 @@ fn an_answer_to_an_earlier_join_is_not_taken_for_one_to_the_resyncs() {
     quiet(&mut rig);
     assert_eq!(rig.state(pair), PairState::SuspendedError, "this one is the resync's");
 }
+
+#[test]
+fn a_stream_that_opens_says_its_own_pairs_size_and_no_others() {
+    let (rig, _, pairs) = Rig::copying(Scope::Pair, 8);
+    let sizes = rig.said().into_iter().filter_map(|said| match said {
+        Message::Resize { pair, .. } => Some(pair),
+        _ => None,
+    });
+    let mut told: Vec<PairId> = sizes.collect();
+    told.sort();
+    let mut each_once = pairs;
+    each_once.sort();
+    assert_eq!(told, each_once);
+}
