@@ -13,13 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long each is measured.
-const MEASURED: Duration = Duration::from_millis(1500);
+const MEASURED: Duration = Duration::from_millis(1000);
 const WARMUP: Duration = Duration::from_millis(200);
 /// A command capsule and its response, a data header: NVMe/TCP 1.1, figures 10 to 14.
 const CAPSULE_BYTES: usize = 72;
 const RESPONSE_BYTES: usize = 24;
 /// What the target takes inside of a capsule.
 const IN_CAPSULE_BYTES: usize = 16 << 10;
+/// What one read takes at most.
+const INPUT_BYTES: usize = 256 << 10;
 
 /// The sizes that one command moves over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,36 +46,96 @@ impl Sizes {
 }
 
 /// What bare TCP did.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct TcpFloor {
-    /// Exchanges per second.
+    /// Exchanges per second, each request and each response sent by a call of its own.
     pub per_s: f64,
     /// From request to response, microseconds.
     pub p50_us: f64,
     /// See `p50_us`.
     pub p99_us: f64,
+    /// Exchanges per second if all that is due goes with one call: the same bytes, but no longer a reply for each request. At
+    /// depth 1 there is no difference.
+    pub together_per_s: f64,
+    /// Nothing but data, one way, in pieces of a command's, MiB per second.
+    pub stream_mib_per_s: f64,
 }
 
-/// Requests and responses of these sizes over loopback, so many in flight, both ends polling; the far end on `far`.
+/// How what is due is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Calls {
+    /// A call for each message.
+    Each,
+    /// One for all that is due.
+    Together,
+}
+
+/// Requests and responses of these sizes over loopback, so many in flight, both ends polling; the far end on `far`. Then
+/// `data` bytes at a time, one way.
 ///
 /// # Errors
 ///
 /// If there is no loopback.
-pub fn tcp(sizes: Sizes, depth: usize, near: Option<usize>, far: Option<usize>) -> std::io::Result<TcpFloor> {
+pub fn tcp(
+    sizes: Sizes,
+    depth: usize,
+    data: usize,
+    near: Option<usize>,
+    far: Option<usize>,
+) -> std::io::Result<TcpFloor> {
+    let each = exchanges(sizes, depth, Calls::Each, near, far)?;
+    let together = match depth {
+        1 => each.per_s,
+        _ => exchanges(sizes, depth, Calls::Together, near, far)?.per_s,
+    };
+    let stream_mib_per_s = with_far_end(near, far, drain, move |stream| flood(stream, data))?;
+    let us = |quantile| each.latencies.value_at_quantile(quantile) as f64 / 1000.0;
+    Ok(TcpFloor { per_s: each.per_s, p50_us: us(0.5), p99_us: us(0.99), together_per_s: together, stream_mib_per_s })
+}
+
+struct Exchanged {
+    per_s: f64,
+    latencies: Histogram<u64>,
+}
+
+fn exchanges(
+    sizes: Sizes,
+    depth: usize,
+    calls: Calls,
+    near: Option<usize>,
+    far: Option<usize>,
+) -> std::io::Result<Exchanged> {
+    let answering = move |stream, stop: &AtomicBool| answer(stream, sizes, calls, stop);
+    with_far_end(near, far, answering, move |stream| ask(stream, sizes, depth, calls))
+}
+
+/// A connection over loopback with `there` at its far end until `here` is done.
+fn with_far_end<T: Send + 'static>(
+    near: Option<usize>,
+    far: Option<usize>,
+    there: impl FnOnce(TcpStream, &AtomicBool) -> std::io::Result<()> + Send + 'static,
+    here: impl FnOnce(TcpStream) -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let to = listener.local_addr()?;
+    let polled = |stream: TcpStream| -> std::io::Result<TcpStream> {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    };
+    let near_end = polled(TcpStream::connect(listener.local_addr()?)?)?;
+    let far_end = polled(listener.accept()?.0)?;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let other = std::thread::Builder::new().name("bench-floor".into()).spawn(move || {
         pin(far);
-        answer(&listener, sizes, &stopped)
+        there(far_end, &stopped)
     })?;
-    let outcome = on_a_thread(near, move || ask(to, sizes, depth));
+    let outcome = on_a_thread(near, move || here(near_end));
     stop.store(true, Ordering::Relaxed);
     let far_end = other.join().unwrap_or_else(|_| Err(std::io::Error::other("the far end panicked")));
-    let floor = outcome?;
+    let outcome = outcome?;
     far_end?;
-    Ok(floor)
+    Ok(outcome)
 }
 
 fn on_a_thread<T: Send + 'static>(
@@ -95,35 +157,51 @@ pub fn pin(processor: Option<usize>) {
     }
 }
 
-fn answer(listener: &TcpListener, sizes: Sizes, stop: &AtomicBool) -> std::io::Result<()> {
-    let (mut stream, _) = listener.accept()?;
-    stream.set_nodelay(true)?;
-    stream.set_nonblocking(true)?;
-    let mut input = vec![0; 256 << 10];
-    let response = vec![0x5a; sizes.response * 64];
-    let (mut came, mut owed) = (0usize, 0usize);
-    while !stop.load(Ordering::Relaxed) {
-        match stream.read(&mut input) {
-            Ok(0) => return Ok(()),
-            Ok(bytes) => {
-                came += bytes;
-                owed += came / sizes.request * sizes.response;
-                came %= sizes.request;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) if is_over(&error) => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        while owed > 0 {
-            match stream.write(&response[..owed.min(response.len())]) {
-                Ok(bytes) => owed -= bytes,
+/// What is still to be sent of messages that are all alike.
+struct Due {
+    message_bytes: usize,
+    calls: Calls,
+    bytes: usize,
+    messages: Vec<u8>,
+}
+
+impl Due {
+    fn new(message_bytes: usize, calls: Calls) -> Due {
+        Due { message_bytes, calls, bytes: 0, messages: vec![0xa5; message_bytes * 64] }
+    }
+
+    fn add(&mut self, messages: usize) {
+        self.bytes += messages * self.message_bytes;
+    }
+
+    /// Sends what the socket takes. False: the other end is gone.
+    fn send(&mut self, stream: &mut impl Write) -> std::io::Result<bool> {
+        while self.bytes > 0 {
+            let bytes = match self.calls {
+                // What is left of the one that was begun.
+                Calls::Each => (self.bytes - 1) % self.message_bytes + 1,
+                Calls::Together => self.bytes.min(self.messages.len()),
+            };
+            match stream.write(&self.messages[..bytes]) {
+                Ok(bytes) => self.bytes -= bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if is_over(&error) => return Ok(()),
+                Err(error) if is_over(&error) => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
+        Ok(true)
     }
-    Ok(())
+}
+
+/// Reads what there is; `None`: the other end is gone.
+fn take(stream: &mut TcpStream, input: &mut [u8]) -> std::io::Result<Option<usize>> {
+    match stream.read(input) {
+        Ok(0) => Ok(None),
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Some(0)),
+        Err(error) if is_over(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whoever asked has seen enough, and left answers unread.
@@ -131,41 +209,41 @@ fn is_over(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
-fn ask(to: std::net::SocketAddr, sizes: Sizes, depth: usize) -> std::io::Result<TcpFloor> {
-    let mut stream = TcpStream::connect(to)?;
-    stream.set_nodelay(true)?;
-    stream.set_nonblocking(true)?;
-    let request = vec![0xa5; sizes.request * 64];
-    let mut input = vec![0; 256 << 10];
+fn answer(mut stream: TcpStream, sizes: Sizes, calls: Calls, stop: &AtomicBool) -> std::io::Result<()> {
+    let mut input = vec![0; INPUT_BYTES];
+    let mut due = Due::new(sizes.response, calls);
+    let mut came = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let Some(bytes) = take(&mut stream, &mut input)? else { return Ok(()) };
+        came += bytes;
+        due.add(came / sizes.request);
+        came %= sizes.request;
+        if !due.send(&mut stream)? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn ask(mut stream: TcpStream, sizes: Sizes, depth: usize, calls: Calls) -> std::io::Result<Exchanged> {
+    let mut input = vec![0; INPUT_BYTES];
+    let mut due = Due::new(sizes.request, calls);
     let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that hold");
     let mut sent_at = VecDeque::with_capacity(depth);
-    let (mut to_send, mut came) = (0usize, 0usize);
+    let mut came = 0;
     let begin = Instant::now();
     let (from, until) = (begin + WARMUP, begin + WARMUP + MEASURED);
     let mut count = 0u64;
-    loop {
-        let now = Instant::now();
-        if now >= until {
-            let us = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
-            return Ok(TcpFloor { per_s: count as f64 / MEASURED.as_secs_f64(), p50_us: us(0.5), p99_us: us(0.99) });
-        }
+    while Instant::now() < until {
         while sent_at.len() < depth {
             sent_at.push_back(Instant::now());
-            to_send += sizes.request;
+            due.add(1);
         }
-        while to_send > 0 {
-            match stream.write(&request[..to_send.min(request.len())]) {
-                Ok(bytes) => to_send -= bytes,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        match stream.read(&mut input) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(bytes) => came += bytes,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
-        }
+        let is_there = due.send(&mut stream)?;
+        let Some(bytes) = take(&mut stream, &mut input)?.filter(|_| is_there) else {
+            return Err(ErrorKind::UnexpectedEof.into());
+        };
+        came += bytes;
         let ended = Instant::now();
         while came >= sizes.response {
             came -= sizes.response;
@@ -174,6 +252,40 @@ fn ask(to: std::net::SocketAddr, sizes: Sizes, depth: usize) -> std::io::Result<
                 latencies.saturating_record(((ended - at).as_nanos() as u64).max(1));
                 count += 1;
             }
+        }
+    }
+    Ok(Exchanged { per_s: count as f64 / MEASURED.as_secs_f64(), latencies })
+}
+
+/// Takes all that comes.
+fn drain(mut stream: TcpStream, stop: &AtomicBool) -> std::io::Result<()> {
+    let mut input = vec![0; INPUT_BYTES];
+    while !stop.load(Ordering::Relaxed) {
+        if take(&mut stream, &mut input)?.is_none() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Sends for a while; MiB per second.
+fn flood(mut stream: TcpStream, piece_bytes: usize) -> std::io::Result<f64> {
+    let piece = vec![0xa5; piece_bytes];
+    let begin = Instant::now();
+    let (from, until) = (begin + WARMUP, begin + WARMUP + MEASURED);
+    let (mut sent, mut measured) = (0, 0);
+    loop {
+        let now = Instant::now();
+        if now >= until {
+            return Ok(measured as f64 / MEASURED.as_secs_f64() / f64::from(1u32 << 20));
+        }
+        match stream.write(&piece[sent..]) {
+            Ok(bytes) => {
+                sent = (sent + bytes) % piece_bytes;
+                measured += if now >= from { bytes } else { 0 };
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
 }
@@ -264,7 +376,34 @@ mod tests {
 
     #[test]
     fn bare_tcp_answers_each_request_once() {
-        let floor = tcp(Sizes { request: 4168, response: 24 }, 8, None, None).unwrap();
+        let floor = tcp(Sizes { request: 4168, response: 24 }, 8, 4096, None, None).unwrap();
         assert!(floor.per_s > 0.0 && floor.p50_us > 0.0 && floor.p50_us <= floor.p99_us, "{floor:?}");
+        assert!(floor.together_per_s > 0.0 && floor.stream_mib_per_s > 0.0, "{floor:?}");
+    }
+
+    /// Takes 70 bytes at first, then all; remembers each call.
+    #[derive(Default)]
+    struct Socket(Vec<usize>);
+
+    impl Write for Socket {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let most = if self.0.is_empty() { 70 } else { usize::MAX };
+            self.0.push(bytes.len().min(most));
+            Ok(bytes.len().min(most))
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_message_has_a_call_of_its_own_or_all_go_together() {
+        for (calls, seen) in [(Calls::Each, vec![70, 30, 100, 100]), (Calls::Together, vec![70, 230])] {
+            let (mut due, mut socket) = (Due::new(100, calls), Socket::default());
+            due.add(3);
+            assert!(due.send(&mut socket).unwrap());
+            assert_eq!((socket.0, due.bytes), (seen, 0), "{calls:?}");
+        }
     }
 }

@@ -50,6 +50,11 @@ impl Seen {
         Seen { reads: empty(), writes: empty(), columns: Vec::new(), errors: 0, first_error: None }
     }
 
+    /// How many commands succeeded.
+    pub fn commands(&self) -> u64 {
+        self.reads.len() + self.writes.len()
+    }
+
     /// Adds what another job saw.
     pub fn add(&mut self, other: &Seen) {
         // Both have the same bounds.
@@ -110,28 +115,14 @@ impl Job {
         number: u16,
         namespaces: &[Namespace],
     ) -> Result<Job, String> {
-        let failed = |error: std::io::Error| format!("{to}: {error}; is the target listening there?");
-        let stream = TcpStream::connect(to).map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        stream.set_nonblocking(true).map_err(failed)?;
         let mut queue = Queue::new(options);
-        let mut link = Link::new(stream);
-        let until = Instant::now() + DRAIN;
-        loop {
-            link.exchange(&mut queue)?;
-            match queue.poll() {
-                Some(QueueEvent::Connected { .. }) => break,
-                Some(QueueEvent::Failed(error)) => return Err(format!("{to}: {error}")),
-                _ if Instant::now() > until => return Err(format!("{to}: no answer to Connect")),
-                _ => std::thread::yield_now(),
-            }
-        }
+        let stream = connect(to, &mut queue)?;
         let mut data = vec![0; workload.block_bytes as usize];
         SmallRng::seed_from_u64(u64::from(number)).fill(data.as_mut_slice());
         let jobs = u32::from(workload.jobs);
         let between = workload.rate.map(|rate| Duration::from_secs_f64(1.0 / rate as f64));
         Ok(Job {
-            stream: link.stream,
+            stream,
             queue,
             chooser: Chooser::new(workload, number, namespaces),
             interval: between.map(|between| between * jobs),
@@ -206,6 +197,29 @@ impl Job {
             if is_over && now > times.until + DRAIN {
                 return Err(format!("{} commands were not answered within {} s", depth - free.len(), DRAIN.as_secs()));
             }
+        }
+    }
+}
+
+/// Connects and has the target take a queue up; answers its socket, which is polled from now on.
+///
+/// # Errors
+///
+/// Why not.
+pub fn connect(to: SocketAddr, queue: &mut Queue) -> Result<TcpStream, String> {
+    let failed = |error: std::io::Error| format!("{to}: {error}; is the target listening there?");
+    let stream = TcpStream::connect(to).map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    stream.set_nonblocking(true).map_err(failed)?;
+    let mut link = Link::new(stream);
+    let until = Instant::now() + DRAIN;
+    loop {
+        link.exchange(queue)?;
+        match queue.poll() {
+            Some(QueueEvent::Connected { .. }) => return Ok(link.stream),
+            Some(QueueEvent::Failed(error)) => return Err(format!("{to}: {error}")),
+            _ if Instant::now() > until => return Err(format!("{to}: no answer to Connect")),
+            _ => std::thread::yield_now(),
         }
     }
 }

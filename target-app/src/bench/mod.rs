@@ -9,6 +9,7 @@
 //! A latency counts from the moment the command was issued, or on a fixed rate from the moment it was due: *a target that
 //! stalls for a second makes one command late, and ten thousand were never issued; the mean says that nothing was wrong.*
 
+mod crowd;
 mod floor;
 mod job;
 mod lab;
@@ -18,13 +19,14 @@ mod watch;
 mod workload;
 
 use crate::cli::args::{BenchArgs, IoMode};
+use crowd::Crowd;
 use floor::Sizes;
 use indicatif::{ProgressBar, ProgressStyle};
 use job::{Job, Namespace, Seen, Times};
 use lab::Lab;
 use longrun_nvmf::Nqn;
 use longrun_nvmf::host::{Controller, ControllerDescription, ControllerEvent, QueueOptions};
-use report::{Cpu, Machine, Measured, Report, Rpo};
+use report::{Cpu, Machine, Measured, Report, Rest, Rpo};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
@@ -55,7 +57,13 @@ fn refuse(error: &str) -> ExitCode {
 fn plan_of(args: &BenchArgs) -> Result<Plan, String> {
     let mut plan = match &args.file {
         Some(path) => Plan::from_file(path)?,
-        None => Plan { target: None, lab: args.lab(), processors: Vec::new(), workloads: vec![args.workload()] },
+        None => Plan {
+            target: None,
+            lab: args.lab(),
+            processors: Vec::new(),
+            rest_seconds: args.rest_seconds,
+            workloads: vec![args.workload()],
+        },
     };
     if let Some(address) = args.target {
         let nqn = args.nqn.clone().ok_or("--target needs --nqn, the subsystem to use there")?;
@@ -136,6 +144,16 @@ impl Ground {
         })
     }
 
+    /// What a host says of itself in the queues that it asks for.
+    fn host(&self) -> QueueOptions {
+        QueueOptions::admin(self.host_nqn.clone(), *b"longrunbenchhost", self.nqn.clone())
+    }
+
+    /// CPU time of the target and of its secondary.
+    fn used(&self) -> [Option<Duration>; 2] {
+        [self.pid, self.secondary_pid].map(|pid| pid.and_then(watch::cpu_time))
+    }
+
     fn processor(&self, job: u16) -> Option<usize> {
         let count = self.processors.len();
         (count > 0).then(|| self.processors[usize::from(job) % count])
@@ -182,19 +200,40 @@ fn measure(plan: &Plan, args: &BenchArgs) -> Result<Report, String> {
         true => None,
         false => Some(floor::machine(near, far).map_err(|error| format!("the floor: {error}"))?),
     };
+    let rest = match plan.rest_seconds {
+        0.0 => None,
+        seconds => {
+            bar.set_message("at rest");
+            Some(rest(&ground, seconds)?)
+        }
+    };
     let mut results = Vec::new();
     for workload in &plan.workloads {
         let title = workload.title();
-        bar.set_message(title.clone());
-        let mut measured = one(&ground, workload, &bar).map_err(|error| format!("{title}: {error}"))?;
-        if !args.no_floor {
-            bar.set_message(format!("{title}: the floor"));
-            let bare = floor::tcp(Sizes::of(workload), usize::from(workload.depth), near, far);
-            let bare = bare.map_err(|error| format!("the floor: {error}"))?;
-            measured.0.floor = Some(bare);
-        }
-        let (parts, seen) = measured;
-        let mut result = Measured::new(workload, &seen, parts.cpu, parts.rpo, parts.floor);
+        let rounds = (1..=workload.rounds).map(|number| {
+            let of =
+                if workload.rounds > 1 { format!(", round {number} of {}", workload.rounds) } else { String::new() };
+            bar.set_message(format!("{title}{of}"));
+            let alone = match workload.idle_connections {
+                0 => None,
+                _ => Some(one(&ground, workload, &bar)?.1.commands() as f64),
+            };
+            let crowd = Crowd::connect(ground.address, &ground.host(), workload.idle_connections)?;
+            let (parts, seen) = one(&ground, workload, &bar)?;
+            drop(crowd);
+            bar.set_message(format!("{title}{of}: the floor"));
+            let (sizes, depth, data) = (Sizes::of(workload), workload.depth, workload.block_bytes);
+            let bare = (!args.no_floor)
+                .then(|| floor::tcp(sizes, usize::from(depth), data as usize, near, far))
+                .transpose()
+                .map_err(|error| format!("the floor: {error}"))?;
+            let mut round = Measured::new(workload, &seen, parts.cpu, parts.rpo, bare);
+            round.ratios.of_alone = alone.map(|alone| (seen.commands() as f64 / alone * 1e3).round() / 1e3);
+            Ok(round)
+        });
+        let rounds: Vec<Measured> =
+            rounds.collect::<Result<_, String>>().map_err(|error| format!("{title}: {error}"))?;
+        let mut result = Measured::middle(rounds);
         result.notes.extend(ground.lab.as_ref().and_then(Lab::trouble));
         if ground.lab.is_none() && result.floor.is_some() && !ground.address.ip().is_loopback() {
             result.notes.push("the floor is this machine's loopback, the target is elsewhere".to_owned());
@@ -202,7 +241,7 @@ fn measure(plan: &Plan, args: &BenchArgs) -> Result<Report, String> {
         results.push(result);
     }
     bar.finish_and_clear();
-    Ok(Report { target: describe(plan, &ground), machine: Machine::here(), machine_floor, results })
+    Ok(Report { target: describe(plan, &ground), machine: Machine::here(), machine_floor, rest, results })
 }
 
 fn progress(is_quiet: bool) -> ProgressBar {
@@ -232,23 +271,39 @@ fn describe(plan: &Plan, ground: &Ground) -> String {
         ),
     };
     let io = if lab.io == IoMode::Sqpoll { ", polled by the kernel (sqpoll)" } else { "" };
-    format!(
-        "longrun {}: {} volumes of {} MiB in {medium}, {copy}{io}",
-        env!("CARGO_PKG_VERSION"),
-        lab.volumes,
-        lab.volume_mib
-    )
+    let volumes = if lab.volumes == 1 { "volume" } else { "volumes" };
+    let (version, count, mib) = (env!("CARGO_PKG_VERSION"), lab.volumes, lab.volume_mib);
+    format!("longrun {version}: {count} {volumes} of {mib} MiB in {medium}, {copy}{io}")
+}
+
+/// Connections of hosts while the systems are watched at rest.
+const CONNECTED_AT_REST: u16 = 8;
+/// How long after the last thing to do a system has come to rest.
+const RESTS_AFTER: Duration = Duration::from_secs(1);
+
+/// What the systems use with nothing to do.
+fn rest(ground: &Ground, seconds: f64) -> Result<Rest, String> {
+    let crowd = Crowd::connect(ground.address, &ground.host(), CONNECTED_AT_REST)?;
+    std::thread::sleep(RESTS_AFTER);
+    let (began, before) = (Instant::now(), ground.used());
+    std::thread::sleep(Duration::from_secs_f64(seconds));
+    let (after, took) = (ground.used(), began.elapsed());
+    let connections = crowd.len();
+    let percent = |which: usize| -> Option<f64> {
+        let used = after[which]?.checked_sub(before[which]?)?;
+        Some((used.as_secs_f64() / took.as_secs_f64() * 1e4).round() / 1e2)
+    };
+    Ok(Rest { seconds, connections, target_percent: percent(0), secondary_percent: percent(1) })
 }
 
 /// What is known of a measurement beside what its jobs saw.
 struct Beside {
     cpu: Cpu,
     rpo: Option<Rpo>,
-    floor: Option<floor::TcpFloor>,
 }
 
 fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Beside, Seen), String> {
-    let host = QueueOptions::admin(ground.host_nqn.clone(), *b"longrunbenchhost", ground.nqn.clone());
+    let host = ground.host();
     let (admin, found) = bring_up(ground.address, &host, workload.jobs)?;
     if found.io_queues < workload.jobs {
         return Err(format!(
@@ -275,7 +330,6 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
     let begin = Instant::now() + Duration::from_millis(20);
     let from = begin + Duration::from_secs_f64(workload.warmup_seconds);
     let times = Times { begin, from, until: from + Duration::from_secs_f64(workload.seconds) };
-    let cpu_at = |pid: Option<u32>| pid.and_then(watch::cpu_time);
     let (seen, cpu) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..)
             .zip(jobs)
@@ -288,9 +342,9 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
             })
             .collect();
         sleep_until(times.from);
-        let before = [ground.pid, ground.secondary_pid].map(cpu_at);
+        let before = ground.used();
         sleep_until(times.until);
-        let after = [ground.pid, ground.secondary_pid].map(cpu_at);
+        let after = ground.used();
         bar.set_message("waiting for what is in flight");
         let mut all = Seen::new();
         for thread in threads {
@@ -300,14 +354,14 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
         Ok::<_, String>((all, used))
     })?;
     drop(admin);
-    let commands = (seen.reads.len() + seen.writes.len()).max(1) as f64;
+    let commands = seen.commands().max(1) as f64;
     let each = |used: Option<Duration>| used.map(|used| (used.as_secs_f64() * 1e8 / commands).round() / 100.0);
     let rpo = watch.and_then(|watch| {
         let measured = watch.finish().into_iter().filter(|age| age.at >= times.from && age.at < times.until);
         Rpo::of(measured.map(|age| ((age.at - times.from).as_secs_f64(), age.ms)).collect())
     });
     let cpu = Cpu { target_us: each(cpu[0]), secondary_us: each(cpu[1]) };
-    Ok((Beside { cpu, rpo, floor: None }, seen))
+    Ok((Beside { cpu, rpo }, seen))
 }
 
 fn sleep_until(at: Instant) {

@@ -1,6 +1,6 @@
 //! The report as one page without anything from elsewhere: figures, and plots where one looks rather than reads.
 
-use super::report::{Latency, Measured, Report};
+use super::report::{Latency, Measured, Report, Round};
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 460.0;
@@ -159,6 +159,9 @@ pub fn page(report: &Report) -> String {
             floor.memcpy_gib_per_s, floor.udp_k_per_s
         );
     }
+    if let Some(rest) = &report.rest {
+        let _ = write!(body, "<p>{}</p>", escaped(&rest.sentence()));
+    }
     body.push_str(&overview(report));
     for result in &report.results {
         body.push_str(&section(result));
@@ -170,27 +173,33 @@ pub fn page(report: &Report) -> String {
 }
 
 fn overview(report: &Report) -> String {
-    let mut table = "<table><tr><th>workload<th>I/O per s<th>MiB/s<th>p50 us<th>p99 us<th>of floor<th>CPU us/IO\
-                     <th>RPO p99 ms<th>errors</tr>"
+    let mut table = "<table><tr><th>workload<th>I/O per s<th>MiB/s<th>p50 us<th>p99 us<th>of floor<th>p50 of floor\
+                     <th>of stream<th>CPU us/IO<th>RPO p99 ms<th>errors</tr>"
         .to_owned();
     let dash = || "–".to_owned();
+    let ratio = |value: Option<f64>| value.map_or_else(dash, |value| format!("{value:.2}"));
     for result in &report.results {
         let at = |quantile| result.latency().map_or_else(dash, |latency| format!("{:.1}", latency.at(quantile)));
         let _ = write!(
             table,
-            "<tr><td>{}<td>{:.0}<td>{:.0}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+            "<tr><td>{}<td>{:.0}<td>{:.0}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
             escaped(&result.title),
             result.per_s,
             result.mib_per_s,
             at(0.5),
             at(0.99),
-            result.of_floor.map_or_else(dash, |ratio| format!("{ratio:.2}")),
+            ratio(result.ratios.of_floor),
+            ratio(result.ratios.p50_of_floor),
+            ratio(result.ratios.of_stream),
             result.cpu.target_us.map_or_else(dash, |us| format!("{us:.1}")),
             result.rpo.as_ref().map_or_else(dash, |rpo| rpo.p99_ms.to_string()),
             result.errors
         );
     }
-    table.push_str("</table>");
+    table.push_str(
+        "</table><p>The floor is bare TCP between two threads that poll: requests and responses of the same sizes, as many in \
+         flight, each sent by a call of its own. The stream is the same data one way, with no reply.</p>",
+    );
     table
 }
 
@@ -199,6 +208,7 @@ fn section(result: &Measured) -> String {
     for note in result.notes.iter().chain(&result.first_error) {
         let _ = write!(section, "<p>{}</p>", escaped(note));
     }
+    section.push_str(&compared(result));
     section.push_str("<div class=\"plots\">");
     section.push_str(&throughput(result));
     section.push_str(&latencies(result));
@@ -213,11 +223,38 @@ fn section(result: &Measured) -> String {
     section
 }
 
+/// The rounds, and what a reader of the overview might take for the floor.
+fn compared(result: &Measured) -> String {
+    let mut text = String::new();
+    if let (Some(floor), Some(together)) = (&result.floor, result.ratios.of_together) {
+        let _ = write!(
+            text,
+            "<p>Bare TCP: {:.0} exchanges per second; {:.0} if all that is due goes with one call, of which this is \
+             {together:.2}; {:.0} MiB/s one way.</p>",
+            floor.per_s, floor.together_per_s, floor.stream_mib_per_s
+        );
+    }
+    if let Some(ratio) = result.ratios.of_alone {
+        let _ = write!(text, "<p>{ratio:.3} of the rate without the idle connections.</p>");
+    }
+    if !result.rounds.is_empty() {
+        let of = |round: &Round| format!("{:.2}", round.ratios.of_floor.unwrap_or(f64::NAN));
+        let rounds = result.rounds.iter().filter(|round| round.ratios.of_floor.is_some());
+        let each: Vec<String> = rounds.map(of).collect();
+        let _ = write!(text, "<p>Medians of {} rounds", result.rounds.len());
+        if !each.is_empty() {
+            let _ = write!(text, "; of the floor in each: {}", each.join(", "));
+        }
+        text.push_str(".</p>");
+    }
+    text
+}
+
 fn throughput(result: &Measured) -> String {
     let column = super::job::COLUMN.as_secs_f64();
     let points: Vec<(f64, f64)> =
         result.over_time.iter().enumerate().map(|(nth, per_s)| ((nth as f64 + 0.5) * column, *per_s)).collect();
-    let floor = result.of_floor.and(result.floor.as_ref()).map(|floor| floor.per_s);
+    let floor = result.ratios.of_floor.and(result.floor.as_ref()).map(|floor| floor.per_s);
     let most = points.iter().map(|(_, per_s)| *per_s).chain(floor).fold(1.0, f64::max);
     let mut lines = vec![Line { name: "measured", color: "a", points }];
     if let Some(per_s) = floor {
@@ -275,10 +312,12 @@ mod tests {
 
     #[test]
     fn the_page_is_whole_and_asks_for_nothing_from_elsewhere() {
-        let mut result = measured();
+        let mut result = Measured::middle(vec![measured(), measured()]);
         result.notes.push("a < b & c".to_owned());
         let target = "a \"lab\"".to_owned();
-        let page = page(&Report { target, machine: Machine::here(), machine_floor: None, results: vec![result] });
+        let page =
+            page(&Report { target, machine: Machine::here(), machine_floor: None, rest: None, results: vec![result] });
+        assert!(page.contains("Medians of 2 rounds; of the floor in each: 0.50, 0.50."));
         assert!(page.contains("a &lt; b &amp; c") && page.contains("a &quot;lab&quot;"));
         assert_eq!(page.matches("<svg").count(), 3, "throughput, latency, age of the copy");
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());

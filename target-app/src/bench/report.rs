@@ -19,8 +19,36 @@ pub struct Report {
     pub machine: Machine,
     /// What it can do at all.
     pub machine_floor: Option<MachineFloor>,
+    /// What the systems use while they have nothing to do.
+    pub rest: Option<Rest>,
     /// Each workload's figures.
     pub results: Vec<Measured>,
+}
+
+/// Systems with nothing to do: volumes exported, hosts connected, pairs healthy.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rest {
+    /// How long they were watched.
+    pub seconds: f64,
+    /// Connections of hosts.
+    pub connections: u16,
+    /// Of one core, percent: the process that serves the volumes.
+    pub target_percent: Option<f64>,
+    /// The secondary's.
+    pub secondary_percent: Option<f64>,
+}
+
+impl Rest {
+    /// In words.
+    pub fn sentence(&self) -> String {
+        let of = |name: &str, percent: Option<f64>| percent.map(|percent| format!("{name} {percent:.2} % of a core"));
+        let used: Vec<String> = [of("the target", self.target_percent), of("the secondary", self.secondary_percent)]
+            .into_iter()
+            .flatten()
+            .collect();
+        let (seconds, connections) = (self.seconds, self.connections);
+        format!("At rest for {seconds} s, {connections} connections of hosts: {}.", used.join(", "))
+    }
 }
 
 /// The machine.
@@ -138,19 +166,77 @@ pub struct Measured {
     pub cpu: Cpu,
     /// Bare TCP with the same sizes, depth and polling.
     pub floor: Option<TcpFloor>,
-    /// `per_s` of this over that of the floor.
-    pub of_floor: Option<f64>,
+    /// How it compares with what was measured beside it; medians, if there were several rounds.
+    #[serde(flatten)]
+    pub ratios: Ratios,
+    /// Each round's, if there were several.
+    pub rounds: Vec<Round>,
     /// What an operator has to know to judge the figures.
     pub notes: Vec<String>,
+}
+
+/// How a measurement compares with others of the same moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Ratios {
+    /// `per_s` over that of the floor.
+    pub of_floor: Option<f64>,
+    /// The median latency over that of the floor.
+    pub p50_of_floor: Option<f64>,
+    /// `per_s` over that of the floor in which all that is due goes with one call.
+    pub of_together: Option<f64>,
+    /// Payload over what bare TCP streams one way.
+    pub of_stream: Option<f64>,
+    /// `per_s` over that without the idle connections.
+    pub of_alone: Option<f64>,
+}
+
+impl Ratios {
+    /// Each one's median.
+    fn middle(all: &[Ratios]) -> Ratios {
+        let of = |which: fn(&Ratios) -> Option<f64>| middle(all.iter().filter_map(which).collect());
+        Ratios {
+            of_floor: of(|ratios| ratios.of_floor),
+            p50_of_floor: of(|ratios| ratios.p50_of_floor),
+            of_together: of(|ratios| ratios.of_together),
+            of_stream: of(|ratios| ratios.of_stream),
+            of_alone: of(|ratios| ratios.of_alone),
+        }
+    }
+}
+
+/// The median; the lower one of two.
+fn middle(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
+/// What one of several rounds showed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Round {
+    /// Commands per second.
+    pub per_s: f64,
+    /// Beside what was measured in it.
+    #[serde(flatten)]
+    pub ratios: Ratios,
 }
 
 impl Measured {
     /// From what the jobs saw.
     pub fn new(workload: &Workload, seen: &Seen, cpu: Cpu, rpo: Option<Rpo>, floor: Option<TcpFloor>) -> Measured {
-        let commands = seen.reads.len() + seen.writes.len();
-        let per_s = commands as f64 / workload.seconds;
+        let per_s = seen.commands() as f64 / workload.seconds;
         // A floor of one connection says nothing about several.
-        let of_floor = floor.as_ref().filter(|_| workload.jobs == 1 && workload.rate.is_none());
+        let comparable = floor.as_ref().filter(|_| workload.jobs == 1 && workload.rate.is_none());
+        let mib_per_s = per_s * f64::from(workload.block_bytes) / f64::from(1 << 20);
+        let (reads, writes) = (Latency::of(&seen.reads), Latency::of(&seen.writes));
+        let ratio = |value: f64, of: fn(&TcpFloor) -> f64| comparable.map(|floor| rounded(value / of(floor)));
+        let p50_us = most_of(&reads, &writes).map_or(f64::NAN, |latency| latency.at(0.5));
+        let ratios = Ratios {
+            of_floor: ratio(per_s, |floor| floor.per_s),
+            p50_of_floor: ratio(p50_us, |floor| floor.p50_us),
+            of_together: ratio(per_s, |floor| floor.together_per_s),
+            of_stream: ratio(mib_per_s, |floor| floor.stream_mib_per_s),
+            of_alone: None,
+        };
         let whole = (workload.seconds / COLUMN.as_secs_f64()) as usize;
         let over_time = (0..whole.max(1)).map(|column| {
             let count = seen.columns.get(column).copied().unwrap_or(0);
@@ -159,26 +245,46 @@ impl Measured {
         Measured {
             title: workload.title(),
             per_s: rounded(per_s),
-            mib_per_s: rounded(per_s * f64::from(workload.block_bytes) / f64::from(1 << 20)),
-            reads: Latency::of(&seen.reads),
-            writes: Latency::of(&seen.writes),
+            mib_per_s: rounded(mib_per_s),
+            reads,
+            writes,
             errors: seen.errors,
             first_error: seen.first_error.clone(),
             over_time: over_time.collect(),
             rpo,
             cpu,
-            of_floor: of_floor.map(|floor| rounded(per_s / floor.per_s)),
+            ratios,
+            rounds: Vec::new(),
             floor,
             notes: Vec::new(),
             workload: workload.clone(),
         }
     }
 
+    /// The round in the middle by its rate, of at least one, with the medians of all their ratios and the errors of all.
+    pub fn middle(mut rounds: Vec<Measured>) -> Measured {
+        let each: Vec<Round> = rounds.iter().map(|round| Round { per_s: round.per_s, ratios: round.ratios }).collect();
+        let ratios: Vec<Ratios> = each.iter().map(|round| round.ratios).collect();
+        let errors = rounds.iter().map(|round| round.errors).sum();
+        let first_error = rounds.iter().find_map(|round| round.first_error.clone());
+        rounds.sort_by(|a, b| a.per_s.total_cmp(&b.per_s));
+        let mut chosen = rounds.swap_remove((each.len() - 1) / 2);
+        (chosen.errors, chosen.first_error) = (errors, first_error);
+        if each.len() > 1 {
+            (chosen.ratios, chosen.rounds) = (Ratios::middle(&ratios), each);
+        }
+        chosen
+    }
+
     /// Latencies of what there is more of.
     pub fn latency(&self) -> Option<&Latency> {
-        let count = |latency: &Option<Latency>| latency.as_ref().map_or(0, |latency| latency.commands);
-        if count(&self.reads) > count(&self.writes) { self.reads.as_ref() } else { self.writes.as_ref() }
+        most_of(&self.reads, &self.writes)
     }
+}
+
+fn most_of<'a>(reads: &'a Option<Latency>, writes: &'a Option<Latency>) -> Option<&'a Latency> {
+    let count = |latency: &Option<Latency>| latency.as_ref().map_or(0, |latency| latency.commands);
+    if count(reads) > count(writes) { reads.as_ref() } else { writes.as_ref() }
 }
 
 fn rounded(value: f64) -> f64 {
@@ -197,6 +303,8 @@ pub fn table(report: &Report) -> String {
         "P99 US",
         "P99.9 US",
         "OF FLOOR",
+        "P50 OF FLOOR",
+        "OF STREAM",
         "CPU US/IO",
         "RPO P50/P99 MS",
         "ERRORS",
@@ -206,6 +314,7 @@ pub fn table(report: &Report) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let ratio = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.2}")));
     for result in &report.results {
         let at = |quantile| or_dash(result.latency().map(|latency| format!("{:.1}", latency.at(quantile))));
         table.add_row([
@@ -215,13 +324,18 @@ pub fn table(report: &Report) -> String {
             at(0.5),
             at(0.99),
             at(0.999),
-            or_dash(result.of_floor.map(|ratio| format!("{ratio:.2}"))),
+            ratio(result.ratios.of_floor),
+            ratio(result.ratios.p50_of_floor),
+            ratio(result.ratios.of_stream),
             or_dash(result.cpu.target_us.map(|us| format!("{us:.1}"))),
             or_dash(result.rpo.as_ref().map(|rpo| format!("{}/{}", rpo.p50_ms, rpo.p99_ms))),
             result.errors.to_string(),
         ]);
     }
     let mut text = format!("{}\n\n{table}\n", report.target);
+    if let Some(rest) = &report.rest {
+        text.push_str(&format!("\n{}", rest.sentence()));
+    }
     for result in &report.results {
         for note in result.notes.iter().chain(&result.first_error) {
             text.push_str(&format!("\n{}: {note}", result.title));
@@ -241,7 +355,8 @@ pub(super) mod tests {
             seen.writes.record(us * 1000).unwrap();
         }
         seen.columns = vec![100; 10];
-        let floor = TcpFloor { per_s: 2000.0, p50_us: 20.0, p99_us: 90.0 };
+        let floor =
+            TcpFloor { per_s: 2000.0, p50_us: 250.0, p99_us: 900.0, together_per_s: 4000.0, stream_mib_per_s: 39.0625 };
         let rpo = Rpo::of(vec![(0.0, 4), (0.5, 9), (0.9, 5)]);
         let cpu = Cpu { target_us: Some(3.25), secondary_us: None };
         Measured::new(&workload, &seen, cpu, rpo, Some(floor))
@@ -250,7 +365,9 @@ pub(super) mod tests {
     #[test]
     fn figures_are_those_of_what_was_seen() {
         let measured = measured();
-        assert_eq!((measured.per_s, measured.of_floor), (1000.0, Some(0.5)));
+        let ratios = measured.ratios;
+        assert_eq!((measured.per_s, ratios.of_floor, ratios.of_together), (1000.0, Some(0.5), Some(0.25)));
+        assert_eq!((ratios.p50_of_floor, ratios.of_stream, ratios.of_alone), (Some(2.0), Some(0.1), None));
         let latency = measured.latency().unwrap();
         assert!((latency.at(0.5) - 500.0).abs() < 1.0 && (latency.at(0.99) - 990.0).abs() < 2.0);
         assert_eq!(measured.over_time, vec![1000.0; 10]);
@@ -260,12 +377,25 @@ pub(super) mod tests {
 
     #[test]
     fn several_jobs_or_a_rate_are_not_compared_with_one_connection_at_full_speed() {
-        let floor = TcpFloor { per_s: 2000.0, p50_us: 20.0, p99_us: 90.0 };
+        let floor = TcpFloor { per_s: 2000.0, ..TcpFloor::default() };
         for workload in [Workload { jobs: 2, ..Workload::default() }, Workload { rate: Some(9), ..Workload::default() }]
         {
             let measured = Measured::new(&workload, &Seen::new(), Cpu::default(), None, Some(floor.clone()));
-            assert_eq!(measured.of_floor, None);
+            assert_eq!(measured.ratios, Ratios::default());
         }
+    }
+
+    #[test]
+    fn of_several_rounds_each_ratio_is_the_median_of_its_own() {
+        let round = |per_s, of_floor, of_alone, errors| {
+            let ratios = Ratios { of_floor: Some(of_floor), of_alone: Some(of_alone), ..Ratios::default() };
+            Measured { per_s, ratios, errors, ..measured() }
+        };
+        let middle = Measured::middle(vec![round(3.0, 0.9, 1.1, 0), round(1.0, 0.7, 0.9, 2), round(2.0, 0.2, 1.0, 1)]);
+        assert_eq!((middle.per_s, middle.errors, middle.rounds.len()), (2.0, 3, 3));
+        assert_eq!((middle.ratios.of_floor, middle.ratios.of_alone), (Some(0.7), Some(1.0)));
+        let one = Measured::middle(vec![round(3.0, 0.9, 1.1, 0)]);
+        assert_eq!((one.per_s, one.ratios.of_floor, one.rounds.len()), (3.0, Some(0.9), 0));
     }
 
     #[test]
@@ -273,7 +403,8 @@ pub(super) mod tests {
         let mut failed = measured();
         (failed.errors, failed.first_error) = (3, Some("write fault".to_owned()));
         let machine = Machine::here();
-        let report = Report { target: "a lab".to_owned(), machine, machine_floor: None, results: vec![failed] };
+        let report =
+            Report { target: "a lab".to_owned(), machine, machine_floor: None, rest: None, results: vec![failed] };
         let text = table(&report);
         assert!(text.contains("4 KiB random writes, depth 32") && text.contains("write fault"), "{text}");
         assert!(text.contains("5/9") && text.contains("0.50"), "{text}");

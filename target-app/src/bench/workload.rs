@@ -41,6 +41,10 @@ pub struct Workload {
     /// Commands per second of all jobs together, at evenly spaced times that were fixed before. Latency counts from these
     /// times, so that what a stall held back counts as late. None: each job issues a command when one ends.
     pub rate: Option<u64>,
+    /// How often it is measured, its floor beside it each time; the medians are told.
+    pub rounds: u16,
+    /// Connections of other hosts that do nothing meanwhile. Each round is then measured without them first, to compare.
+    pub idle_connections: u16,
 }
 
 impl Default for Workload {
@@ -55,6 +59,8 @@ impl Default for Workload {
             seconds: 10.0,
             warmup_seconds: 1.0,
             rate: None,
+            rounds: 1,
+            idle_connections: 0,
         }
     }
 }
@@ -63,6 +69,9 @@ impl Default for Workload {
 const BLOCK_BYTES_MAX: u32 = 1 << 20;
 const DEPTH_MAX: u16 = 1023;
 const JOBS_MAX: u16 = 64;
+const ROUNDS_MAX: u16 = 99;
+/// What one reactor of a target of ours serves, less some for the jobs.
+const IDLE_CONNECTIONS_MAX: u16 = 1000;
 
 impl Workload {
     /// Its name, or a description.
@@ -85,7 +94,11 @@ impl Workload {
         };
         let jobs = if self.jobs > 1 { format!(", {} jobs", self.jobs) } else { String::new() };
         let rate = self.rate.map_or_else(String::new, |rate| format!(", {rate}/s"));
-        format!("{size} {order} {what}, depth {}{jobs}{rate}", self.depth)
+        let idle = match self.idle_connections {
+            0 => String::new(),
+            count => format!(", {count} idle connections"),
+        };
+        format!("{size} {order} {what}, depth {}{jobs}{rate}{idle}", self.depth)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -109,6 +122,12 @@ impl Workload {
         }
         if !(self.warmup_seconds >= 0.0 && self.warmup_seconds <= 3_600.0) {
             return of("warmup_seconds", &self.warmup_seconds, "0 to 3600");
+        }
+        if self.rounds == 0 || self.rounds > ROUNDS_MAX {
+            return of("rounds", &self.rounds, "1 to 99");
+        }
+        if self.idle_connections > IDLE_CONNECTIONS_MAX {
+            return of("idle_connections", &self.idle_connections, "0 to 1000");
         }
         if self.rate == Some(0) {
             return of("rate", &0, "1 or more commands per second, or none");
@@ -228,6 +247,9 @@ pub struct Plan {
     /// The processors of the jobs, in turn; empty: wherever the kernel likes.
     #[serde(default)]
     pub processors: Vec<usize>,
+    /// How long the systems are watched at rest, hosts connected, before the measurements, seconds; 0: not at all.
+    #[serde(default)]
+    pub rest_seconds: f64,
     /// The measurements, one after the other.
     #[serde(default, rename = "workload")]
     pub workloads: Vec<Workload>,
@@ -255,6 +277,9 @@ impl Plan {
     pub fn check(&self) -> Result<(), String> {
         if self.workloads.is_empty() {
             return Err("there is no [[workload]]; give one at least".to_owned());
+        }
+        if !(0.0..=3_600.0).contains(&self.rest_seconds) {
+            return Err(format!("rest_seconds is {}, expected 0 to 3600", self.rest_seconds));
         }
         if self.target.is_some() && self.lab != Lab::default() {
             return Err("[target] and [lab] exclude each other; leave one out".to_owned());
@@ -299,6 +324,9 @@ mod tests {
             (&format!("{one}jobs = 65\n"), "1 to 64"),
             (&format!("{one}seconds = 0\n"), "86400"),
             (&format!("{one}rate = 0\n"), "rate"),
+            (&format!("{one}rounds = 0\n"), "1 to 99"),
+            (&format!("{one}idle_connections = 1001\n"), "0 to 1000"),
+            (&format!("rest_seconds = -1\n{one}"), "0 to 3600"),
             (&format!("[lab]\nloss = 0.9\n{one}"), "0 to 0.5"),
             (&format!("[lab]\nvolumes = 0\n{one}"), "1 to 64"),
             (

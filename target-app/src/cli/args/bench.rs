@@ -17,6 +17,8 @@ Examples:
   longrun bench --replication --loss 0.01 --delay-ms 5 --rate 20000
   longrun bench --read-percent 70 --block-bytes 8192 --depth 128 --jobs 2
   longrun bench --target 192.0.2.7:4420 --nqn nqn.2026-11.io.longrun:s0 --namespaces 1
+  longrun bench --depth 1 --rounds 5             medians of five, each beside its floor
+  longrun bench --idle-connections 1000          what others cost that are connected and do nothing
   longrun bench --file lab.toml --json           several workloads, for programs
 
 A file has a [[workload]] for each measurement and one [lab] or [target]; its keys are the flags' names:
@@ -75,6 +77,15 @@ pub struct BenchArgs {
     /// Commands per second, of all jobs together, at fixed times from which latency counts; without it as fast as it goes
     #[arg(long, value_name = "N", conflicts_with = "file")]
     pub rate: Option<u64>,
+    /// Measure so often, the floor beside it each time, and tell the medians
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "file")]
+    pub rounds: u16,
+    /// Have so many connections of other hosts do nothing, and compare with how it is without them
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "file")]
+    pub idle_connections: u16,
+    /// First watch the systems at rest for so long, hosts connected: what of a core do they use?
+    #[arg(long, value_name = "S", default_value_t = 0.0, conflicts_with = "file")]
+    pub rest_seconds: f64,
 
     /// Pair the volumes with those of a second longrun
     #[arg(long, conflicts_with_all = ["file", "target"])]
@@ -134,6 +145,8 @@ impl BenchArgs {
             seconds: self.seconds,
             warmup_seconds: self.warmup_seconds,
             rate: self.rate,
+            rounds: self.rounds,
+            idle_connections: self.idle_connections,
         }
     }
 
