@@ -7,11 +7,13 @@
 
 mod keys;
 mod shelf;
+mod tips;
 
 use crate::types::{Record, Stamp, StreamId, Time};
 use keys::{Key, Run};
 use shelf::Shelf;
 use std::cmp::Ordering;
+pub use tips::Tips;
 
 #[cfg(test)]
 mod tests;

@@ -71,7 +71,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             meta.greatest_time = meta.greatest_time.max(old.greatest_time);
             // Their epochs must never come again.
             meta.streams = old.streams;
-            for stream in &mut meta.streams {
+            for stream in meta.streams.iter_mut() {
                 (stream.closed, stream.announced) = (true, Seq(0));
                 stream.seen.clear();
             }
@@ -110,7 +110,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             self.pairs.insert(pair.pair, id);
         }
         self.groups.insert(id, group);
-        self.act(now, id, ports, |group, io: &mut Io<'_, _>, _, _| {
+        self.act(now, id, ports, |group, io: &mut Io<'_, _>, _| {
             let answers = tickets.into_iter().map(|(ticket, answer)| After::Answer(ticket, answer));
             group.persist(io, std::iter::once(After::Follows).chain(answers));
         });

@@ -236,7 +236,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             for item in begun.into_iter().chain(abandoned).chain(released) {
                 // It counts as seen: put back where it came from, in order.
                 let head = item.record.head;
-                match self.inlets.get(&head.stamp.stream).filter(|inlet| inlet.epoch == item.epoch) {
+                match self.inlets.of_epoch(head.stamp.stream, item.epoch) {
                     Some(_) => self.waiting.push(item),
                     // Of an epoch that is over.
                     None => {
@@ -249,17 +249,17 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             }
         }
         let mut discarded = std::mem::take(&mut self.meta.discarded);
-        for (id, inlet) in &mut self.inlets {
-            let Some(stream) = self.meta.streams.iter_mut().find(|stream| stream.id == *id) else { continue };
-            let remains = remains.iter().find(|remains| remains.stream == *id);
-            for item in self.waiting.take_stream(*id) {
+        for (id, inlet) in self.inlets.iter_mut() {
+            let Some(stream) = self.meta.streams.find_mut(id) else { continue };
+            let remains = remains.iter().find(|remains| remains.stream == id);
+            for item in self.waiting.take_stream(id) {
                 let head = item.record.head;
                 push_number(&mut stream.seen, head.stamp.seq.0);
                 stream.announced = stream.announced.max(head.stamp.seq);
                 if head.kind.changes_volume() {
                     discarded.push((head.pair, head.extent));
                 }
-                effects.freed.push((*id, item.epoch, head.charge_bytes()));
+                effects.freed.push((id, item.epoch, head.charge_bytes()));
                 self.meta.greatest_time = self.meta.greatest_time.max(head.stamp.time);
             }
             inlet.undurable.retain(|seq| !stream.seen.iter().any(|range| range.contains(&seq.0)));
@@ -315,7 +315,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         };
         let end = unit.as_ref().map_or(ready.journal.committed_end(), position);
         let mut losses = Vec::new();
-        for stream in &self.meta.streams {
+        for stream in self.meta.streams.iter() {
             let durable = self.inlets.get(&stream.id).map_or(stream.durable, |inlet| inlet.durable);
             let at_base = unit.as_ref().map(|unit| {
                 let known = unit.last.iter().find(|(id, epoch, _)| (*id, *epoch) == (stream.id, stream.epoch));

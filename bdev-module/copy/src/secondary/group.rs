@@ -5,9 +5,10 @@ use super::attest::Attest;
 use super::codec::Writer;
 use super::failover::Takeover;
 use super::handover::Handed;
+use super::inlets::Inlets;
 use super::intake::Effects;
 use super::io::{Io, Op};
-use super::meta::{Checkpoint, GroupMeta, Life, StreamMeta, key_of};
+use super::meta::{Checkpoint, GroupMeta, Life, key_of};
 use super::overlay::{Overlay, State};
 use super::recover::Scan;
 use super::restore::Restore;
@@ -19,7 +20,7 @@ use crate::apply::{Applied, Applier, Target};
 use crate::blank::BlankCheck;
 use crate::journal::format::Area;
 use crate::journal::{Item, Journal, Point};
-use crate::merge::{self, Waiting};
+use crate::merge::Waiting;
 use crate::message::{Message, OpenStream};
 use crate::ports::{DeviceError, LocalIo, LocalToken, OperatorAnswer, Ticket};
 use crate::types::{
@@ -27,43 +28,6 @@ use crate::types::{
 };
 use smallvec::{SmallVec, smallvec};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-
-/// What a group holds of one of its streams.
-pub(crate) struct Inlet {
-    pub(crate) epoch: Epoch,
-    /// Every record of this group that is not later is released already, or there is none.
-    pub(crate) floor: Time,
-    /// Records of this group up to this number are durable.
-    pub(crate) durable: Seq,
-    /// The last record of this epoch that is on its volume.
-    pub(crate) applied: Seq,
-    /// In the stream's run, not durable.
-    pub(crate) undurable: VecDeque<Seq>,
-    /// The stream leaves the group after this number.
-    pub(crate) end: Option<Seq>,
-}
-
-impl Inlet {
-    pub(crate) fn new(meta: &StreamMeta, durable: Seq, limit: Time) -> Self {
-        Inlet {
-            epoch: meta.epoch,
-            floor: meta.base_time.max(limit),
-            durable,
-            applied: meta.base.previous(),
-            undurable: VecDeque::new(),
-            end: None,
-        }
-    }
-
-    /// The tip: what the stream says (its epoch, its tip), if it is in this group's epoch, but never below the group's own
-    /// floor.
-    pub(crate) fn tip(&self, stream: Option<(Epoch, Time)>) -> Time {
-        match stream {
-            Some((epoch, tip)) if epoch == self.epoch => tip.max(self.floor),
-            _ => self.floor,
-        }
-    }
-}
 
 /// How far the group's opening is.
 pub(crate) enum Phase<S> {
@@ -150,7 +114,7 @@ pub(crate) struct Group<S> {
     pub(crate) area: Area,
     pub(crate) meta: GroupMeta,
     pub(crate) phase: Phase<S>,
-    pub(crate) inlets: BTreeMap<StreamId, Inlet>,
+    pub(crate) inlets: Inlets,
     /// In their streams' runs, not released.
     pub(crate) waiting: Waiting<Item<S>>,
     /// Everything not later was released.
@@ -226,9 +190,6 @@ pub(crate) struct Group<S> {
     value: Vec<u8>,
 }
 
-/// What a group asks about a stream: (its epoch, its tip).
-pub(crate) type Tips<'a> = &'a dyn Fn(StreamId) -> Option<(Epoch, Time)>;
-
 impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn new(config: GroupConfig, meta: GroupMeta, now: Mono, pace: SecondaryConfig) -> Self {
         let phase = match &meta.life {
@@ -246,7 +207,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             config,
             meta,
             phase,
-            inlets: BTreeMap::new(),
+            inlets: Inlets::default(),
             waiting: Waiting::default(),
             limit,
             journaled: limit,
@@ -306,7 +267,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if self.is_forgotten {
             return;
         }
-        for (id, inlet) in &self.inlets {
+        for (id, inlet) in self.inlets.iter() {
             if let Some(stream) = self.meta.stream_mut(*id) {
                 stream.durable = inlet.durable;
             }
@@ -383,17 +344,18 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn take(&mut self, record: Record<S>, epoch: Epoch, effects: &mut Effects) -> Result<(), Time> {
         let (stamp, pair) = (record.head.stamp, record.head.pair);
         let charge = record.head.charge_bytes();
-        let Some(inlet) = self.inlets.get_mut(&stamp.stream).filter(|inlet| inlet.epoch == epoch) else {
+        let Some(inlet) = self.inlets.of_epoch_mut(stamp.stream, epoch) else {
             effects.freed.push((stamp.stream, epoch, charge));
+            effects.durable.push(stamp.stream);
             return Ok(());
         };
         if stamp.seq <= inlet.durable {
             // Sent again after a restart, because another group of the stream lacked a lower number.
             effects.freed.push((stamp.stream, epoch, charge));
-            effects.is_durable_news = true;
+            effects.durable.push(stamp.stream);
             return Ok(());
         }
-        let limit = inlet.floor.max(self.limit);
+        let limit = inlet.floor().max(self.limit);
         if stamp.time <= limit {
             effects.freed.push((stamp.stream, epoch, charge));
             return Err(limit);
@@ -413,15 +375,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     }
 
     /// Releases what the tips allow.
-    pub(crate) fn merge(&mut self, tips: Tips<'_>, effects: &mut Effects) {
+    pub(crate) fn merge(&mut self, effects: &mut Effects) {
         // Frozen, suspended: what could not be released was thrown away, so the limit must not pass it, whatever a shared
         // stream says later. *G1 was frozen at 10 and threw 12 away; the records of G3 moved the tip that had held
         // G1 back, and with it G1's recovery point.*
         if self.meta.life != Life::Open || self.holds_limit() {
             return;
         }
-        let limit = merge::limit_of(self.inlets.iter().map(|(id, inlet)| inlet.tip(tips(*id))));
-        let Some(limit) = limit.filter(|limit| *limit > self.limit) else { return };
+        let Some(limit) = self.inlets.limit().filter(|limit| *limit > self.limit) else { return };
         self.limit = limit;
         let before = self.released.len();
         self.waiting.release(limit, &mut self.released);
@@ -429,7 +390,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     }
 
     /// Everything that can go on now.
-    pub(crate) fn turn<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, tips: Tips<'_>, effects: &mut Effects) {
+    pub(crate) fn turn<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
         self.open_on(io, effects);
         self.watch_devices(io);
         self.check_candidates(io, effects);
@@ -440,7 +401,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         // the journal's closing is being made durable.
         let is_sealed = matches!(self.meta.life, Life::Sealed { .. } | Life::TakenOver);
         if !is_sealed {
-            self.merge(tips, effects);
+            self.merge(effects);
             self.journal(io, effects);
             self.copies_on(io, effects);
         }
@@ -503,10 +464,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         for block in self.commit.drain(..) {
             for item in &block.items {
                 let stamp = item.record.head.stamp;
-                let inlet = self.inlets.get_mut(&stamp.stream).filter(|inlet| inlet.epoch == item.epoch);
-                if let Some(inlet) = inlet {
+                if let Some(inlet) = self.inlets.of_epoch_mut(stamp.stream, item.epoch) {
                     inlet.durable = stamp.seq;
                     inlet.undurable.pop_front();
+                    effects.durable.push(stamp.stream);
                 }
                 let head = &item.record.head;
                 if let (RecordKind::Bookmark, Some(name)) = (head.kind, &item.record.payload) {
@@ -524,7 +485,6 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         }
         ready.applier.take_freed(&mut effects.freed);
         self.set_journaled(self.journaled);
-        effects.is_durable_news = true;
     }
 
     fn apply<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
@@ -552,8 +512,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 if item.charged {
                     effects.freed.push((stamp.stream, item.epoch, item.record.head.charge_bytes()));
                 }
-                let inlet = self.inlets.get_mut(&stamp.stream).filter(|inlet| inlet.epoch == item.epoch);
-                if let Some(inlet) = inlet {
+                if let Some(inlet) = self.inlets.of_epoch_mut(stamp.stream, item.epoch) {
                     inlet.applied = stamp.seq;
                 }
             }
@@ -706,7 +665,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// Everything up to this number of the stream is durable as far as this group goes; `None` if nothing waits.
     pub(crate) fn durable_of(&self, stream: StreamId, epoch: Epoch) -> Option<Seq> {
-        let inlet = self.inlets.get(&stream).filter(|inlet| inlet.epoch == epoch)?;
+        let inlet = self.inlets.of_epoch(stream, epoch)?;
         inlet.undurable.front().map(|seq| seq.previous())
     }
 }

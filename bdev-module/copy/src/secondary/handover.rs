@@ -84,7 +84,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 }
                 Verdict::Take => {
                     let random = self.random();
-                    self.act(now, id, ports, |group, io, _, _| group.take_in_swap(io, &asked, random));
+                    self.act(now, id, ports, |group, io, _| group.take_in_swap(io, &asked, random));
                 }
             }
         }
@@ -179,7 +179,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             let text = format!("group \"{name}\" threw records away that no resync has brought again: group_resync it");
             return Some((Refusal::Never, text));
         }
-        for pair in &self.meta.pairs {
+        for pair in self.meta.pairs.iter() {
             let reason = if !self.volumes.contains_key(&pair.id) {
                 "has no volume attached at the secondary: create it there again"
             } else if pair.stream.is_none() || pair.left {

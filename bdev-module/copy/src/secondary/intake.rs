@@ -115,6 +115,9 @@ pub(crate) struct Intake<B, S> {
     pub(crate) broken: Option<Seq>,
     /// Its sender was told that the stream broke the protocol.
     pub(crate) was_refused: bool,
+    /// Among those that changed, and those that moved: see [`super::intakes::Intakes`].
+    pub(super) is_changed: bool,
+    pub(super) is_moved: bool,
 }
 
 impl<B, S> Intake<B, S> {
@@ -134,8 +137,8 @@ impl<B, S> Intake<B, S> {
 pub(crate) struct Effects {
     /// Memory of these streams' records of this epoch is free again.
     pub(crate) freed: Vec<(StreamId, Epoch, u64)>,
-    /// Numbers became durable.
-    pub(crate) is_durable_news: bool,
+    /// Numbers of these streams became durable.
+    pub(crate) durable: Vec<StreamId>,
     /// These pairs are no more.
     pub(crate) forgotten: Vec<crate::types::PairId>,
     /// The group takes nothing more of any stream.
@@ -155,9 +158,10 @@ pub(crate) struct Effects {
 impl Effects {
     /// Acted on; the lists keep their storage.
     pub(crate) fn clear(&mut self) {
-        let Effects { freed, forgotten, opened, .. } = std::mem::take(self);
-        (self.freed, self.forgotten, self.opened) = (freed, forgotten, opened);
+        let Effects { freed, durable, forgotten, opened, .. } = std::mem::take(self);
+        (self.freed, self.durable, self.forgotten, self.opened) = (freed, durable, forgotten, opened);
         self.freed.clear();
+        self.durable.clear();
         self.forgotten.clear();
         self.opened.clear();
     }

@@ -2,6 +2,7 @@
 //! that every change is one atomic step. An empty value is a group that was deleted.
 
 use super::codec::{CodecError, Reader, Writer};
+use super::known::{Known, Named};
 use super::status::Bookmark;
 use crate::journal::open::LogMeta;
 use crate::message::Content;
@@ -78,6 +79,22 @@ pub(crate) struct PairMeta {
     pub(crate) image: Image,
     /// What the unit under way brings of it.
     pub(crate) share: Share,
+}
+
+impl Named for StreamMeta {
+    type Id = StreamId;
+
+    fn id(&self) -> StreamId {
+        self.id
+    }
+}
+
+impl Named for PairMeta {
+    type Id = PairId;
+
+    fn id(&self) -> PairId {
+        self.id
+    }
 }
 
 /// Since when a pair's volume is a true picture, at every cut that is not earlier.
@@ -157,8 +174,8 @@ pub(crate) struct GroupMeta {
     pub(crate) journal_id: u64,
     pub(crate) recovery_epoch: u64,
     pub(crate) checkpoint: Checkpoint,
-    pub(crate) streams: Vec<StreamMeta>,
-    pub(crate) pairs: Vec<PairMeta>,
+    pub(crate) streams: Known<StreamMeta>,
+    pub(crate) pairs: Known<PairMeta>,
     pub(crate) greatest_time: Time,
     pub(crate) certificate: Option<LossCertificate>,
     pub(crate) discarded: Vec<(PairId, Extent)>,
@@ -188,8 +205,8 @@ impl GroupMeta {
             journal_id,
             recovery_epoch: 0,
             checkpoint: Checkpoint::default(),
-            streams: Vec::new(),
-            pairs: Vec::new(),
+            streams: Known::default(),
+            pairs: Known::default(),
             greatest_time: Time(0),
             certificate: None,
             discarded: Vec::new(),
@@ -211,19 +228,19 @@ impl GroupMeta {
     }
 
     pub(crate) fn stream(&self, id: StreamId) -> Option<&StreamMeta> {
-        self.streams.iter().find(|stream| stream.id == id)
+        self.streams.find(id)
     }
 
     pub(crate) fn stream_mut(&mut self, id: StreamId) -> Option<&mut StreamMeta> {
-        self.streams.iter_mut().find(|stream| stream.id == id)
+        self.streams.find_mut(id)
     }
 
     pub(crate) fn pair(&self, id: PairId) -> Option<&PairMeta> {
-        self.pairs.iter().find(|pair| pair.id == id)
+        self.pairs.find(id)
     }
 
     pub(crate) fn pair_mut(&mut self, id: PairId) -> Option<&mut PairMeta> {
-        self.pairs.iter_mut().find(|pair| pair.id == id)
+        self.pairs.find_mut(id)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -393,50 +410,54 @@ impl GroupMeta {
                 limit: Time(r.u64()?),
                 durable_end: r.u64()?,
             },
-            streams: r.list(|r| {
-                Ok(StreamMeta {
-                    id: StreamId(r.u64()?),
-                    owner: SystemId(r.u64()?),
-                    scope: match r.u8()? {
-                        1 => Scope::Pair,
-                        2 => Scope::System,
-                        3 => Scope::Group,
-                        _ => return Err(r.wrong()),
-                    },
-                    epoch: Epoch(r.u64()?),
-                    base: Seq(r.u64()?),
-                    base_time: Time(r.u64()?),
-                    durable: Seq(r.u64()?),
-                    closed: r.flag()?,
-                    seen: read_ranges(r)?,
-                    announced: Seq(r.u64()?),
-                })
-            })?,
-            pairs: r.list(|r| {
-                Ok(PairMeta {
-                    id: PairId(r.u64()?),
-                    name: r.text()?,
-                    geometry: Geometry { blocks: r.u64()?, block_bytes: r.u32()? },
-                    content: match r.u8()? {
-                        1 => Content::Empty,
-                        2 => Content::DeclaredIdentical,
-                        3 => Content::Established,
-                        4 => Content::Copy,
-                        _ => return Err(r.wrong()),
-                    },
-                    stream: r.option(|r| Ok(StreamId(r.u64()?)))?,
-                    touched: r.flag()?,
-                    left: r.flag()?,
-                    overwritable: version > 2 && r.flag()?,
-                    image: if version > 2 { read_image(r)? } else { Image::Whole(Time(0)) },
-                    share: match if version > 2 { r.u8()? } else { 0 } {
-                        0 => Share::None,
-                        1 => Share::Differences,
-                        2 => Share::Everything,
-                        _ => return Err(r.wrong()),
-                    },
-                })
-            })?,
+            streams: r
+                .list(|r| {
+                    Ok(StreamMeta {
+                        id: StreamId(r.u64()?),
+                        owner: SystemId(r.u64()?),
+                        scope: match r.u8()? {
+                            1 => Scope::Pair,
+                            2 => Scope::System,
+                            3 => Scope::Group,
+                            _ => return Err(r.wrong()),
+                        },
+                        epoch: Epoch(r.u64()?),
+                        base: Seq(r.u64()?),
+                        base_time: Time(r.u64()?),
+                        durable: Seq(r.u64()?),
+                        closed: r.flag()?,
+                        seen: read_ranges(r)?,
+                        announced: Seq(r.u64()?),
+                    })
+                })?
+                .into(),
+            pairs: r
+                .list(|r| {
+                    Ok(PairMeta {
+                        id: PairId(r.u64()?),
+                        name: r.text()?,
+                        geometry: Geometry { blocks: r.u64()?, block_bytes: r.u32()? },
+                        content: match r.u8()? {
+                            1 => Content::Empty,
+                            2 => Content::DeclaredIdentical,
+                            3 => Content::Established,
+                            4 => Content::Copy,
+                            _ => return Err(r.wrong()),
+                        },
+                        stream: r.option(|r| Ok(StreamId(r.u64()?)))?,
+                        touched: r.flag()?,
+                        left: r.flag()?,
+                        overwritable: version > 2 && r.flag()?,
+                        image: if version > 2 { read_image(r)? } else { Image::Whole(Time(0)) },
+                        share: match if version > 2 { r.u8()? } else { 0 } {
+                            0 => Share::None,
+                            1 => Share::Differences,
+                            2 => Share::Everything,
+                            _ => return Err(r.wrong()),
+                        },
+                    })
+                })?
+                .into(),
             greatest_time: Time(r.u64()?),
             certificate: r.option(|r| {
                 Ok(LossCertificate {

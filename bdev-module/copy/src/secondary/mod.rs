@@ -20,8 +20,11 @@ mod demote;
 mod failover;
 mod group;
 mod handover;
+mod inlets;
 mod intake;
+mod intakes;
 pub(crate) mod io;
+mod known;
 mod meta;
 mod opening;
 mod overlay;
@@ -60,7 +63,7 @@ use crate::types::{
     Epoch, Geometry, GroupId, Initial, LinkId, Mono, Now, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId,
 };
 use group::{Group, Phase};
-use intake::Intake;
+use intakes::Intakes;
 use io::{Op, Tokens};
 use meta::GroupMeta;
 use rand_chacha::ChaCha8Rng;
@@ -190,7 +193,7 @@ pub struct Secondary<B, S> {
     chance: ChaCha8Rng,
     tokens: Tokens,
     groups: BTreeMap<GroupId, Group<S>>,
-    intakes: BTreeMap<StreamId, Intake<B, S>>,
+    intakes: Intakes<B, S>,
     pairs: BTreeMap<PairId, GroupId>,
     /// Groups under test.
     views: BTreeMap<GroupId, View<B, S>>,
@@ -216,7 +219,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             chance: ChaCha8Rng::seed_from_u64(seed),
             tokens: Tokens::default(),
             groups: BTreeMap::new(),
-            intakes: BTreeMap::new(),
+            intakes: Intakes::default(),
             pairs: BTreeMap::new(),
             views: BTreeMap::new(),
             fence_told: BTreeSet::new(),
@@ -371,7 +374,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             )));
         }
         self.detach(group);
-        self.act(now, group, ports, |group, io, effects, _| group.wipe(io, ticket, effects));
+        self.act(now, group, ports, |group, io, effects| group.wipe(io, ticket, effects));
         Ok(())
     }
 
@@ -395,7 +398,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 config.group
             )));
         }
-        let answer = self.act(now, group, ports, |group, io, _, _| Some(group.create_pair(io, config, ticket)));
+        let answer = self.act(now, group, ports, |group, io, _| Some(group.create_pair(io, config, ticket)));
         let id = answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))?;
         self.pairs.insert(id, group);
         self.role_news = true;
@@ -425,7 +428,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         }
         let stream = self.groups.get(&group).and_then(|group| group.meta.pair(pair)).and_then(|pair| pair.stream);
         let is_open = stream.and_then(|stream| self.intakes.get(&stream)).is_some_and(|intake| intake.is_open);
-        let answer = self.act(now, group, ports, |group, io, _, _| Some(group.delete_pair(io, pair, is_open, ticket)));
+        let answer = self.act(now, group, ports, |group, io, _| Some(group.delete_pair(io, pair, is_open, ticket)));
         answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))?;
         self.pairs.remove(&pair);
         Ok(())
@@ -458,8 +461,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             )));
         }
         let random = self.random();
-        let answer =
-            self.act(now, group, ports, |group, io, _, _| Some(group.take_over(io, ticket, random, consent, at)));
+        let answer = self.act(now, group, ports, |group, io, _| Some(group.take_over(io, ticket, random, consent, at)));
         // A test that nobody ended does not stand in the way of a disaster: it fails.
         self.look_at_view(now, group, ports);
         answer.unwrap_or_else(|| Err(OperatorError::NotFound("there is no such group".to_owned())))
@@ -514,7 +516,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         if let Op::View(op) = op {
             return self.view_done(now, group, (op, token), result, buf, ports);
         }
-        self.act(now, group, ports, |group, io, effects, _| {
+        self.act(now, group, ports, |group, io, effects| {
             group.local_done(io, (op, token), result, buf.as_ref().map(AsRef::as_ref), effects);
         });
     }
@@ -522,7 +524,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     /// A metadata write with [`crate::ports::Owner::Secondary`] is durable.
     pub fn persisted(&mut self, now: Now, token: MetaToken, ports: &mut impl Downlink<Buf = B, Shared = S>) {
         let Some((group, _)) = self.tokens.redeem(token) else { return };
-        self.act(now, group, ports, |group, io, effects, _| group.persisted(io, token, effects));
+        self.act(now, group, ports, |group, io, effects| group.persisted(io, token, effects));
     }
 
     /// A host's request on a pair of this engine. Refused with [`HostError::Secondary`] until takeover, reads too: the

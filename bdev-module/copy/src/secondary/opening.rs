@@ -1,6 +1,7 @@
 //! Streams that primaries open: what an OPEN comes to, and what is made durable before it is answered.
 
-use super::group::{After, Group, Inlet, Phase};
+use super::group::{After, Group, Phase};
+use super::inlets::Inlet;
 use super::intake::{Account, Intake};
 use super::meta::{Life, StreamMeta};
 use super::peers::{Refused, stream_key};
@@ -72,7 +73,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             }
             Opening::Expect(text) => {
                 let after = vec![After::Send(link, refuse(Refusal::UnsentRecords, text))];
-                self.act(now, open.group, ports, |group, io, _, _| {
+                self.act(now, open.group, ports, |group, io, _| {
                     group.expect_unit_of(from);
                     group.persist(io, after);
                 });
@@ -81,7 +82,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 let refusal = After::Send(link, refuse(Refusal::LostData, text.clone()));
                 let reason = format!("lost data: {text}");
                 self.stop_group(now, link, open.group, Life::Lost(reason.clone()), &text, vec![refusal], ports);
-                self.act(now, open.group, ports, |group, io, _, _| group.fail(io, reason));
+                self.act(now, open.group, ports, |group, io, _| group.fail(io, reason));
             }
             opening @ (Opening::Again | Opening::New) => {
                 let is_new = matches!(opening, Opening::New);
@@ -103,12 +104,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         mut after: Vec<After>,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
-        self.act(now, id, ports, |group, _, effects, tips| group.merge(tips, effects));
+        self.note_tips();
+        self.act(now, id, ports, |group, _, effects| group.merge(effects));
         let remains = self.detach(id);
         if let Some(group) = self.groups.get(&id) {
             after.extend(group.refusals_to_others(link, text));
         }
-        self.act(now, id, ports, |group, io, effects, _| group.stop(io, life, remains, after, effects));
+        self.act(now, id, ports, |group, io, effects| group.stop(io, life, remains, after, effects));
     }
 
     /// A stream's epoch that is part of a resync. A unit begins when all that was released is in the journal; until then
@@ -121,7 +123,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         open: &OpenStream,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
-        self.act(now, open.group, ports, |group, _, effects, tips| group.merge(tips, effects));
+        self.note_tips();
+        self.act(now, open.group, ports, |group, _, effects| group.merge(effects));
         let Some(group) = self.groups.get_mut(&open.group) else { return };
         group.links.insert(from, link);
         if group.meta.unit.is_some() || group.is_drained() {
@@ -376,7 +379,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             }
             match self.groups.get(&id) {
                 Some(group) if matches!(group.phase, Phase::Ready(_)) => {
-                    if let Some(inlet) = group.inlets.get(&stream).filter(|inlet| inlet.epoch == epoch) {
+                    if let Some(inlet) = group.inlets.of_epoch(stream, epoch) {
                         most = most.max(inlet.durable);
                     }
                 }
@@ -401,8 +404,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let is_unit = is_new && open.unit.is_some();
         // Limits may have risen in this turn: a new stream's base time must be above what was released.
         let ring = self.ring_of(open);
-        self.act(now, open.group, ports, |group, _, effects, tips| {
-            group.merge(tips, effects);
+        self.note_tips();
+        self.act(now, open.group, ports, |group, _, effects| {
+            group.merge(effects);
             if is_unit {
                 group.meta.discarded.extend(ring);
                 group.admit_unit(from, open, effects);
@@ -448,7 +452,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         };
         self.intake(link, from, open, durable, floor, generation.number);
         self.remember_group(now, open, ports);
-        self.act(now, open.group, ports, |group, io, _, _| {
+        self.act(now, open.group, ports, |group, io, _| {
             let admitted = is_unit.then_some(After::Admitted);
             group.persist(io, admitted.into_iter().chain([After::Opened(open.stream, link)]));
         });
@@ -465,10 +469,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
 
     /// The stream's ring, new if this is not its epoch's.
     fn intake(&mut self, link: LinkId, from: SystemId, open: &OpenStream, durable: Seq, floor: Time, generation: u64) {
-        let old = self.intakes.remove(&open.stream);
+        let old = self.intakes.remove(open.stream);
         let mut account = Account::default();
         let mut accounts_from = open.epoch;
-        let intake = match old {
+        let mut intake = match old {
             Some(mut intake) if intake.rx.epoch() == open.epoch => {
                 intake.link = link;
                 intake
@@ -477,9 +481,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 if let Some(old) = &old {
                     // Groups that did not open the new epoch yet stay where the old one ended.
                     for id in &old.groups {
-                        let inlet = self.groups.get_mut(id).and_then(|group| group.inlets.get_mut(&open.stream));
-                        if let Some(inlet) = inlet.filter(|inlet| inlet.epoch == old.rx.epoch()) {
-                            inlet.floor = inlet.floor.max(old.rx.tip());
+                        if let Some(group) = self.groups.get_mut(id) {
+                            group.inlets.raise_floor(open.stream, old.rx.epoch(), old.rx.tip());
                         }
                     }
                     // What waits in the ring for a gap goes with it.
@@ -514,15 +517,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     told: (durable, 0, Time(0)),
                     broken: None,
                     was_refused: false,
+                    is_changed: false,
+                    is_moved: false,
                 }
             }
         };
-        let intake = self.intakes.entry(open.stream).or_insert(intake);
         intake.is_news = true;
         intake.generation = generation;
         if !intake.groups.contains(&open.group) {
             intake.groups.push(open.group);
         }
+        self.intakes.insert(open.stream, intake);
     }
 
     /// A shared stream's groups must be known after a restart before it is judged what was lost.
@@ -535,7 +540,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let id = open.group.0.to_le_bytes();
         if !value.chunks_exact(8).any(|known| known == id) {
             value.extend_from_slice(&id);
-            self.act(now, open.group, ports, |_, io, _, _| {
+            self.act(now, open.group, ports, |_, io, _| {
                 io.persist(&key, &value);
             });
         }
@@ -549,7 +554,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         link: LinkId,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
-        let (Some(group), Some(intake)) = (self.groups.get(&group), self.intakes.get_mut(&stream)) else { return };
+        let (Some(group), Some(intake)) = (self.groups.get(&group), self.intakes.get_mut(stream)) else { return };
         let Some(meta) = group.meta.stream(stream).filter(|meta| meta.epoch == intake.rx.epoch()) else { return };
         intake.is_open = true;
         // The sender starts anew from the answer: its grant comes with the status that follows.

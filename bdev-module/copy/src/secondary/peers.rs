@@ -58,11 +58,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             }
             Message::CopyEnd { group, copy, end } => {
                 if let Some(group) = self.owned(from, group).map(|group| group.id) {
-                    self.act(now, group, ports, |group, io, _, _| group.copy_end(io, (link, from), copy, end));
+                    self.act(now, group, ports, |group, io, _| group.copy_end(io, (link, from), copy, end));
                 }
             }
             Message::DigestAsk { group, pair, ask, extent, digests } => {
-                self.act(now, group, ports, |group, io, _, _| {
+                self.act(now, group, ports, |group, io, _| {
                     group.asked(io, (link, from), (pair, ask, extent), digests);
                 });
             }
@@ -156,7 +156,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             }
         }
         after.push(After::Send(link, joined));
-        self.act(now, join.group, ports, |group, io, _, _| group.persist(io, after));
+        self.act(now, join.group, ports, |group, io, _| group.persist(io, after));
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         if !follows || identity::of_pair(pair, ports) == Some(identity) {
             return;
         }
-        self.act(now, group, ports, |_, io, _, _| {
+        self.act(now, group, ports, |_, io, _| {
             io.persist(&identity::key(pair), &identity::encode(identity));
             io.ports.volume_changed(pair);
         });
@@ -198,7 +198,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let Some(owned) = self.owned(from, group) else { return };
         if let Some(pair) = owned.meta.pair_mut(pair).filter(|pair| !pair.left) {
             pair.left = true;
-            self.act(now, group, ports, |group, io, _, _| group.persist(io, Vec::new()));
+            self.act(now, group, ports, |group, io, _| group.persist(io, Vec::new()));
         }
     }
 
@@ -209,9 +209,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             // Its inlet comes with the end of the journal's search.
             group.closing.insert(stream, (epoch, end));
         }
-        let inlet = group.inlets.get_mut(&stream).filter(|inlet| is_theirs && inlet.epoch == epoch);
-        if let Some(inlet) = inlet {
-            inlet.end = Some(end);
+        if is_theirs {
+            group.inlets.announce_end(stream, epoch, end);
         }
     }
 
@@ -219,7 +218,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     pub(super) fn retire_streams(&mut self, now: Now, ports: &mut impl Downlink<Buf = B, Shared = S>) {
         let mut ended = Vec::new();
         for (id, group) in &self.groups {
-            for (stream, inlet) in &group.inlets {
+            if !group.inlets.have_ends() && group.meta.unit.is_none() {
+                continue;
+            }
+            for (stream, inlet) in group.inlets.iter() {
                 let is_shared = group.meta.stream(*stream).is_some_and(|stream| stream.scope == Scope::System);
                 let durable = match self.intakes.get(stream) {
                     Some(intake) => intake.durable,
@@ -229,21 +231,21 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                     None => inlet.durable,
                 };
                 let is_open = self.intakes.get(stream).is_some_and(|intake| intake.is_open);
-                let is_over = inlet.end.is_some_and(|end| durable >= end) && inlet.undurable.is_empty();
+                let is_over = inlet.end().is_some_and(|end| durable >= end) && inlet.undurable.is_empty();
                 if is_over || group.is_orphan(*stream, is_open) {
                     ended.push((*id, *stream));
                 }
             }
         }
         for (group, stream) in ended {
-            if let Some(intake) = self.intakes.get_mut(&stream) {
+            if let Some(intake) = self.intakes.get_mut(stream) {
                 intake.groups.retain(|id| *id != group);
                 if intake.groups.is_empty() {
-                    self.intakes.remove(&stream);
+                    self.intakes.remove(stream);
                 }
             }
-            self.act(now, group, ports, |group, io, effects, _| {
-                let inlet = group.inlets.remove(&stream);
+            self.act(now, group, ports, |group, io, effects| {
+                let inlet = group.inlets.remove(stream);
                 let durable = inlet.map(|inlet| inlet.durable);
                 group.throw_away(stream, effects);
                 if let Some((stream, durable)) = group.meta.stream_mut(stream).zip(durable) {
@@ -269,7 +271,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let id = group.0.to_le_bytes();
         let left: Vec<u8> = value.chunks_exact(8).filter(|known| *known != id).flatten().copied().collect();
         if left.len() < value.len() {
-            self.act(now, group, ports, |_, io, _, _| {
+            self.act(now, group, ports, |_, io, _| {
                 io.persist(&key, &left);
             });
         }

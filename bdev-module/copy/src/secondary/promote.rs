@@ -75,7 +75,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
 
     /// The old primary holds again what is here, so nothing of what was thrown away is left there.
     pub(crate) fn forget_discarded(&mut self, now: Now, id: GroupId, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        self.act(now, id, ports, |group, io: &mut Io<'_, _>, _, _| {
+        self.act(now, id, ports, |group, io: &mut Io<'_, _>, _| {
             if group.meta.life == Life::TakenOver && !group.meta.discarded.is_empty() {
                 group.meta.discarded.clear();
                 group.persist(io, Vec::new());

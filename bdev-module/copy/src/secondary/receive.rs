@@ -19,7 +19,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     ) -> bool {
         let ceiling = self.ceiling(now);
         let stream = frame.head.stamp.stream;
-        let Some(intake) = self.intakes.get_mut(&stream) else {
+        let Some(intake) = self.intakes.get_mut(stream) else {
             self.fence(link, stream, ports);
             return false;
         };
@@ -30,7 +30,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             let id = pairs.get(&head.pair).filter(|id| fed.contains(id)).ok_or(FrameError::UnknownPair)?;
             let group = groups.get(id).ok_or(FrameError::UnknownPair)?;
             let pair = group.meta.pair(head.pair).ok_or(FrameError::UnknownPair)?;
-            let is_inlet = group.inlets.get(&head.stamp.stream).is_some_and(|inlet| inlet.epoch == epoch);
+            let is_inlet = group.inlets.of_epoch(head.stamp.stream, epoch).is_some();
             if pair.stream != Some(head.stamp.stream) || !is_inlet {
                 return Err(FrameError::UnknownPair);
             }
@@ -87,7 +87,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
 
     /// Gives the records that continued the run to their groups.
     fn hand_over(&mut self, now: Now, stream: StreamId, tip: Time, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        let Some(intake) = self.intakes.get_mut(&stream) else { return };
+        let Some(intake) = self.intakes.get_mut(stream) else { return };
         let mut ready = std::mem::take(&mut self.ready);
         intake.is_news = true;
         let epoch = intake.rx.epoch();
@@ -99,20 +99,21 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             let group = self.pairs.get(&record.head.pair).copied().unwrap_or_default();
             if !self.groups.contains_key(&group) {
                 // Deleted since the record's first fragment came.
-                if let Some(intake) = self.intakes.get_mut(&stream) {
+                if let Some(intake) = self.intakes.get_mut(stream) {
                     intake.account.free(record.head.charge_bytes());
                 }
                 is_durable_news = true;
                 continue;
             }
             let mut broken = None;
-            self.act(now, group, ports, |group, _, effects, _| {
+            self.act(now, group, ports, |group, _, effects| {
                 broken = group.take(record, epoch, effects).err();
                 // Not before all are handed over: the run counts those already, their groups do not yet.
-                is_durable_news |= std::mem::take(&mut effects.is_durable_news);
+                is_durable_news |= !effects.durable.is_empty();
+                effects.durable.clear();
             });
             if let Some(limit) = broken
-                && let Some(intake) = self.intakes.get_mut(&stream)
+                && let Some(intake) = self.intakes.get_mut(stream)
             {
                 let error = StreamError::NotAfterLimit { seq: stamp.seq, time: stamp.time, limit };
                 intake.rx.fail(error, tip);
@@ -122,18 +123,18 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             }
         }
         let thrown_away: u64 = left.map(|record| record.head.charge_bytes()).sum();
-        if let Some(intake) = self.intakes.get_mut(&stream) {
+        if let Some(intake) = self.intakes.get_mut(stream) {
             intake.account.free(thrown_away);
         }
         self.ready = ready;
         if is_durable_news {
-            self.update_durable();
+            self.update_durable(stream);
         }
     }
 
     /// Tells the owner of a stream that broke the protocol, once.
     fn refuse_broken(&mut self, stream: StreamId, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        let Some(intake) = self.intakes.get_mut(&stream) else { return };
+        let Some(intake) = self.intakes.get_mut(stream) else { return };
         let Some(error) = intake.rx.error().filter(|_| !intake.was_refused) else { return };
         intake.was_refused = true;
         let epoch = intake.rx.epoch();
@@ -181,7 +182,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
         let ceiling = self.ceiling(now);
-        let Some(intake) = self.intakes.get_mut(&beacon.stream) else {
+        let Some(intake) = self.intakes.get_mut(beacon.stream) else {
             self.fence(link, beacon.stream, ports);
             return;
         };

@@ -1,7 +1,8 @@
 //! Opening a group: the superblock, the new recovery epoch, and the search for the journal's end.
 
 use super::Downlink;
-use super::group::{After, Group, Inlet, Phase, Ready};
+use super::group::{After, Group, Phase, Ready};
+use super::inlets::Inlet;
 use super::intake::Effects;
 use super::io::{Io, Op};
 use super::meta::{Life, key_of};
@@ -225,7 +226,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         self.reach = self.meta.reach;
         let latest = self.meta.reach.map_or(self.recovery_point, |reach| reach.min(self.recovery_point));
         self.meta.greatest_time = self.meta.greatest_time.max(scan.greatest).max(self.limit);
-        for pair in &mut self.meta.pairs {
+        for pair in self.meta.pairs.iter_mut() {
             pair.touched |= scan.touched.contains(&pair.id);
         }
         let gone = scan.touched.iter().filter(|id| self.meta.pair(**id).is_none());
@@ -233,10 +234,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         for stream in self.meta.streams.iter().filter(|stream| !stream.closed) {
             let journaled = scan.durable.get(&stream.id).filter(|(epoch, _)| *epoch == stream.epoch);
             let durable = journaled.map_or(stream.durable, |(_, seq)| stream.durable.max(*seq));
-            let mut inlet = Inlet::new(stream, durable, self.limit);
-            let closing = self.closing.get(&stream.id).filter(|(epoch, _)| *epoch == stream.epoch);
-            inlet.end = closing.map(|(_, end)| *end);
-            self.inlets.insert(stream.id, inlet);
+            self.inlets.insert(stream.id, Inlet::new(stream, durable, self.limit));
+            if let Some((epoch, end)) = self.closing.get(&stream.id) {
+                self.inlets.announce_end(stream.id, *epoch, *end);
+            }
         }
         self.closing.clear();
         let tail = Point { position: checkpoint.position, previous: checkpoint.previous, limit: checkpoint.limit };

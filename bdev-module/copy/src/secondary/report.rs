@@ -1,7 +1,8 @@
 //! What the operator sees.
 
 use super::Secondary;
-use super::group::{Group, Inlet, Phase};
+use super::group::{Group, Phase};
+use super::inlets::Inlet;
 use super::intake::Intake;
 use super::meta::{Image, Life, PairMeta};
 use super::restore::Restore;

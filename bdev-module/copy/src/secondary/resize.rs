@@ -36,7 +36,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             Err((refusal, text)) => {
                 ports.send_message(link, Message::Refused { group, subject: Subject::Pair(pair), refusal, text });
             }
-            Ok(()) => self.act(now, group, ports, |group, io, _, _| {
+            Ok(()) => self.act(now, group, ports, |group, io, _| {
                 group.persist(io, vec![After::Send(link, Message::Resized { group: group.id, pair, blocks })]);
             }),
         }

@@ -1,15 +1,15 @@
 //! One turn of all groups, and what one group's work means for the streams and for the others.
 
 use super::failover::Remains;
-use super::group::{Group, Tips};
-use super::intake::{Account, Effects, share_bytes, share_out};
+use super::group::Group;
+use super::intake::{Effects, Intake, share_bytes};
 use super::io::Io;
 use super::{Downlink, Secondary, StreamStatus, TakeoverStep};
 use crate::keys::next_key;
 use crate::message::Message;
 use crate::stream::CHARGE_BYTES_MAX;
-use crate::types::{GroupId, Now, RecordHead, Seq, StreamId};
-use smallvec::SmallVec;
+use crate::types::{GroupId, Now, RecordHead, Scope, Seq, StreamId};
+use std::collections::BTreeMap;
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> Secondary<B, S> {
     /// Lets a group do something, then does what follows from it outside the group.
@@ -18,14 +18,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         now: Now,
         id: GroupId,
         ports: &mut P,
-        what: impl FnOnce(&mut Group<S>, &mut Io<'_, P>, &mut Effects, Tips<'_>) -> R,
+        what: impl FnOnce(&mut Group<S>, &mut Io<'_, P>, &mut Effects) -> R,
     ) -> R {
         let Some(group) = self.groups.get_mut(&id) else { return R::default() };
         let mut effects = std::mem::take(&mut self.effects);
-        let intakes = &self.intakes;
-        let tips = |stream: StreamId| intakes.get(&stream).map(|intake| (intake.rx.epoch(), intake.rx.tip()));
         let mut io = Io { now, ports, tokens: &mut self.tokens, group: id };
-        let answer = what(group, &mut io, &mut effects, &tips);
+        let hold = group.hold;
+        let answer = what(group, &mut io, &mut effects);
+        if group.hold != hold {
+            self.intakes.say_all_again();
+        }
         self.settle(now, id, &mut effects, ports);
         effects.clear();
         self.effects = effects;
@@ -34,7 +36,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
 
     fn settle(&mut self, now: Now, id: GroupId, effects: &mut Effects, ports: &mut impl Downlink<Buf = B, Shared = S>) {
         for (stream, epoch, charge_bytes) in effects.freed.drain(..) {
-            let intake = self.intakes.get_mut(&stream);
+            let intake = self.intakes.for_account(stream);
             if let Some(intake) = intake.filter(|intake| epoch >= intake.accounts_from) {
                 intake.account.free(charge_bytes);
             }
@@ -43,8 +45,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             self.pairs.remove(&pair);
         }
         self.role_news |= effects.role_news;
-        if effects.is_durable_news {
-            self.update_durable();
+        effects.durable.sort_unstable();
+        effects.durable.dedup();
+        for stream in effects.durable.drain(..) {
+            self.update_durable(stream);
         }
         for (stream, link) in effects.opened.drain(..) {
             self.stream_opened(id, stream, link, ports);
@@ -54,7 +58,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             let is_sealing =
                 self.groups.get(&id).is_some_and(|group| group.takeover_step() == Some(TakeoverStep::Seal));
             if is_sealing {
-                self.act(now, id, ports, |group, io, effects, _| group.seal(io, remains, effects));
+                self.act(now, id, ports, |group, io, effects| group.seal(io, remains, effects));
             }
         }
         if effects.fence
@@ -70,14 +74,47 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         }
     }
 
-    pub(super) fn update_durable(&mut self) {
-        for (id, intake) in &mut self.intakes {
-            let epoch = intake.rx.epoch();
-            let waiting = intake.groups.iter().filter_map(|group| self.groups.get(group)?.durable_of(*id, epoch)).min();
-            // *Record 5 came after its group's limit and was refused, the run was 5 already: the next report said that 5
-            // was durable, the primary freed it and took itself for drained.*
-            let taken = intake.broken.map_or(intake.rx.run(), Seq::previous);
-            intake.set_durable(waiting.unwrap_or(taken).min(taken));
+    /// More of the stream may be durable.
+    pub(super) fn update_durable(&mut self, stream: StreamId) {
+        let Some(durable) = self.durable_of(stream) else { return };
+        if let Some(intake) = self.intakes.for_account(stream) {
+            intake.set_durable(durable);
+        }
+    }
+
+    /// Up to which number the stream is durable in every group that it feeds.
+    fn durable_of(&self, stream: StreamId) -> Option<Seq> {
+        let intake = self.intakes.get(&stream)?;
+        let epoch = intake.rx.epoch();
+        let waiting = intake.groups.iter().filter_map(|group| self.groups.get(group)?.durable_of(stream, epoch)).min();
+        // *Record 5 came after its group's limit and was refused, the run was 5 already: the next report said that 5
+        // was durable, the primary freed it and took itself for drained.*
+        let taken = intake.broken.map_or(intake.rx.run(), Seq::previous);
+        Some(waiting.unwrap_or(taken).min(taken))
+    }
+
+    /// Takes note of the tips that moved.
+    pub(super) fn note_tips(&mut self) {
+        if self.intakes.take_all_moved() {
+            self.groups.values_mut().for_each(|group| group.inlets.all_moved());
+        }
+        while let Some((stream, intake)) = self.intakes.next_moved() {
+            let said = (intake.rx.epoch(), intake.rx.tip());
+            if intake.scope == Scope::System {
+                // Also of a group for which it was not opened again yet: what it says holds there too.
+                self.groups.values_mut().for_each(|group| group.inlets.moved(stream, said));
+                continue;
+            }
+            for group in &intake.groups {
+                if let Some(group) = self.groups.get_mut(group) {
+                    group.inlets.moved(stream, said);
+                }
+            }
+        }
+        let intakes = &self.intakes;
+        let tip_of = |stream| intakes.get(&stream).map(|intake| (intake.rx.epoch(), intake.rx.tip()));
+        for group in self.groups.values_mut() {
+            group.inlets.set_tips(tip_of);
         }
     }
 
@@ -92,7 +129,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             let is_mine = |head: &RecordHead| pairs.get(&head.pair) == Some(&id);
             let heads = || intake.rx.heads_above_run().filter(|head| is_mine(head));
             remains.push(Remains {
-                stream: *stream,
+                stream,
                 seen: intake.rx.whole_above_run(is_mine),
                 announced: intake.rx.announced(),
                 greatest_time: intake.rx.seen(),
@@ -113,8 +150,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let mut last = None;
         while let Some(id) = next_key(&self.groups, last) {
             last = Some(id);
-            is_busy |= self.act(now, id, ports, |group, io, effects, tips| {
-                group.turn(io, tips, effects);
+            self.note_tips();
+            is_busy |= self.act(now, id, ports, |group, io, effects| {
+                group.turn(io, effects);
                 effects.is_busy
             });
         }
@@ -128,37 +166,57 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
 
     /// Shares out memory that came free, and tells senders where they stand.
     fn report(&mut self, ports: &mut impl Downlink<Buf = B, Shared = S>) {
-        let (total_bytes, streams_max) = (self.config.receive_bytes, self.config.streams_max);
-        let share = share_bytes(total_bytes, streams_max, self.intakes.len());
-        {
-            let accounts = self.intakes.values_mut().map(|intake| &mut intake.account);
-            share_out(&mut accounts.collect::<SmallVec<[&mut Account; 16]>>(), total_bytes, streams_max);
-        }
-        for (id, intake) in &mut self.intakes {
-            if !intake.is_open {
-                continue;
+        if self.intakes.take_all_durable() {
+            let mut last = None;
+            while let Some(stream) = next_key(&self.intakes, last) {
+                last = Some(stream);
+                self.update_durable(stream);
             }
-            let grant_bytes = intake.account.grant();
-            let holds = intake.groups.iter().filter_map(|id| self.groups.get(id)?.hold);
-            let held = holds.map(|hold| hold.base).min().unwrap_or_default();
-            let told = (intake.durable, grant_bytes, held);
-            // With nothing else new, more room is told in pieces worth a frame.
-            let is_more = told.0 == intake.told.0 && grant_bytes >= intake.told.1 + share / 16;
-            let was_short = intake.told.1 < CHARGE_BYTES_MAX && grant_bytes > intake.told.1;
-            if intake.is_news || is_more || was_short || held != intake.told.2 {
+        }
+        let mut changed = self.intakes.take_changed();
+        self.intakes.share_out(&mut changed, self.config.receive_bytes, self.config.streams_max);
+        let share = share_bytes(self.config.receive_bytes, self.config.streams_max, self.intakes.len());
+        for stream in &changed {
+            if let Some(intake) = self.intakes.being_told(*stream)
+                && let Some(status) = news_of(*stream, intake, share, &self.groups)
+            {
                 intake.is_news = false;
-                intake.told = told;
-                let status = StreamStatus {
-                    stream: *id,
-                    epoch: intake.rx.epoch(),
-                    run: intake.rx.run(),
-                    durable: intake.durable,
-                    grant_records: intake.rx.window() as u32,
-                    grant_bytes,
-                    held,
-                };
+                intake.told = (status.durable, status.grant_bytes, status.held);
                 ports.send_status(intake.link, status);
             }
         }
+        self.intakes.give_back(changed);
+        debug_assert!(
+            self.intakes.iter().all(|(stream, intake)| {
+                self.durable_of(*stream).is_some_and(|durable| durable <= intake.durable)
+                    && news_of(*stream, intake, share, &self.groups).is_none()
+            }),
+            "a stream changed and nobody said so"
+        );
     }
+}
+
+/// Where the stream stands, if its sender has to be told.
+fn news_of<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static>(
+    stream: StreamId,
+    intake: &Intake<B, S>,
+    share: u64,
+    groups: &BTreeMap<GroupId, Group<S>>,
+) -> Option<StreamStatus> {
+    let grant_bytes = intake.account.grant();
+    let holds = intake.groups.iter().filter_map(|id| groups.get(id)?.hold);
+    let held = holds.map(|hold| hold.base).min().unwrap_or_default();
+    // With nothing else new, more room is told in pieces worth a frame.
+    let is_more = intake.durable == intake.told.0 && grant_bytes >= intake.told.1 + share / 16;
+    let was_short = intake.told.1 < CHARGE_BYTES_MAX && grant_bytes > intake.told.1;
+    let is_news = intake.is_news || is_more || was_short || held != intake.told.2;
+    (intake.is_open && is_news).then(|| StreamStatus {
+        stream,
+        epoch: intake.rx.epoch(),
+        run: intake.rx.run(),
+        durable: intake.durable,
+        grant_records: intake.rx.window() as u32,
+        grant_bytes,
+        held,
+    })
 }

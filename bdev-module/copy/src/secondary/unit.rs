@@ -59,7 +59,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let Phase::Ready(ready) = &self.phase else { return };
         if self.meta.unit.is_none() {
             assert!(self.is_drained(), "a unit begins where the journal ends");
-            let last = self.inlets.iter().map(|(id, inlet)| (*id, inlet.epoch, inlet.durable)).collect();
+            let last = self.inlets.iter().map(|(id, inlet)| (*id, inlet.epoch(), inlet.durable)).collect();
             let unit = UnitMeta {
                 base: self.limit,
                 position: ready.journal.committed_end(),
@@ -79,7 +79,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 }
             }
         }
-        self.inlets.remove(&open.stream);
+        self.inlets.remove(open.stream);
         self.throw_away(open.stream, effects);
         let was_stopped = self.meta.life != Life::Open;
         self.meta.life = Life::Open;
@@ -178,7 +178,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             return;
         }
         let mut done = Vec::new();
-        for pair in &mut self.meta.pairs {
+        for pair in self.meta.pairs.iter_mut() {
             if let Image::Copying(Some(end)) = pair.image
                 && self.hold.is_none()
                 && self.recovery_point >= end
@@ -203,8 +203,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(super) fn is_orphan(&self, stream: StreamId, is_open: bool) -> bool {
         let (Some(unit), Some(meta)) = (&self.meta.unit, self.meta.stream(stream)) else { return false };
         // One that has begun its resync and not said which pairs it brings may still do so.
-        let are_known = self.meta.pairs.iter().all(|pair| pair.stream.is_some());
-        let is_idle = |part: &UnitOwner| part.number.is_none() || (part.end.is_none() && !is_open && are_known);
+        let are_known = || self.meta.pairs.iter().all(|pair| pair.stream.is_some());
+        let is_idle = |part: &UnitOwner| part.number.is_none() || (part.end.is_none() && !is_open && are_known());
         let is_awaited = unit.owners.iter().any(|part| part.owner == meta.owner && is_idle(part));
         is_awaited && !self.meta.pairs.iter().any(|pair| pair.stream == Some(stream) && !pair.left)
     }
@@ -220,9 +220,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             .filter(|part| part.end.is_none() && !is_here(part.owner))
             .map(|part| part.owner)
             .collect();
+        if gone.is_empty() {
+            return;
+        }
         unit.owners.retain(|part| !gone.contains(&part.owner));
-        for pair in &mut self.meta.pairs {
-            let owner = pair.stream.and_then(|id| streams.iter().find(|stream| stream.id == id)).map(|it| it.owner);
+        for pair in self.meta.pairs.iter_mut() {
+            let owner = pair.stream.and_then(|id| streams.find(id)).map(|it| it.owner);
             if owner.is_some_and(|owner| gone.contains(&owner)) && pair.share != Share::None {
                 pair.image = Image::Copying(None);
                 pair.share = Share::None;
@@ -240,7 +243,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         }
         io.ports.log(format_args!("group \"{}\": resynced from {} to {journaled}", self.meta.name, unit.base));
         self.meta.leap(unit.base, journaled);
-        for pair in &mut self.meta.pairs {
+        for pair in self.meta.pairs.iter_mut() {
             if pair.share == Share::Everything && !matches!(pair.image, Image::Whole(_)) {
                 pair.image = Image::Whole(journaled);
             }

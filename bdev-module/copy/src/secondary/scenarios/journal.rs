@@ -464,7 +464,7 @@ fn a_primary_whose_session_is_up_is_told_at_once_that_the_journal_is_damaged() {
     assert_eq!(rig.heard, []);
     // As when a block that is read back to be applied does not check.
     let now = rig.now();
-    rig.secondary.act(now, group(), &mut rig.world, |group, io, _, _| group.fail_damaged(io, 7, 9));
+    rig.secondary.act(now, group(), &mut rig.world, |group, io, _| group.fail_damaged(io, 7, 9));
     rig.turn();
     assert_eq!(rig.status("g").phase, GroupPhase::Failed);
     let [Message::Refused { group: id, subject, refusal, text }] = &rig.heard[..] else { panic!("{:?}", rig.heard) };

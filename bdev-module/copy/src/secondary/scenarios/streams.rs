@@ -188,7 +188,7 @@ fn what_a_broken_stream_gave_is_never_durable_and_its_next_epoch_is_not_believed
     assert_eq!(rig.secondary.intakes[&stream].account.held(), 0, "what is thrown away holds no memory");
     rig.world.messages.clear();
     // Whatever becomes durable elsewhere, the broken stream is looked at again.
-    rig.secondary.update_durable();
+    rig.secondary.update_durable(stream);
     assert_eq!(rig.secondary.stream_durable(stream), Some(Seq(0)));
     let again = OpenStream { scope: Scope::System, ..open(&rig) };
     assert_eq!(refusal(&ask(&mut rig, 1, 1, Message::OpenStream(again.clone()))), Refusal::Never);

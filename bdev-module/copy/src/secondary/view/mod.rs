@@ -295,7 +295,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if let Some(obstacle) = self.follower_obstacle() {
             return Some(obstacle);
         }
-        for pair in &self.meta.pairs {
+        for pair in self.meta.pairs.iter() {
             let name = &pair.name;
             if !self.volumes.contains_key(&pair.id) {
                 return Some(format!(
