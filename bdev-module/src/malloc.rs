@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use longrun_copy::types::{Extent, Geometry};
+use longrun_hal::copy::copy_cold;
 use memmap2::{Advice, MmapMut};
 
 use crate::device::{Bdev, Env, RequestKey};
@@ -100,7 +101,7 @@ impl Malloc {
         let start = range.start;
         for piece in pieces(range) {
             self.fill_hole(&piece);
-            self.memory[piece.clone()].copy_from_slice(&data[piece.start - start..piece.end - start]);
+            copy_cold(&mut self.memory[piece.clone()], &data[piece.start - start..piece.end - start]);
         }
     }
 

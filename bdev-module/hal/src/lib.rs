@@ -12,6 +12,7 @@
 //! | [`uring`] | one io_uring per core: disk, TCP, UDP; at most one `io_uring_enter` per turn | each reactor |
 //! | [`fd`], [`file`](mod@file), [`net`] | descriptors that in-flight operations keep open; files and sockets set up for the above | control plane |
 //! | [`xdp`], [`frame`] | raw frames past the kernel's network stack (AF_XDP), and their headers | control plane (opens), reactors |
+//! | [`copy`](mod@copy) | copies to memory that nobody reads soon | devices in memory |
 //! | [`alloc`] | the system's allocator, counted for each thread | the program |
 //! | [`affinity`] | pinning to cores named by the configuration | each reactor |
 //!
@@ -22,6 +23,7 @@ pub mod affinity;
 pub mod alloc;
 pub mod arena;
 pub mod clock;
+pub mod copy;
 pub mod fd;
 pub mod file;
 pub mod frame;

@@ -261,9 +261,12 @@ impl Uring {
     pub fn send(&mut self, token: u64, fd: &Fd, gather: Gather) {
         let Some(gather) = self.fitting(token, gather) else { return };
         let mut batch = self.batches.pop().unwrap_or_else(|| Stable::new(Batch::new()));
-        let (header, _, _) = batch.get().fill(gather);
-        let flags = (libc::MSG_WAITALL | libc::MSG_NOSIGNAL) as u32;
-        let entry = opcode::SendMsg::new(target(fd), header).flags(flags).build();
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let entry = match batch.get().fill_one(gather) {
+            // Spares the kernel to copy and look through the two lists.
+            Ok((address, bytes)) => opcode::Send::new(target(fd), address, length(bytes)).flags(flags).build(),
+            Err(header) => opcode::SendMsg::new(target(fd), header).flags(flags as u32).build(),
+        };
         self.start(token, fd, Op::Batch(batch), entry);
     }
 

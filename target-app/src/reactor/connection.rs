@@ -3,6 +3,9 @@
 //! Receiving: one receive is in flight at most, into the connection's staging buffer or — the payload of a large write —
 //! straight into the command's own buffer. Sending: everything that a turn produced for a socket goes out as one send, a
 //! read's data and its completion together; one send is in flight at most, and what comes meanwhile makes the next.
+//!
+//! A turn's send is queued before its receive: the kernel takes them in turn, and to find that nothing is there to be received
+//! would else keep the host waiting.
 
 use longrun_bdev::{BdevId, Io};
 use longrun_copy::types::Extent;
@@ -18,6 +21,9 @@ use std::collections::VecDeque;
 
 /// The staging buffer: holds several small capsules, so that a deep queue costs few receives.
 pub const STAGING_BYTES: usize = 64 << 10;
+/// What is received of it behind a large payload: the next one's header most likely, with little of its data, which is to go
+/// into its own buffer and not be copied there.
+const STAGING_BETWEEN_BYTES: usize = 4 << 10;
 /// One send takes no more than this; a socket's buffer would not either.
 const SEND_BYTES_MAX: usize = 2 << 20;
 /// And no more pieces than this.
@@ -87,6 +93,8 @@ pub struct Session {
     /// An allocation failed; the reactor will tell the machine to try again.
     pub starved: bool,
     receiving: Receiving,
+    /// The last receive was a large payload's.
+    is_between: bool,
     outgoing: VecDeque<Outgoing<Buf>>,
     /// Number of machine sends that the send in flight carries; 0 if none is in flight.
     sends_in_flight: u32,
@@ -101,6 +109,8 @@ pub struct Session {
 enum Receiving {
     /// `staging[from..to]` is to be parsed.
     Parsing { staging: Buf, from: usize, to: usize },
+    /// All is parsed; the next flush receives what the machine wants.
+    Due { staging: Buf, target: RecvTarget<Buf> },
     /// A receive into the staging buffer is in flight.
     Staging,
     /// A receive into a command's buffer is in flight; the staging buffer rests.
@@ -130,6 +140,7 @@ impl Session {
             socket,
             starved: false,
             receiving: Receiving::Parsing { staging, from: 0, to: 0 },
+            is_between: false,
             outgoing: VecDeque::new(),
             sends_in_flight: 0,
             closing: None,
@@ -169,6 +180,7 @@ impl Session {
             Receiving::Into { staging } => {
                 let (machine, mut ports) = self.split(turn);
                 machine.received_into(ports.1, buf, bytes, &mut ports.0);
+                self.is_between = true;
                 if bytes > 0 {
                     self.receiving = Receiving::Parsing { staging, from: 0, to: 0 };
                 }
@@ -192,7 +204,7 @@ impl Session {
         }
     }
 
-    /// Parses what is there and asks for more, until the socket or the machine has to be waited for.
+    /// Parses what is there, until the socket or the machine has to be waited for.
     pub fn pump(&mut self, turn: &mut Turn<'_>) {
         if self.shut {
             return;
@@ -219,26 +231,31 @@ impl Session {
             if matches!(target, RecvTarget::Paused) {
                 return;
             }
-            let Receiving::Parsing { staging, .. } = std::mem::replace(&mut self.receiving, Receiving::Staging) else {
-                return;
-            };
-            match target {
-                RecvTarget::Staging => {
-                    let range = 0..staging.len();
-                    turn.uring.recv(turn.recv_token, &self.socket, staging, range, Receive::Some);
-                }
-                RecvTarget::Into { buf, range } => {
-                    self.receiving = Receiving::Into { staging };
-                    turn.uring.recv(turn.recv_token, &self.socket, buf, range, Receive::All);
-                }
-                RecvTarget::Paused => unreachable!("looked at above"),
+            if let Receiving::Parsing { staging, .. } = std::mem::replace(&mut self.receiving, Receiving::Ended) {
+                self.receiving = Receiving::Due { staging, target };
             }
             return;
         }
     }
 
-    /// Sends what the turn produced, and closes once nothing is left to send. True if the session is over: nothing of it
-    /// is in flight any more.
+    /// Asks the socket for more, if that is due.
+    fn receive(&mut self, turn: &mut Turn<'_>) {
+        match std::mem::replace(&mut self.receiving, Receiving::Staging) {
+            Receiving::Due { staging, target: RecvTarget::Into { buf, range } } => {
+                self.receiving = Receiving::Into { staging };
+                turn.uring.recv(turn.recv_token, &self.socket, buf, range, Receive::All);
+            }
+            Receiving::Due { staging, .. } => {
+                let most = if std::mem::take(&mut self.is_between) { STAGING_BETWEEN_BYTES } else { STAGING_BYTES };
+                let range = 0..staging.len().min(most);
+                turn.uring.recv(turn.recv_token, &self.socket, staging, range, Receive::Some);
+            }
+            other => self.receiving = other,
+        }
+    }
+
+    /// Sends what the turn produced, asks for more, and closes once nothing is left to send. True if the session is over:
+    /// nothing of it is in flight any more.
     pub fn flush(&mut self, turn: &mut Turn<'_>) -> bool {
         let overdue = self.closing.is_some()
             && *self.close_deadline_ns.get_or_insert(turn.now_ns.saturating_add(CLOSE_NS_MAX)) <= turn.now_ns;
@@ -268,6 +285,8 @@ impl Session {
             // closes the socket.
             turn.uring.shutdown(super::token::IGNORED, &self.socket, Shutdown::Both);
         }
+        // Also of a socket that was just shut down: it ends at once, and the machine has its buffer back.
+        self.receive(turn);
         let receiving = matches!(self.receiving, Receiving::Staging | Receiving::Into { .. });
         self.shut && !receiving && self.sends_in_flight == 0 && self.machine.is_finished()
     }
@@ -279,7 +298,7 @@ impl Session {
 
     /// Whether [`Session::flush`] has something to do.
     pub fn wants_flush(&self) -> bool {
-        !self.outgoing.is_empty() || self.closing.is_some()
+        !self.outgoing.is_empty() || self.closing.is_some() || matches!(self.receiving, Receiving::Due { .. })
     }
 }
 

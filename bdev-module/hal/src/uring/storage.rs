@@ -197,6 +197,15 @@ impl Batch {
         (&raw const self.header, self.pieces.as_ptr(), self.pieces.len() as u32)
     }
 
+    /// Takes the list; gives the address and length of its only piece, or else the header for the kernel.
+    pub(super) fn fill_one(&mut self, gather: Gather) -> Result<(*const u8, usize), *const libc::msghdr> {
+        let (header, _, _) = self.fill(gather);
+        match self.pieces.as_slice() {
+            [piece] => Ok((piece.iov_base.cast_const().cast(), piece.iov_len)),
+            _ => Err(header),
+        }
+    }
+
     /// Lets go of the pieces; gives the emptied list.
     pub(super) fn empty(&mut self) -> Gather {
         let mut gather = mem::take(&mut self.gather);
