@@ -138,7 +138,8 @@ fn with_far_end<T: Send + 'static>(
     Ok(outcome)
 }
 
-fn on_a_thread<T: Send + 'static>(
+/// Runs `work` on a thread of its own, on that processor.
+pub fn on_a_thread<T: Send + 'static>(
     processor: Option<usize>,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {

@@ -1,13 +1,16 @@
 //! A bench's own systems: one, or two with a network between them, as processes of this same program.
 
+use super::frames::LinkFrames;
 use super::workload::{Lab as Shape, Watched};
 use crate::cli::args::IoMode;
+use crate::lab::cable::{self, Cable};
 use crate::lab::children::Children;
 use crate::lab::relay::{Impairment, Relay};
 use crate::lab::system::{System, SystemError};
 use longrun_nvmf::Nqn;
 use longrun_rpc::Client;
 use longrun_rpc::methods::group::{GroupInfo, SequenceScope};
+use longrun_rpc::methods::link::{LinkInfo, Transport};
 use longrun_rpc::methods::pair::PairState;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -18,6 +21,8 @@ use std::time::{Duration, Instant};
 const NQN: &str = "nqn.2026-11.io.longrun:bench";
 const GROUP: &str = "bench";
 const PAIRED_WITHIN: Duration = Duration::from_secs(60);
+/// How long a link may go by UDP before raw frames are taken for impossible.
+const RAW_WITHIN: Duration = Duration::from_secs(15);
 const MIB: u64 = 1 << 20;
 /// Of each system; a third of it is what the secondary receives into.
 const MEMORY_MIB: &str = "512";
@@ -44,6 +49,10 @@ impl Lab {
     ///
     /// Whatever keeps a system from coming up, with the end of its log.
     pub fn start(shape: &Shape) -> Result<Lab, Error> {
+        if shape.transport == Transport::Xdp {
+            // The two reach each other through this process's network.
+            cable::forward()?;
+        }
         let directory = tempfile::Builder::new().prefix("longrun-bench-").tempdir()?;
         let children = Children::of(directory.path().to_owned())?;
         let primary = start("primary", directory.path(), shape, &children)?;
@@ -60,6 +69,9 @@ impl Lab {
         let is_clean = shape.loss == 0.0 && shape.delay_ms == 0;
         let relay = if is_clean { None } else { Some(Relay::start(primary.link(), secondary.link(), impairment)?) };
         let pairs = pair_up(shape, &primary, &secondary, relay.as_ref(), &media)?;
+        for system in [&primary, &secondary] {
+            wait_for_transport(system, shape.transport)?;
+        }
         let exported = primary.export(&mut client, NQN, &pairs)?;
         Ok(Lab { primary, secondary: Some(secondary), _relay: relay, exported, _directory: directory })
     }
@@ -90,6 +102,15 @@ impl Lab {
         Some(Watched { rpc_socket: secondary.rpc_socket().to_owned(), group: GROUP.to_owned() })
     }
 
+    /// The primary's end of the link: what its frames are, and how many it has sent, by `per_s` for now. `None`: there is none,
+    /// or it does not answer.
+    pub fn link_frames(&self) -> Option<LinkFrames> {
+        self.secondary.as_ref()?;
+        let link = self.primary.link_info(&mut self.primary.client().ok()?).ok()?;
+        let LinkInfo { transport, mtu_bytes, counters, .. } = link;
+        Some(LinkFrames { transport, bytes: mtu_bytes, per_s: counters.frames_sent as f64, floor_per_s: None })
+    }
+
     /// The first group's state and reason, where it is not simply paired.
     pub fn trouble(&self) -> Option<String> {
         self.secondary.as_ref()?;
@@ -112,7 +133,9 @@ fn start(name: &'static str, directory: &Path, shape: &Shape, children: &Arc<Chi
         // Beside its own reactor: where there are two processors only, beside the other's.
         flags.extend(super::polling_processor(name).iter().flat_map(|processor| ["--polling-core", processor]));
     }
-    Ok(System::start(name, &directory, super::processors(name), &flags, children, None)?)
+    let number = if name == "primary" { 1 } else { 2 };
+    let cable = (shape.transport == Transport::Xdp).then(|| Cable::new(number));
+    Ok(System::start(name, &directory, super::processors(name), &flags, children, cable)?)
 }
 
 fn create_media(system: &System, client: &mut Client, shape: &Shape) -> Result<Vec<String>, SystemError> {
@@ -186,6 +209,23 @@ fn create_journal(system: &System, client: &mut Client, shape: &Shape) -> Result
     }
     let bdev = json!({"name": "journal", "num_blocks": JOURNAL_BYTES / 4096, "block_size": 4096});
     system.call(client, "bdev_malloc_create", bdev).map(drop)
+}
+
+/// With raw frames asked for nothing else will do: they are to be measured.
+fn wait_for_transport(system: &System, transport: Transport) -> Result<(), Error> {
+    let mut client = system.client()?;
+    let until = Instant::now() + RAW_WITHIN;
+    loop {
+        let link = system.link_info(&mut client)?;
+        if link.transport == transport {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            let reason = link.transport_reason.unwrap_or_default();
+            return Err(system.unexpected(format!("its link goes by UDP: {reason}")).into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn wait_until_paired(system: &System, client: &mut Client) -> Result<(), Error> {

@@ -11,6 +11,7 @@
 
 mod crowd;
 mod floor;
+mod frames;
 mod job;
 mod lab;
 mod page;
@@ -19,13 +20,16 @@ mod watch;
 mod workload;
 
 use crate::cli::args::{BenchArgs, IoMode};
+use crate::lab::cable;
 use crowd::Crowd;
 use floor::Sizes;
+use frames::LinkFrames;
 use indicatif::{ProgressBar, ProgressStyle};
 use job::{Job, Namespace, Seen, Times};
 use lab::Lab;
 use longrun_nvmf::Nqn;
 use longrun_nvmf::host::{Controller, ControllerDescription, ControllerEvent, QueueOptions};
+use longrun_rpc::methods::link::Transport;
 use report::{Cpu, Machine, Measured, Report, Rest, Rpo};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -39,7 +43,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Runs the bench. The exit status is 0 if everything was measured, 1 if commands failed, 2 if it could not be carried out.
 pub fn run(args: &BenchArgs) -> ExitCode {
-    match plan_of(args).and_then(|plan| measure(&plan, args)) {
+    let planned = plan_of(args).and_then(|plan| match (&plan.target, plan.lab.transport) {
+        // Begins anew there: nothing may have been done yet.
+        (None, Transport::Xdp) => cable::enter_own_network().map(|()| plan).map_err(|error| error.to_string()),
+        _ => Ok(plan),
+    });
+    match planned.and_then(|plan| measure(&plan, args)) {
         Ok(report) => match publish(&report, args) {
             Ok(()) if report.results.iter().all(|result| result.errors == 0) => ExitCode::SUCCESS,
             Ok(()) => ExitCode::FAILURE,
@@ -228,12 +237,24 @@ fn measure(plan: &Plan, args: &BenchArgs) -> Result<Report, String> {
                 .transpose()
                 .map_err(|error| format!("the floor: {error}"))?;
             let mut round = Measured::new(workload, &seen, parts.cpu, parts.rpo, bare);
+            if let Some(mut link) = parts.link {
+                if !args.no_floor {
+                    let bare = frames::floor(link.transport, usize::from(link.bytes), near, far);
+                    link.floor_per_s = Some(bare.map_err(|error| format!("the floor of frames: {error}"))?);
+                }
+                round.set_link(link);
+            }
             round.ratios.of_alone = alone.map(|alone| (seen.commands() as f64 / alone * 1e3).round() / 1e3);
             Ok(round)
         });
         let rounds: Vec<Measured> =
             rounds.collect::<Result<_, String>>().map_err(|error| format!("{title}: {error}"))?;
         let mut result = Measured::middle(rounds);
+        if plan.target.is_none() && plan.lab.transport == Transport::Xdp {
+            result
+                .notes
+                .push("hosts reach it over a virtual cable; the floor of TCP is this machine's loopback".to_owned());
+        }
         result.notes.extend(ground.lab.as_ref().and_then(Lab::trouble));
         if ground.lab.is_none() && result.floor.is_some() && !ground.address.ip().is_loopback() {
             result.notes.push("the floor is this machine's loopback, the target is elsewhere".to_owned());
@@ -264,7 +285,8 @@ fn describe(plan: &Plan, ground: &Ground) -> String {
     let copy = match lab.replication {
         false => "without a copy".to_owned(),
         true => format!(
-            "copied to a second system, {} ms away, {} % lost{}",
+            "copied to a second system by {}, {} ms away, {} % lost{}",
+            if lab.transport == Transport::Xdp { "raw frames" } else { "UDP" },
             lab.delay_ms,
             lab.loss * 100.0,
             if lab.plain_link { ", not encrypted" } else { "" }
@@ -300,6 +322,8 @@ fn rest(ground: &Ground, seconds: f64) -> Result<Rest, String> {
 struct Beside {
     cpu: Cpu,
     rpo: Option<Rpo>,
+    /// The frames that the primary sent meanwhile.
+    link: Option<LinkFrames>,
 }
 
 fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Beside, Seen), String> {
@@ -330,7 +354,8 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
     let begin = Instant::now() + Duration::from_millis(20);
     let from = begin + Duration::from_secs_f64(workload.warmup_seconds);
     let times = Times { begin, from, until: from + Duration::from_secs_f64(workload.seconds) };
-    let (seen, cpu) = std::thread::scope(|scope| {
+    let sent = || ground.lab.as_ref().and_then(Lab::link_frames);
+    let (seen, cpu, link) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..)
             .zip(jobs)
             .map(|(number, job)| {
@@ -342,16 +367,20 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
             })
             .collect();
         sleep_until(times.from);
-        let before = ground.used();
+        let (before, sent_before, since) = (ground.used(), sent(), Instant::now());
         sleep_until(times.until);
-        let after = ground.used();
+        let (after, sent_after, took) = (ground.used(), sent(), since.elapsed());
         bar.set_message("waiting for what is in flight");
         let mut all = Seen::new();
         for thread in threads {
             all.add(&thread.join().unwrap_or_else(|_| Err("a job panicked".to_owned()))?);
         }
         let used = [0, 1].map(|which| after[which]?.checked_sub(before[which]?));
-        Ok::<_, String>((all, used))
+        let link = sent_before.zip(sent_after).map(|(before, after)| {
+            let per_s = ((after.per_s - before.per_s) / took.as_secs_f64()).round();
+            LinkFrames { per_s, ..after }
+        });
+        Ok::<_, String>((all, used, link))
     })?;
     drop(admin);
     let commands = seen.commands().max(1) as f64;
@@ -361,7 +390,7 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
         Rpo::of(measured.map(|age| ((age.at - times.from).as_secs_f64(), age.ms)).collect())
     });
     let cpu = Cpu { target_us: each(cpu[0]), secondary_us: each(cpu[1]) };
-    Ok((Beside { cpu, rpo }, seen))
+    Ok((Beside { cpu, rpo, link }, seen))
 }
 
 fn sleep_until(at: Instant) {

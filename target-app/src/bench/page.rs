@@ -234,6 +234,15 @@ fn compared(result: &Measured) -> String {
             floor.per_s, floor.together_per_s, floor.stream_mib_per_s
         );
     }
+    if let (Some(link), Some(ratio)) = (&result.link, result.ratios.frames_of_floor) {
+        let floor = link.floor_per_s.unwrap_or(f64::NAN);
+        let _ = write!(
+            text,
+            "<p>Between the systems {:.0} frames per second, {ratio:.2} of the {floor:.0} that a bare sender gets to a bare \
+             receiver with nothing else to do, {} bytes each.</p>",
+            link.per_s, link.bytes
+        );
+    }
     if let Some(ratio) = result.ratios.of_alone {
         let _ = write!(text, "<p>{ratio:.3} of the rate without the idle connections.</p>");
     }

@@ -1,6 +1,7 @@
 //! What a bench says at its end: a table, JSON, a page.
 
 use super::floor::{MachineFloor, TcpFloor};
+use super::frames::LinkFrames;
 use super::job::{COLUMN, Seen};
 use super::workload::Workload;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -164,6 +165,8 @@ pub struct Measured {
     pub rpo: Option<Rpo>,
     /// What it costs.
     pub cpu: Cpu,
+    /// What the link to the secondary carried.
+    pub link: Option<LinkFrames>,
     /// Bare TCP with the same sizes, depth and polling.
     pub floor: Option<TcpFloor>,
     /// How it compares with what was measured beside it; medians, if there were several rounds.
@@ -188,6 +191,8 @@ pub struct Ratios {
     pub of_stream: Option<f64>,
     /// `per_s` over that without the idle connections.
     pub of_alone: Option<f64>,
+    /// The link's frames over those of a bare sender and receiver.
+    pub frames_of_floor: Option<f64>,
 }
 
 impl Ratios {
@@ -200,6 +205,7 @@ impl Ratios {
             of_together: of(|ratios| ratios.of_together),
             of_stream: of(|ratios| ratios.of_stream),
             of_alone: of(|ratios| ratios.of_alone),
+            frames_of_floor: of(|ratios| ratios.frames_of_floor),
         }
     }
 }
@@ -236,6 +242,7 @@ impl Measured {
             of_together: ratio(per_s, |floor| floor.together_per_s),
             of_stream: ratio(mib_per_s, |floor| floor.stream_mib_per_s),
             of_alone: None,
+            frames_of_floor: None,
         };
         let whole = (workload.seconds / COLUMN.as_secs_f64()) as usize;
         let over_time = (0..whole.max(1)).map(|column| {
@@ -253,12 +260,19 @@ impl Measured {
             over_time: over_time.collect(),
             rpo,
             cpu,
+            link: None,
             ratios,
             rounds: Vec::new(),
             floor,
             notes: Vec::new(),
             workload: workload.clone(),
         }
+    }
+
+    /// Adds what the link did.
+    pub fn set_link(&mut self, link: LinkFrames) {
+        self.ratios.frames_of_floor = link.floor_per_s.map(|floor| rounded(link.per_s / floor));
+        self.link = Some(link);
     }
 
     /// The round in the middle by its rate, of at least one, with the medians of all their ratios and the errors of all.

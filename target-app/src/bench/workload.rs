@@ -2,6 +2,7 @@
 
 use crate::cli::args::IoMode;
 use longrun_rpc::methods::group::SequenceScope;
+use longrun_rpc::methods::link::Transport;
 use longrun_rpc::types::Nqn;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -150,6 +151,8 @@ pub struct Lab {
     pub replication: bool,
     /// What a sequence number counts.
     pub scope: SequenceScope,
+    /// What the two send by; raw frames go over virtual cables between networks of their own.
+    pub transport: Transport,
     /// Without encryption and authentication between the two.
     pub plain_link: bool,
     /// Share of datagrams that the network between them loses, 0 to 1.
@@ -170,6 +173,7 @@ impl Default for Lab {
             files: false,
             replication: false,
             scope: SequenceScope::Group,
+            transport: Transport::Udp,
             plain_link: false,
             loss: 0.0,
             delay_ms: 0,
@@ -186,6 +190,11 @@ impl Lab {
         }
         if !(1..=1 << 20).contains(&self.volume_mib) {
             return Err(format!("lab: volume_mib is {}, expected 1 to 1048576", self.volume_mib));
+        }
+        if self.transport == Transport::Xdp && !self.replication {
+            return Err(
+                "lab: transport is xdp without replication; there is no link then that could go by it".to_owned()
+            );
         }
         if !(0.0..=0.5).contains(&self.loss) {
             return Err(format!("lab: loss is {}, expected 0 to 0.5", self.loss));
@@ -329,6 +338,7 @@ mod tests {
             (&format!("rest_seconds = -1\n{one}"), "0 to 3600"),
             (&format!("[lab]\nloss = 0.9\n{one}"), "0 to 0.5"),
             (&format!("[lab]\nvolumes = 0\n{one}"), "1 to 64"),
+            (&format!("[lab]\ntransport = \"xdp\"\n{one}"), "replication"),
             (
                 &format!(
                     "[lab]\nvolumes = 2\n[target]\naddress = \"127.0.0.1:4420\"\nnqn = \"nqn.2026-11.io.x:a\"\n{one}"

@@ -132,15 +132,47 @@ impl Cable {
         ip(&format!("link add {here} type veth peer name {interface} netns {pid}"))?;
         ip(&format!("address add {near}/24 dev {here}"))?;
         ip(&format!("link set {here} up"))?;
-        for command in
-            ["link set lo up", &format!("address add {far}/24 dev {interface}"), &format!("link set {interface} up")]
-        {
+        for command in [
+            "link set lo up",
+            &format!("address add {far}/24 dev {interface}"),
+            &format!("link set {interface} up"),
+            &format!("route add default via {near}"),
+        ] {
             let mut inside = Command::new("nsenter");
             inside.arg(format!("--net=/proc/{pid}/ns/net")).args(["--", "ip"]).args(command.split(' '));
             carry_out(inside, "nsenter", command)?;
         }
         Ok(())
     }
+}
+
+/// Has this process's network pass on what comes by one cable for another.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn forward() -> Result<(), CableError> {
+    let failed = |source: io::Error| CableError::Ip { command: "forward".to_owned(), says: source.to_string() };
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(failed)
+}
+
+/// A cable with both ends in this process's network, for raw frames.
+///
+/// # Errors
+///
+/// If `ip` does not do as it should.
+pub fn lay(here: &str, there: &str) -> Result<(), CableError> {
+    ip(&format!("link add {here} type veth peer name {there}"))?;
+    [here, there].iter().try_for_each(|end| ip(&format!("link set {end} up")))
+}
+
+/// Takes it away again.
+///
+/// # Errors
+///
+/// If `ip` does not do as it should.
+pub fn cut(here: &str) -> Result<(), CableError> {
+    ip(&format!("link delete {here}"))
 }
 
 fn ip(command: &str) -> Result<(), CableError> {

@@ -1,6 +1,6 @@
 //! The flags of `longrun bench`.
 
-use super::{IoMode, Scope};
+use super::{IoMode, Scope, TransportFlag};
 use crate::bench::{LabShape, Pattern, Workload};
 use crate::cli::values::Cores;
 use clap::Args;
@@ -15,6 +15,7 @@ Examples:
   longrun bench                                  4 KiB random writes against a longrun of its own, in memory
   longrun bench --replication --html report.html the same with a copy at a second one, and plots
   longrun bench --replication --loss 0.01 --delay-ms 5 --rate 20000
+  longrun bench --replication --transport xdp    the copy by raw frames, beside bare ones
   longrun bench --read-percent 70 --block-bytes 8192 --depth 128 --jobs 2
   longrun bench --target 192.0.2.7:4420 --nqn nqn.2026-11.io.longrun:s0 --namespaces 1
   longrun bench --depth 1 --rounds 5             medians of five, each beside its floor
@@ -93,6 +94,9 @@ pub struct BenchArgs {
     /// What a sequence number counts
     #[arg(long, value_enum, default_value_t = Scope::Group, conflicts_with_all = ["file", "target"])]
     pub scope: Scope,
+    /// What the two send by; raw frames go over virtual cables between networks of their own, for which it takes root
+    #[arg(long, value_enum, default_value_t = TransportFlag::Udp, conflicts_with_all = ["file", "target"])]
+    pub transport: TransportFlag,
     /// Without encryption and authentication between the two
     #[arg(long, conflicts_with_all = ["file", "target"])]
     pub plain_link: bool,
@@ -158,6 +162,7 @@ impl BenchArgs {
             files: self.files,
             replication: self.replication,
             scope: self.scope.into(),
+            transport: self.transport.into(),
             plain_link: self.plain_link,
             loss: self.loss.get(),
             delay_ms: self.delay_ms,
