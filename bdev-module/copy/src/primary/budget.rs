@@ -52,6 +52,11 @@ impl Budget {
         self.set_used(self.used_bytes.saturating_add(bytes));
     }
 
+    /// Records of this charge are not kept any more.
+    pub fn gone(&mut self, bytes: u64) {
+        self.set_used(self.used_bytes.saturating_sub(bytes));
+    }
+
     /// Whether a host's record of this charge still goes in.
     pub fn holds(&self, bytes: u64) -> bool {
         let all = self.used_bytes.saturating_add(self.reserved_bytes).saturating_add(bytes);
@@ -117,6 +122,11 @@ impl Budget {
         // In millionths, so that the square fits whatever the limit.
         let share = over * 1_000_000 / span.max(1);
         (u128::from(throttle_ns_max) * share * share / 1_000_000_000_000) as u64
+    }
+
+    /// What it holds.
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes
     }
 
     #[cfg(test)]

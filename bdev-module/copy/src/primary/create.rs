@@ -423,6 +423,7 @@ impl<M: Memory> Primary<M> {
             numbers: Numbers::Live(self.stamper.open(id, epoch, base)),
             durable: base.previous(),
             held: None,
+            buffered_bytes: 0,
             epoch_is_durable: false,
             is_marked: false,
             is_replay: false,

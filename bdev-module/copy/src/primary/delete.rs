@@ -73,6 +73,7 @@ impl<M: Memory> Primary<M> {
             return Ok(());
         }
         pair.leaving = Some((ticket, now.mono.after_ns(self.config.operator_wait_ns)));
+        self.leaving.insert(id);
         self.due = Mono(0);
         let copies = matches!(pair.phase, Phase::Member) && self.groups[&self.pairs[&id].config.group].is_sending();
         // What is left of its copies is nobody's any more.
@@ -99,6 +100,7 @@ impl<M: Memory> Primary<M> {
             Some(obstacle) if now.mono >= deadline => {
                 let pair = self.pairs.get_mut(&id)?;
                 pair.leaving = None;
+                self.leaving.remove(&id);
                 pair.copy.stop();
                 self.copying.insert(id);
                 let pair = self.pairs.get_mut(&id)?;
@@ -162,6 +164,7 @@ impl<M: Memory> Primary<M> {
         }
         self.orphan_jobs(id);
         self.copying.remove(&id);
+        self.leaving.remove(&id);
         let Some(pair) = self.pairs.remove(&id) else { return };
         let is_ghost = |stage: &Stage<M>| matches!(stage, Stage::Ghost);
         self.requests.retain(|_, request| !(request.pair_serial == pair.serial && is_ghost(&request.stage)));

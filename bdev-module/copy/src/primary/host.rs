@@ -269,12 +269,14 @@ impl<M: Memory> Primary<M> {
         pair.last_stamp = Some(record.head.stamp);
         let group = self.groups.get_mut(&pair.config.group).expect("a pair's group exists");
         group.last_write = now.mono;
-        self.budgets.get_mut(&group.budget).expect("a group's budget exists").add(record.head.charge_bytes());
+        let charge_bytes = record.head.charge_bytes();
+        self.budgets.get_mut(&group.budget).expect("a group's budget exists").add(charge_bytes);
         assert!(
             !self.handovers.get(&pair.config.group).is_some_and(HandOver::is_told),
             "zero loss in a swap: stamped after the secondary was told that all is stamped"
         );
         let stream = self.streams.get_mut(&route.stream).expect("a route leads to a stream");
+        stream.buffered_bytes += charge_bytes;
         assert!(stream.is_marked && stream.epoch_is_durable, "stamped before metadata says that the epoch stamps");
         pair.last_epoch = stream.epoch;
         self.due = self.due.min(now.mono.after_ns(self.config.beacon_interval_ns));

@@ -119,6 +119,7 @@ impl<M: Memory> Primary<M> {
             self.fail_waiting(pair_id, HostError::Secondary, ports);
             self.orphan_jobs(pair_id);
             self.copying.remove(&pair_id);
+            self.leaving.remove(&pair_id);
             let Some(pair) = self.pairs.remove(&pair_id) else { continue };
             assert!(pair.requests == 0, "a host's request is at the device of a pair that becomes a secondary");
             streams.insert(pair.stream);

@@ -118,6 +118,8 @@ pub struct Primary<M: Memory> {
     reading_bytes: u64,
     /// Pairs with something to copy.
     copying: BTreeSet<PairId>,
+    /// Pairs that are being deleted.
+    leaving: BTreeSet<PairId>,
     /// Groups with a verify.
     verifying: BTreeSet<GroupId>,
     /// When to look for pieces to start, if nothing else happens.
@@ -243,6 +245,7 @@ impl<M: Memory> Primary<M> {
             jobs_out_of_lease: Vec::new(),
             reading_bytes: 0,
             copying: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             verifying: BTreeSet::new(),
             pump_at: None,
             committing: BinaryHeap::new(),

@@ -485,7 +485,7 @@ impl<M: Memory> Primary<M> {
             while let Some(group) = next(&self.streams, member) {
                 member = Some(group);
                 self.spill_durable(group, id, epoch, seq);
-                is_left |= self.groups[&group].pairs.iter().any(|pair| self.pairs[pair].leaving.is_some());
+                is_left |= self.leaving.iter().any(|pair| self.groups[&group].pairs.contains(pair));
             }
             // What waits for durability, is looked at in the next turn.
             let is_awaited = is_ending || !matches!(self.shutdown, Stopping::No) || is_left;
@@ -493,7 +493,7 @@ impl<M: Memory> Primary<M> {
                 self.due = Mono(0);
             }
             if let Some(first) = next(&self.streams, None) {
-                self.refresh_budget(self.groups[&first].budget, ports);
+                self.refresh_stream(id, self.groups[&first].budget, ports);
             }
         }
     }

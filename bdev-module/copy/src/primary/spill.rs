@@ -436,6 +436,7 @@ impl<M: Memory> Primary<M> {
                 numbers: Numbers::Ending(Count { stream: *stream, epoch: *epoch, last: *last, floor }),
                 durable: base.previous(),
                 held: None,
+                buffered_bytes: 0,
                 epoch_is_durable: true,
                 is_marked: true,
                 is_replay: true,

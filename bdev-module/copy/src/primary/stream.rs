@@ -22,6 +22,8 @@ pub(super) struct Stream {
     ///
     /// Unknown before the secondary was heard: a resync may have begun while this process was not there.
     pub held: Option<Time>,
+    /// What the send buffer counts of it: what the link kept when it was last asked, and what was pushed since.
+    pub buffered_bytes: u64,
     /// Whether the epoch itself is durable; nothing of it may leave before.
     pub epoch_is_durable: bool,
     /// Whether metadata says (or was last asked to say) that the epoch stamps.

@@ -301,20 +301,42 @@ impl<M: Memory> Primary<M> {
         feeding.map(|(id, stream)| (*id, stream.link))
     }
 
-    /// Takes the links' word for what a send buffer holds.
+    /// Takes the links' word for what a send buffer holds. Costs as much as there are streams.
     pub(super) fn refresh_budget(&mut self, key: BudgetKey, ports: &impl Up<M>) {
         let used: u64 = match key {
             BudgetKey::Shared(id) => {
                 self.streams.get(&id).map_or(0, |stream| ports.stream_backlog(stream.link, id).bytes)
             }
             BudgetKey::Group(group) => {
-                let links: u64 = self.streams_of(group).map(|(id, link)| ports.stream_backlog(link, id).bytes).sum();
-                links + self.spill_memory_bytes(group)
+                let feeding = self.streams.iter_mut().filter(|(_, stream)| stream.members.contains_key(&group));
+                let links = feeding.map(|(id, stream)| {
+                    stream.buffered_bytes = ports.stream_backlog(stream.link, *id).bytes;
+                    stream.buffered_bytes
+                });
+                links.sum::<u64>() + self.spill_memory_bytes(group)
             }
         };
         if let Some(budget) = self.budgets.get_mut(&key) {
             budget.set_used(used);
         }
+    }
+
+    /// The link has got rid of some of a stream: takes its word for that stream alone.
+    pub(super) fn refresh_stream(&mut self, id: StreamId, key: BudgetKey, ports: &impl Up<M>) {
+        let BudgetKey::Group(group) = key else { return self.refresh_budget(key, ports) };
+        if self.spills.contains_key(&group) {
+            // What it keeps moves between memory, its device and the link.
+            return self.refresh_budget(key, ports);
+        }
+        let (Some(stream), Some(budget)) = (self.streams.get_mut(&id), self.budgets.get_mut(&key)) else { return };
+        let now_bytes = ports.stream_backlog(stream.link, id).bytes;
+        let before_bytes = std::mem::replace(&mut stream.buffered_bytes, now_bytes);
+        budget.gone(before_bytes.saturating_sub(now_bytes));
+        debug_assert!(
+            self.budgets[&key].used_bytes()
+                >= self.streams_of(group).map(|(id, link)| ports.stream_backlog(link, id).bytes).sum(),
+            "the send buffer holds more than it counts"
+        );
     }
 
     /// How long answers are held back in this group now.
