@@ -9,6 +9,8 @@
 //!
 //! What the design gives up: a payload is copied once, into the block; and two flushes are never in flight together.
 
+#[doc(hidden)]
+pub mod alone;
 pub(crate) mod device;
 pub(crate) mod format;
 pub(crate) mod open;

@@ -673,7 +673,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 /// How many of the released records go into the next block, and whether their commit goes on behind it. A commit ends
 /// where the time changes: a cut between records of one time is none. (*A commit ended between A and B, both stamped 7;
 /// the crash left A: the volumes showed A without B, and no limit names that state.*)
-pub(super) fn cut<S>(released: &VecDeque<Item<S>>, bytes_max: u64) -> (usize, bool) {
+pub(crate) fn cut<S>(released: &VecDeque<Item<S>>, bytes_max: u64) -> (usize, bool) {
     let time_at = |index: usize| released.get(index).map(|item| item.record.head.stamp.time);
     let mut bytes = 0;
     let mut fits = 0;

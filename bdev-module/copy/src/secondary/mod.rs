@@ -62,6 +62,7 @@ use crate::ports::{DeviceError, HostError, HostIo, HostToken, LocalIo, LocalToke
 use crate::types::{
     Epoch, Geometry, GroupId, Initial, LinkId, Mono, Now, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId,
 };
+pub(crate) use group::cut as block_of;
 use group::{Group, Phase};
 use intakes::Intakes;
 use io::{Op, Tokens};
