@@ -6,6 +6,9 @@
 //!
 //! A turn's send is queued before its receive: the kernel takes them in turn, and to find that nothing is there to be received
 //! would else keep the host waiting.
+//!
+//! Sends are copied by the kernel. Its zero-copy ones were measured over loopback, where it copies for the receiver all the same:
+//! 1.1 times the processor time at 4 KiB, 1.35 at 128 KiB, 1.5 at 512 KiB, so there is no size from which they pay.
 
 use longrun_bdev::{BdevId, Io};
 use longrun_copy::types::Extent;

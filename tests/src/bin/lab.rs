@@ -267,7 +267,7 @@ h1{font-size:1.4rem;margin:0}p{color:var(--dim);margin:.3rem 0;max-width:80ch}\
 table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}\
 th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}\
 th{color:var(--dim);font-weight:600;white-space:normal}th:first-child,td:first-child{text-align:left}\
-.setup td{background:var(--card);font-weight:600;text-align:left}";
+.setup td{background:var(--card);font-weight:600;text-align:left;white-space:normal}";
 
 /// One page: a table with a stretch for each kind of system.
 fn page(result: &Value) -> String {
@@ -294,7 +294,8 @@ fn page(result: &Value) -> String {
     for (number, setup) in setups.iter().enumerate() {
         let name = escaped(setup["setup"].as_str().unwrap_or_default());
         let shown = match setup["missing"].as_str() {
-            Some(why) => format!("{name}: {}", escaped(why)),
+            // What follows the first line, the end of a log, is in lab.json.
+            Some(why) => format!("{name}: {}", escaped(why.lines().next().unwrap_or_default())),
             None => format!("<a href=\"{number}.html\">{name}</a>"),
         };
         let _ = write!(body, "<tr class=\"setup\"><td colspan=\"{}\">{shown}</tr>", COLUMNS.len());
@@ -350,7 +351,7 @@ mod tests {
                    "cpu": {"target_us": cpu}})
         };
         let measured = [
-            json!({"setup": "a", "missing": "the time was over"}),
+            json!({"setup": "a", "missing": "the time was over\nand the log"}),
             json!({"setup": "b", "report": {"results": [result(100.0, 2.0)]}}),
             json!({"setup": "c", "report": {"results": [result(80.0, 2.5)]}}),
         ];
@@ -360,5 +361,6 @@ mod tests {
         assert_eq!((&rows[1]["p50_us"], &rows[1]["p99_us"]), (&json!(7.0), &json!(9.0)));
         let page = page(&json!({"seconds": 1, "rounds": 3, "setups": measured, "rows": rows}));
         assert!(page.contains("a: the time was over") && page.contains("<td>0.8<"), "{page}");
+        assert!(!page.contains("and the log"), "{page}");
     }
 }
