@@ -192,7 +192,7 @@ fn overview(report: &Report) -> String {
             ratio(result.ratios.p50_of_floor),
             ratio(result.ratios.of_stream),
             result.cpu.target_us.map_or_else(dash, |us| format!("{us:.1}")),
-            result.rpo.as_ref().map_or_else(dash, |rpo| rpo.p99_ms.to_string()),
+            result.rpo.as_ref().map_or_else(dash, |rpo| format!("{:.2}", rpo.p99_ms)),
             result.errors
         );
     }
@@ -213,11 +213,9 @@ fn section(result: &Measured) -> String {
     section.push_str(&throughput(result));
     section.push_str(&latencies(result));
     if let Some(rpo) = &result.rpo {
-        let most = rpo.over_time.iter().map(|(_, ms)| *ms).max().unwrap_or(1);
-        let points = rpo.over_time.iter().map(|(at, ms)| (*at, *ms as f64)).collect();
-        let lines = [Line { name: "recovery point", color: "c", points }];
+        let lines = [Line { name: "recovery point", color: "c", points: rpo.over_time.clone() }];
         let x = Axis::linear("seconds", result.workload.seconds);
-        section.push_str(&plot("Age of the copy", &x, &Axis::linear("milliseconds", most as f64), &lines));
+        section.push_str(&plot("Age of the copy", &x, &Axis::linear("milliseconds", rpo.max_ms), &lines));
     }
     section.push_str("</div>");
     section

@@ -111,20 +111,20 @@ impl Latency {
 #[derive(Clone, Debug, Serialize)]
 pub struct Rpo {
     /// Milliseconds.
-    pub p50_ms: u64,
+    pub p50_ms: f64,
     /// Milliseconds.
-    pub p99_ms: u64,
+    pub p99_ms: f64,
     /// Milliseconds.
-    pub max_ms: u64,
+    pub max_ms: f64,
     /// Seconds since the measurement began, and milliseconds.
-    pub over_time: Vec<(f64, u64)>,
+    pub over_time: Vec<(f64, f64)>,
 }
 
 impl Rpo {
     /// `None`: nothing was seen.
-    pub fn of(over_time: Vec<(f64, u64)>) -> Option<Rpo> {
-        let mut ages: Vec<u64> = over_time.iter().map(|(_, ms)| *ms).collect();
-        ages.sort_unstable();
+    pub fn of(over_time: Vec<(f64, f64)>) -> Option<Rpo> {
+        let mut ages: Vec<f64> = over_time.iter().map(|(_, ms)| *ms).collect();
+        ages.sort_by(f64::total_cmp);
         let at =
             |share: f64| ages.get(((ages.len() as f64 * share) as usize).min(ages.len().saturating_sub(1))).copied();
         Some(Rpo { p50_ms: at(0.5)?, p99_ms: at(0.99)?, max_ms: at(1.0)?, over_time })
@@ -342,7 +342,7 @@ pub fn table(report: &Report) -> String {
             ratio(result.ratios.p50_of_floor),
             ratio(result.ratios.of_stream),
             or_dash(result.cpu.target_us.map(|us| format!("{us:.1}"))),
-            or_dash(result.rpo.as_ref().map(|rpo| format!("{}/{}", rpo.p50_ms, rpo.p99_ms))),
+            or_dash(result.rpo.as_ref().map(|rpo| format!("{:.2}/{:.2}", rpo.p50_ms, rpo.p99_ms))),
             result.errors.to_string(),
         ]);
     }
@@ -371,7 +371,7 @@ pub(super) mod tests {
         seen.columns = vec![100; 10];
         let floor =
             TcpFloor { per_s: 2000.0, p50_us: 250.0, p99_us: 900.0, together_per_s: 4000.0, stream_mib_per_s: 39.0625 };
-        let rpo = Rpo::of(vec![(0.0, 4), (0.5, 9), (0.9, 5)]);
+        let rpo = Rpo::of(vec![(0.0, 0.4), (0.5, 9.25), (0.9, 0.5)]);
         let cpu = Cpu { target_us: Some(3.25), secondary_us: None };
         Measured::new(&workload, &seen, cpu, rpo, Some(floor))
     }
@@ -386,7 +386,7 @@ pub(super) mod tests {
         assert!((latency.at(0.5) - 500.0).abs() < 1.0 && (latency.at(0.99) - 990.0).abs() < 2.0);
         assert_eq!(measured.over_time, vec![1000.0; 10]);
         let rpo = measured.rpo.unwrap();
-        assert_eq!((rpo.p50_ms, rpo.p99_ms, rpo.max_ms), (5, 9, 9));
+        assert_eq!((rpo.p50_ms, rpo.p99_ms, rpo.max_ms), (0.5, 9.25, 9.25));
     }
 
     #[test]
@@ -421,6 +421,6 @@ pub(super) mod tests {
             Report { target: "a lab".to_owned(), machine, machine_floor: None, rest: None, results: vec![failed] };
         let text = table(&report);
         assert!(text.contains("4 KiB random writes, depth 32") && text.contains("write fault"), "{text}");
-        assert!(text.contains("5/9") && text.contains("0.50"), "{text}");
+        assert!(text.contains("0.50/9.25") && text.contains("0.50"), "{text}");
     }
 }

@@ -16,8 +16,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 pub struct Age {
     /// When.
     pub at: Instant,
-    /// How old, milliseconds, as the secondary says: rounded up.
-    pub ms: u64,
+    /// How old, milliseconds, as the secondary says.
+    pub ms: f64,
 }
 
 /// Watches a group at its secondary.
@@ -59,9 +59,15 @@ impl RpoWatch {
     }
 }
 
-fn look(client: &mut Client, params: &Value) -> Result<Option<u64>, String> {
+fn look(client: &mut Client, params: &Value) -> Result<Option<f64>, String> {
     let groups = client.call("group_get", params.clone()).map_err(|error| error.to_string())?;
-    Ok(groups[0]["rpo_ms"].as_u64())
+    Ok(age_ms(&groups[0]))
+}
+
+/// How old a group's recovery point is, to a microsecond. Not `rpo_ms`, which is rounded up to whole ones: what is to be
+/// seen is below one.
+fn age_ms(group: &Value) -> Option<f64> {
+    group["lag"]["seconds"].as_f64().map(|seconds| (seconds * 1e6).round() / 1e3)
 }
 
 /// CPU time that all threads of a process used, from the scheduler's own account; `None`: there is no such process, or no
@@ -80,6 +86,12 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_age_below_a_millisecond_is_seen() {
+        assert_eq!(age_ms(&json!({"rpo_ms": 1, "lag": {"seconds": 0.000_123_4}})), Some(0.123));
+        assert_eq!(age_ms(&json!({"rpo_ms": null, "lag": {"seconds": null}})), None);
+    }
 
     #[test]
     fn the_cpu_time_of_a_process_is_that_of_its_threads() {
