@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Options {
     /// What a sequence number counts.
     pub scope: &'static str,
+    /// The link's security; without it (`none`) neither system is told the other's key.
+    pub security: &'static str,
     /// The most that a write is delayed before the group suspends.
     pub throttle_ms_max: u64,
     /// The primary's memory for records in transit.
@@ -60,6 +62,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             scope: "group",
+            security: "noise",
             throttle_ms_max: 2_000,
             buffer_bytes: 64 << 20,
             secondary_write_us: 0,
@@ -118,8 +121,8 @@ impl Sites {
         let contents = Contents::new(clock.now().0);
         let (primary_nvme, secondary_nvme) = (process::free_tcp(), process::free_tcp());
         let keys = [&primary, &secondary].map(keygen);
-        link(&primary, ends[0], relay.facing_a(), &keys[1]);
-        link(&secondary, ends[1], relay.facing_b(), &keys[0]);
+        link(&primary, ends[0], relay.facing_a(), &keys[1], options);
+        link(&secondary, ends[1], relay.facing_b(), &keys[0], options);
 
         // At the same time, because a pair is established only when both ends have been told.
         std::thread::scope(|scope| {
@@ -332,10 +335,13 @@ fn keygen(system: &Longrun) -> String {
     answer["public_key"].as_str().unwrap_or_else(|| panic!("no public_key in {answer}")).to_owned()
 }
 
-fn link(system: &Longrun, local: SocketAddr, remote: SocketAddr, remote_key: &str) {
-    let params = json!({
-        "name": LINK, "local_addr": local, "remote_addr": remote, "remote_public_key": remote_key,
-        "private_key_file": system.directory().join("link.key"), "loss_tolerance": 0.05,
+fn link(system: &Longrun, local: SocketAddr, remote: SocketAddr, remote_key: &str, options: &Options) {
+    let mut params = json!({
+        "name": LINK, "local_addr": local, "remote_addr": remote, "loss_tolerance": 0.05, "security": options.security,
     });
+    if options.security == "noise" {
+        params["remote_public_key"] = remote_key.into();
+        params["private_key_file"] = json!(system.directory().join("link.key"));
+    }
     system.call("link_create", params);
 }

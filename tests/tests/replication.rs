@@ -44,6 +44,28 @@ fn a_secondary_killed_twenty_times_under_load_loses_nothing_and_catches_up() {
     assert_closed(&verdict);
 }
 
+#[test]
+fn two_systems_that_were_told_no_keys_pair_without_security_and_take_up_again_after_a_restart_of_each() {
+    let mut sites = Sites::paired(&Options { security: "none", ..Options::default() });
+    sites.primary.kill();
+    sites.primary.start_again();
+    sites.wait_until_paired();
+    let observer = sites.observe_primary();
+    let load = sites.load(2 * MIB, 12);
+    load.wait_for_writes(50);
+    sites.secondary.kill();
+    sites.secondary.start_again();
+    load.wait_for_writes(50);
+    sites.wait_until_caught_up();
+    sites.primary.kill();
+    let killed_at = sites.clock.now();
+    let outcome = load.wait_for_end();
+    assert_eq!((outcome.errors, &outcome.first_error), (0, &None));
+    let certificate = sites.take_over();
+    let verdict = sites.judge(&certificate, outcome, &observer.finish(), killed_at, ANY_AGE);
+    assert_closed(&verdict);
+}
+
 /// The step that a takeover is at, if one is under way.
 fn step(sites: &Sites) -> Option<String> {
     let answer = sites.secondary.try_call("group_get", json!({"name": GROUP})).ok()?;

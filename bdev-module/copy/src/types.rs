@@ -36,7 +36,7 @@ number!(
     Epoch
 );
 number!(
-    /// A system: derived from its public key ([`SystemId::of_key`]).
+    /// A system: derived from its public key ([`SystemId::of_key`]), or from its address where that is all there is.
     SystemId
 );
 number!(
@@ -113,6 +113,11 @@ impl SystemId {
     /// The system that holds the private half of this X25519 key.
     pub fn of_key(public_key: &[u8; 32]) -> SystemId {
         SystemId(id_of(&[b"system", public_key]))
+    }
+
+    /// The system at this address, where nothing else is known of it.
+    pub fn of_address(addr: std::net::SocketAddr) -> SystemId {
+        SystemId(id_of(&[b"address", format!("{}/{}", addr.ip(), addr.port()).as_bytes()]))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::lab::system::{System, SystemError};
 use longrun_nvmf::Nqn;
 use longrun_rpc::Client;
 use longrun_rpc::methods::group::{GroupInfo, SequenceScope};
-use longrun_rpc::methods::link::{LinkInfo, Transport};
+use longrun_rpc::methods::link::{LinkInfo, LinkState, Transport};
 use longrun_rpc::methods::pair::PairState;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 const NQN: &str = "nqn.2026-11.io.longrun:bench";
 const GROUP: &str = "bench";
+const LINKED_WITHIN: Duration = Duration::from_secs(20);
 const PAIRED_WITHIN: Duration = Duration::from_secs(60);
 /// How long a link may go by UDP before raw frames are taken for impossible.
 const RAW_WITHIN: Duration = Duration::from_secs(15);
@@ -167,6 +168,8 @@ fn pair_up(
         let is_primary = std::ptr::eq(system, primary);
         let key = (!shape.plain_link).then(|| other.key());
         system.create_link(&mut client, facing, key, (shape.loss * 2.0).clamp(0.1, 0.5))?;
+        // A pair would wait for it, and say nothing for as long.
+        wait_until_linked(system, &mut client)?;
         let mut group = json!({"name": GROUP, "role": system.name(), "link": crate::lab::system::LINK});
         if is_primary {
             group["sequence_scope"] = match shape.scope {
@@ -223,6 +226,22 @@ fn wait_for_transport(system: &System, transport: Transport) -> Result<(), Error
         if Instant::now() >= until {
             let reason = link.transport_reason.unwrap_or_default();
             return Err(system.unexpected(format!("its link goes by UDP: {reason}")).into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn wait_until_linked(system: &System, client: &mut Client) -> Result<(), Error> {
+    let until = Instant::now() + LINKED_WITHIN;
+    loop {
+        let link = system.link_info(client)?;
+        if link.state == LinkState::Up {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            let reason = link.reason.unwrap_or_default();
+            let what = format!("the link did not come up within {} s: {reason}", LINKED_WITHIN.as_secs());
+            return Err(system.unexpected(what).into());
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -430,13 +430,14 @@ pub struct LinkCreateArgs {
     /// The other system's end, `address:port`
     #[arg(long, value_name = "ADDR")]
     pub remote: SocketAddr,
-    /// The other system's public key, as `longrun keygen` printed it there
+    /// The other system's public key, as `longrun keygen` printed it there. Without it (with `--security none` only) the other
+    /// system is whoever is at `--remote`
     #[arg(long, value_name = "KEY")]
     pub remote_public_key: Option<PublicKey>,
     /// This system's private key file; default the key in its state directory
     #[arg(long, value_name = "FILE")]
     pub private_key_file: Option<PathBuf>,
-    /// How frames are protected; `none` is for closed labs only
+    /// How frames are protected; `none` is for closed labs only: keys are then compared, and prove nothing
     #[arg(long, value_enum, default_value_t = SecurityFlag::Noise)]
     pub security: SecurityFlag,
     /// Largest UDP payload, bytes; default 1400

@@ -46,18 +46,22 @@ impl Control {
             Some(path) => read_key(path)?,
             None => self.private_key,
         };
-        let remote_key = call.remote_public_key.map_or([0; 32], |key| *key.as_bytes());
-        let mut config = LinkConfig::new(private_key, remote_key, Some(call.remote_addr));
+        let mut config = LinkConfig::plain(private_key, call.remote_addr);
+        config.remote_public_key = call.remote_public_key.map(|key| *key.as_bytes());
+        config.security = match call.security() {
+            Security::Noise => LinkSecurity::Noise,
+            Security::None => LinkSecurity::None,
+        };
         config.mtu_bytes = usize::from(call.mtu_bytes());
         if let Some(tolerance) = call.loss_tolerance {
             config.loss_tolerance = tolerance.get();
         }
         config.rate_limit_bytes_per_s = call.rate_limit_bytes_per_s.map(|limit| limit.get());
         if call.security() == Security::None {
-            config.security = LinkSecurity::None;
             tracing::warn!("link {name} has security \"none\": whoever can send it a datagram can change the copy");
         }
         config.check().map_err(|error| RpcError::invalid_params(error.to_string()))?;
+        let remote = config.peer();
         let socket = UdpConfig {
             receive_buffer_bytes: SOCKET_BUFFER_BYTES,
             send_buffer_bytes: SOCKET_BUFFER_BYTES,
@@ -85,7 +89,6 @@ impl Control {
             .await
             .map_err(|error| RpcError::invalid_params(error.to_string()))?;
         let public_key = public_of(&private_key);
-        let remote = SystemId::of_key(&remote_key);
         let entry =
             LinkEntry { call: call.clone(), core, id, remote, public_key, frames: Frames::default(), seen: None };
         let before = state.cntlid_range(&self.public_key());
@@ -145,7 +148,7 @@ impl Control {
 }
 
 impl LinkEntry {
-    /// The other end's public key, where it proves that it has it.
+    /// The other end's public key, where it is known. With security the other end proves that it has it.
     pub fn remote_key(&self) -> Option<&[u8; 32]> {
         self.call.remote_public_key.as_ref().map(|key| key.as_bytes())
     }
@@ -168,12 +171,18 @@ impl LinkEntry {
             local_addr: self.call.local_addr,
             remote_addr: self.call.remote_addr,
             security: self.call.security(),
-            local_public_key: secure.then(|| PublicKey::from(self.public_key)),
+            local_public_key: Some(PublicKey::from(self.public_key)),
             remote_public_key: self.call.remote_public_key,
             state,
             reason: (state != LinkState::Up).then(|| {
+                let expected = match (secure, self.call.remote_public_key) {
+                    (true, _) => "with this link's two keys",
+                    (false, Some(_)) => "without security as here, and with this link's two keys",
+                    // Its initiations are taken from that address alone.
+                    (false, None) => "without security as here, and does it send from that very address",
+                };
                 format!(
-                    "{heard} {}; is it running, with this link's two keys, and does the network carry UDP between them?",
+                    "{heard} {}; is it running, {expected}, and does the network carry UDP between them?",
                     self.call.remote_addr
                 )
             }),

@@ -1,5 +1,6 @@
 //! What a link is told when it is made.
 
+use crate::types::SystemId;
 use std::net::SocketAddr;
 
 /// How datagrams are protected.
@@ -10,7 +11,8 @@ pub enum Security {
     Noise,
     /// **No protection at all.** Anyone who can send a datagram to this system can forge, read and replay everything:
     /// datagrams carry a CRC32C against line noise and nothing else. For closed labs and measurements only; both systems
-    /// must say so in their configuration, a mixed link never comes up.
+    /// must say so in their configuration, a mixed link never comes up. The keys are compared where they
+    /// are given, and prove nothing: that keeps a slip in a configuration from joining the wrong systems.
     None,
 }
 
@@ -24,8 +26,9 @@ pub const MTU_BYTES_MAX: usize = 32 * 1024;
 pub struct LinkConfig {
     /// This system's X25519 private key.
     pub local_private_key: [u8; 32],
-    /// The peer's X25519 public key; the peer's [`crate::types::SystemId`] derives from it.
-    pub remote_public_key: [u8; 32],
+    /// The peer's X25519 public key; the peer's [`SystemId`] derives from it. Without security it may be left out: the peer
+    /// is then whoever is at `remote_addr`, and its [`SystemId`] derives from that.
+    pub remote_public_key: Option<[u8; 32]>,
     /// Where to send to. `None`: wait until the peer calls, then use the source of its last authenticated handshake.
     pub remote_addr: Option<SocketAddr>,
     /// How datagrams are protected.
@@ -60,7 +63,7 @@ impl LinkConfig {
     ) -> LinkConfig {
         LinkConfig {
             local_private_key,
-            remote_public_key,
+            remote_public_key: Some(remote_public_key),
             remote_addr,
             security: Security::Noise,
             mtu_bytes: 1400,
@@ -102,6 +105,12 @@ pub enum LinkConfigError {
     /// The two keys belong together.
     #[error("remote_public_key is this system's own; give the key that `longrun keygen` printed on the other system")]
     OwnKey,
+    /// Nobody to authenticate.
+    #[error("remote_public_key is missing; give the key that `longrun keygen` printed on the other system")]
+    KeyMissing,
+    /// Neither a key nor an address.
+    #[error("neither remote_public_key nor remote_addr is given; give one, so that it is known who is meant")]
+    NobodyMeant,
     /// A duration or a count of zero.
     #[error("{field} is {got}; give at least {need}")]
     TooSmall {
@@ -115,6 +124,25 @@ pub enum LinkConfigError {
 }
 
 impl LinkConfig {
+    /// A link without security to whoever is at an address, with the defaults of [`LinkConfig::new`].
+    pub fn plain(local_private_key: [u8; 32], remote_addr: SocketAddr) -> LinkConfig {
+        LinkConfig {
+            remote_public_key: None,
+            security: Security::None,
+            ..LinkConfig::new(local_private_key, [0; 32], Some(remote_addr))
+        }
+    }
+
+    /// The system at the other end: told apart by its key, or without one by its address. Streams and groups are bound to
+    /// it, so a system that is known by its address is another one once it has moved.
+    pub fn peer(&self) -> SystemId {
+        match (self.remote_public_key, self.remote_addr) {
+            (Some(key), _) => SystemId::of_key(&key),
+            (None, Some(addr)) => SystemId::of_address(addr),
+            (None, None) => SystemId::default(),
+        }
+    }
+
     /// Checks ranges; [`crate::link::Link::new`] calls it.
     pub fn check(&self) -> Result<(), LinkConfigError> {
         if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&self.mtu_bytes) {
@@ -126,8 +154,13 @@ impl LinkConfig {
         if let Some(got) = self.rate_limit_bytes_per_s.filter(|limit| *limit < 10_000) {
             return Err(LinkConfigError::RateLimit { got });
         }
-        if super::public_of(&self.local_private_key) == self.remote_public_key {
+        if self.remote_public_key == Some(super::public_of(&self.local_private_key)) {
             return Err(LinkConfigError::OwnKey);
+        }
+        match (self.remote_public_key, self.remote_addr, self.security) {
+            (Some(_), _, _) | (None, Some(_), Security::None) => {}
+            (None, _, Security::Noise) => return Err(LinkConfigError::KeyMissing),
+            (None, None, Security::None) => return Err(LinkConfigError::NobodyMeant),
         }
         let least = [
             ("window_bytes_max", self.window_bytes_max, 64 << 10),

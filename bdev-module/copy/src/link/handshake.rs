@@ -12,7 +12,9 @@
 //! gives way. If that one has had no answer for a while, its path may work in one direction only; then it goes on
 //! calling and answers as well, and whichever handshake is used first stands.
 //!
-//! Without security the same exchange runs in the clear, with the CRC of every datagram.
+//! Without security the same exchange runs in the clear, with the CRC of every datagram. The keys are names then: each side
+//! says its own, and what it was told to be the other's, if it was; what one side was told and the other says is compared.
+//! A side that was told no key knows the other by its address, and takes initiations from there alone.
 
 use super::config::{LinkConfig, Security};
 use super::header::{HEADER_BYTES, Header, Kind};
@@ -27,6 +29,9 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const MAC_BYTES: usize = 16;
+
+/// In place of a key that was not told.
+const NOBODY: [u8; 32] = [0; 32];
 
 /// First wait for an answer; doubled up to the next.
 const RESEND_NS_MIN: u64 = 100_000_000;
@@ -54,7 +59,7 @@ struct Call {
     /// 1 with Noise, 0 without.
     secure: u8,
     reserved: [u8; 7],
-    /// Without security: who calls whom. A slip in a configuration shows, no more.
+    /// Without security: who calls whom. A slip in a configuration shows, no more. Zero: the caller was not told.
     from_key: [u8; 32],
     to_key: [u8; 32],
 }
@@ -131,7 +136,9 @@ pub(crate) enum Refused {
 pub(crate) struct Handshake {
     local_private: [u8; 32],
     local_public: [u8; 32],
-    remote_public: [u8; 32],
+    /// `None`: not told, only without security.
+    remote_public: Option<[u8; 32]>,
+    remote_addr: Option<SocketAddr>,
     security: Security,
     rng: ChaCha20Rng,
     /// Over initiations to the peer, and to us.
@@ -165,9 +172,10 @@ impl Handshake {
             local_private: config.local_private_key,
             local_public,
             remote_public: config.remote_public_key,
+            remote_addr: config.remote_addr,
             security: config.security,
             rng: ChaCha20Rng::from_seed(seed),
-            mac_out: mac_key(&config.remote_public_key),
+            mac_out: mac_key(&config.remote_public_key.unwrap_or(NOBODY)),
             mac_in: mac_key(&local_public),
             outstanding: None,
             pending: None,
@@ -181,9 +189,13 @@ impl Handshake {
         }
     }
 
-    /// Whose initiation stands if there are two.
+    /// Whose initiation stands if there are two: the one of who has the greater key, as far as the other's is known.
     pub(crate) fn insists(&self) -> bool {
-        self.local_public > self.remote_public
+        self.insists_towards(&self.remote_public.unwrap_or(NOBODY))
+    }
+
+    fn insists_towards(&self, remote_public: &[u8; 32]) -> bool {
+        self.local_public > *remote_public
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -281,13 +293,14 @@ impl Handshake {
         let (noise, body) = match self.security {
             Security::None => {
                 call.from_key = self.local_public;
-                call.to_key = self.remote_public;
+                call.to_key = self.remote_public.unwrap_or(NOBODY);
                 (None, call.as_bytes().to_vec())
             }
             Security::Noise => {
                 call.secure = 1;
                 let seed = self.seed();
-                match Initiation::begin(&self.local_private, &self.remote_public, seed, call.as_bytes()) {
+                let remote_public = self.remote_public.unwrap_or(NOBODY);
+                match Initiation::begin(&self.local_private, &remote_public, seed, call.as_bytes()) {
                     Ok((noise, body)) => (Some(Box::new(noise)), body),
                     Err(_) => {
                         // A key of the peer's that is no point worth multiplying: nothing will ever work.
@@ -346,8 +359,6 @@ impl Handshake {
         datagram: &mut [u8],
         present: u32,
     ) -> Result<Option<Keys>, Refused> {
-        let insisting = self.insists()
-            && self.outstanding.as_ref().is_some_and(|outstanding| now.since_ns(outstanding.begun) < INSIST_NS);
         let body = match self.security {
             Security::Noise => {
                 let (signed, mac) = datagram.split_at_checked(datagram.len() - MAC_BYTES).ok_or(Refused::Malformed)?;
@@ -367,25 +378,25 @@ impl Handshake {
             self.answer_waits = Some(from);
             return Ok(None);
         }
-        if insisting || !self.afford(now) {
+        let body = body.to_vec();
+        let remote_public = match self.security {
+            Security::Noise => self.remote_public.ok_or(Refused::Unauthentic)?,
+            Security::None => self.named(from, &body)?,
+        };
+        let insists = self.insists_towards(&remote_public);
+        let is_fresh = |own: &Outstanding| now.since_ns(own.begun) < INSIST_NS;
+        if insists && self.outstanding.as_ref().is_some_and(is_fresh) || !self.afford(now) {
             return Err(Refused::Unwanted);
         }
-        let body = body.to_vec();
         let (call, received) = match self.security {
             Security::Noise => {
                 let seed = self.seed();
-                let received = Received::read(&self.local_private, &self.remote_public, seed, &body)
+                let received = Received::read(&self.local_private, &remote_public, seed, &body)
                     .map_err(|_| Refused::Unauthentic)?;
                 let call = Call::read_from_bytes(&received.payload).map_err(|_| Refused::Malformed)?;
                 (call, Some(received))
             }
-            Security::None => {
-                let call = Call::read_from_bytes(&body).map_err(|_| Refused::Malformed)?;
-                if call.from_key != self.remote_public || call.to_key != self.local_public {
-                    return Err(Refused::Unauthentic);
-                }
-                (call, None)
-            }
+            Security::None => (Call::read_from_bytes(&body).map_err(|_| Refused::Malformed)?, None),
         };
         if call.session != header.session || call.session.get() == 0 || call.secure != u8::from(received.is_some()) {
             return Err(Refused::Malformed);
@@ -394,7 +405,7 @@ impl Handshake {
             return Err(Refused::Unwanted);
         }
         self.time_seen = call.time.get();
-        if !self.insists() {
+        if !insists {
             self.outstanding = None;
         }
         let local = self.session_number();
@@ -415,6 +426,20 @@ impl Handshake {
         let keys = Keys { local, remote: call.session.get(), seal, made_at: now, sent: 0 };
         self.pending = Some(Pending { keys, continues, expires: now.after_ns(PENDING_NS_MAX) });
         Ok(used.map(|used| used.keys))
+    }
+
+    /// Without security: the key that the caller says is its own, if it is the one that is to call here.
+    fn named(&self, from: SocketAddr, body: &[u8]) -> Result<[u8; 32], Refused> {
+        let call = Call::read_from_bytes(body).map_err(|_| Refused::Malformed)?;
+        let is_expected = match self.remote_public {
+            Some(expected) => call.from_key == expected,
+            // Without the numbers that an IPv6 address has beside these two.
+            None => self.remote_addr.is_some_and(|addr| (addr.ip(), addr.port()) == (from.ip(), from.port())),
+        };
+        let means_us = call.to_key == NOBODY || call.to_key == self.local_public;
+        // A copy of this system's state directory, or our own initiation come back.
+        let is_us = call.from_key == self.local_public;
+        if is_expected && means_us && !is_us { Ok(call.from_key) } else { Err(Refused::Unauthentic) }
     }
 
     /// The peer's answer.

@@ -100,7 +100,7 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
         config.check()?;
         let body_bytes_max = config.mtu_bytes - HEADER_BYTES - seal::TAG_BYTES_MAX;
         Ok(Link {
-            peer: SystemId::of_key(&config.remote_public_key),
+            peer: config.peer(),
             learned_addr: None,
             handshake: Handshake::new(&config, seed),
             session: None,

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use world::{MS, Network, Payload, S, World, generation, insecure, push, record};
 
 mod messages;
+mod plain;
 mod sessions;
 mod world;
 
