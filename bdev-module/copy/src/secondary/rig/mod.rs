@@ -195,13 +195,26 @@ impl Rig {
             return false;
         }
         let pick = self.below(all as u64) as usize;
-        let now = self.now();
         if pick == self.world.pending.len() {
+            let now = self.now();
             let (key, value, token) = self.world.meta_pending.pop_front().unwrap();
             self.world.meta.insert(key, value);
             self.secondary.persisted(now, token, &mut self.world);
             return true;
         }
+        self.complete_local(pick);
+        true
+    }
+
+    /// As [`Rig::complete`] while the devices' reads take their time: a write or a flush ends.
+    pub fn complete_write(&mut self) -> bool {
+        let is_read = |Pending::Local(_, io, ..): &Pending| matches!(io, LocalIo::Read { .. });
+        let pick = self.world.pending.iter().position(|pending| !is_read(pending));
+        pick.inspect(|pick| self.complete_local(*pick)).is_some()
+    }
+
+    fn complete_local(&mut self, pick: usize) {
+        let now = self.now();
         let Pending::Local(volume, io, token, flushed) = self.world.pending.swap_remove(pick);
         let disk = self.world.disks.entry(volume).or_default();
         if let Some((failing, left)) = &mut self.world.failing
@@ -218,7 +231,7 @@ impl Rig {
                 }
             }
             self.secondary.local_done(now, token, Err(DeviceError { errno: 5 }), None, &mut self.world);
-            return true;
+            return;
         }
         for (lba, version) in Disk::versions(&io) {
             disk.current.insert(lba, version);
@@ -237,7 +250,6 @@ impl Rig {
             _ => None,
         };
         self.secondary.local_done(now, token, Ok(()), buf, &mut self.world);
-        true
     }
 
     pub fn turn(&mut self) {

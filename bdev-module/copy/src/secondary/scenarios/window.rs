@@ -275,7 +275,15 @@ fn a_block_that_becomes_durable_while_a_takeover_reads_the_journal_is_listed_as_
     rig.secondary.group_takeover(now, group(), consent, at, ticket, &mut rig.world).unwrap();
     rig.turn();
     assert_eq!(rig.status("g").takeover_step, Some(TakeoverStep::Journal), "what lies behind the point is being read");
+    // That read takes longer than the block's retry: all that it brings is what was durable when it was asked for.
+    let durable = rig.status("g").recovery_point;
     rig.mono += 2 * crate::journal::RETRY_NS;
+    rig.turn();
+    while rig.complete_write() {
+        rig.turn();
+    }
+    assert!(rig.status("g").recovery_point > durable, "the block is durable");
+    assert_eq!(rig.status("g").takeover_step, Some(TakeoverStep::Journal), "and the read still under way");
     rig.settle();
     let certificate = rig.status("g").certificate.unwrap();
     for (sender, applied) in [(0, 1), (1, 1)] {
