@@ -87,6 +87,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 id: pair.pair,
                 name: pair.name.clone(),
                 geometry: pair.geometry,
+                shown_blocks: None,
                 content: Content::Established,
                 stream: None,
                 touched: true,

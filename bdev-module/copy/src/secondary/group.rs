@@ -151,8 +151,6 @@ pub(crate) struct Group<S> {
     pub(crate) volatile: BTreeSet<PairId>,
     /// Pairs that were deleted, and up to which position the journal may hold records of theirs; `u64::MAX`: not known yet.
     pub(crate) buried: BTreeMap<PairId, u64>,
-    /// Pairs that are made larger, and the size that hosts see until both sides hold the same.
-    pub(crate) growing: BTreeMap<PairId, u64>,
     /// Released, in order, not in the journal.
     pub(crate) released: VecDeque<Item<S>>,
     /// Durable blocks of a commit that goes on.
@@ -228,7 +226,6 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             asks_made: 0,
             volatile: BTreeSet::new(),
             buried: BTreeMap::new(),
-            growing: BTreeMap::new(),
             released: VecDeque::new(),
             commit: Vec::new(),
             volumes: BTreeMap::new(),

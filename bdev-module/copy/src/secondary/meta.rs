@@ -11,7 +11,7 @@ use crate::types::{Epoch, Extent, Generation, Geometry, GroupId, PairId, Scope, 
 use std::ops::RangeInclusive;
 
 /// Version of the value's format.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Resyncs that a group remembers.
 const LEAPS_MAX: usize = 256;
@@ -66,6 +66,8 @@ pub(crate) struct PairMeta {
     pub(crate) id: PairId,
     pub(crate) name: String,
     pub(crate) geometry: Geometry,
+    /// It is being made larger: what hosts see until both sides hold the same.
+    pub(crate) shown_blocks: Option<u64>,
     pub(crate) content: Content,
     /// The stream its records come in, once joined.
     pub(crate) stream: Option<StreamId>,
@@ -329,6 +331,7 @@ impl GroupMeta {
                 Share::Differences => 1,
                 Share::Everything => 2,
             });
+            w.option(pair.shown_blocks.as_ref(), |w, blocks| w.u64(*blocks));
         });
         w.u64(self.greatest_time.0);
         w.option(self.certificate.as_ref(), |w, certificate| {
@@ -433,10 +436,11 @@ impl GroupMeta {
                 .into(),
             pairs: r
                 .list(|r| {
-                    Ok(PairMeta {
+                    let mut pair = PairMeta {
                         id: PairId(r.u64()?),
                         name: r.text()?,
                         geometry: Geometry { blocks: r.u64()?, block_bytes: r.u32()? },
+                        shown_blocks: None,
                         content: match r.u8()? {
                             1 => Content::Empty,
                             2 => Content::DeclaredIdentical,
@@ -455,7 +459,10 @@ impl GroupMeta {
                             2 => Share::Everything,
                             _ => return Err(r.wrong()),
                         },
-                    })
+                    };
+                    // Version 3 showed hosts the new size after any restart.
+                    pair.shown_blocks = if version > 3 { r.option(|r| r.u64())? } else { None };
+                    Ok(pair)
                 })?
                 .into(),
             greatest_time: Time(r.u64()?),

@@ -132,6 +132,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                         id,
                         name: config.name,
                         geometry: config.geometry,
+                        shown_blocks: None,
                         content,
                         stream: None,
                         touched: false,
@@ -233,8 +234,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         // *An interrupted resync whose overlay was full: its round never ends, nobody could delete the pair.*
         if let Some(reason) = self.overlay_reason().filter(|_| is_gated) {
             return Err(OperatorError::WrongState(format!(
-                "the resync is in the middle of writing to the volume of pair \"{}\" and does not go on: {reason}; or take \
-                 the group over, which brings the image before the resync back, and delete the pair then",
+                "the resync is in the middle of writing to the volume of pair \"{}\" and does not go on: {reason}; to delete \
+                 it all the same, take the group over first, which brings the image before the resync back",
                 pair.name
             )));
         }

@@ -129,7 +129,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let stream_error = pair.stream.and_then(|stream| self.intakes.get(&stream)?.rx.error());
         status.name.clone_from(&pair.name);
         let is_ours = matches!(group.meta.life, Life::Sealed { .. } | Life::TakenOver);
-        let shown = group.growing.get(&id).filter(|_| !is_ours).copied();
+        let shown = pair.shown_blocks.filter(|_| !is_ours);
         status.geometry = Geometry { blocks: shown.unwrap_or(pair.geometry.blocks), ..pair.geometry };
         status.content = pair.content;
         status.stream = pair.stream;

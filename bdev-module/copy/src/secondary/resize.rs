@@ -1,7 +1,7 @@
 //! A pair grows: the secondary's side of [`crate::primary`]'s resize.
 //!
 //! The new size is durable before it is answered; nothing is sent for the new blocks before that. Hosts see it when the
-//! primary says that both sides hold the same there (or after a takeover, or a restart). A primary that lost its way in
+//! primary says that both sides hold the same there, or after a takeover; what they see until then is durable too. A primary that lost its way in
 //! between joins with the size that it has, and this side's follows.
 
 use super::group::{After, Group};
@@ -26,9 +26,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
     ) {
         let Some(owned) = self.owned(from, group) else { return };
         if is_done {
-            let has = owned.meta.pair(pair).map(|pair| pair.geometry.blocks);
-            if has == Some(blocks) && owned.growing.remove(&pair).is_some() {
+            let grown = owned.meta.pair_mut(pair).filter(|pair| pair.geometry.blocks == blocks);
+            if grown.is_some_and(|pair| pair.shown_blocks.take().is_some()) {
                 ports.volume_changed(pair);
+                // A start that does not find it hears it again in the next session.
+                self.act(now, group, ports, |group, io, _| group.persist(io, Vec::new()));
             }
             return;
         }
@@ -61,7 +63,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             return Err((Refusal::NotYet, text));
         };
         let has = pair.geometry;
-        let least = self.growing.get(&id).copied().unwrap_or(has.blocks);
+        let least = pair.shown_blocks.unwrap_or(has.blocks);
         if blocks < least {
             let text = format!(
                 "pair \"{}\" has {least} blocks at the secondary, {blocks} are asked for: a pair only grows",
@@ -78,10 +80,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             );
             return Err((Refusal::Never, text));
         }
-        if blocks > has.blocks {
-            self.growing.entry(id).or_insert(has.blocks);
-        }
         if let Some(pair) = self.meta.pair_mut(id) {
+            if blocks > has.blocks {
+                pair.shown_blocks.get_or_insert(has.blocks);
+            }
             pair.geometry.blocks = blocks;
         }
         Ok(())
@@ -105,7 +107,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             return None;
         }
         pair.geometry.blocks = join.blocks;
-        self.growing.remove(&join.pair);
+        pair.shown_blocks = None;
         let mut new = Vec::new();
         let mut lba = before;
         while lba < join.blocks {

@@ -122,6 +122,35 @@ fn after_a_restart_in_the_middle_of_a_growth_hosts_see_the_new_blocks_only_when_
 }
 
 #[test]
+fn a_secondary_restarted_in_the_middle_of_a_growth_shows_hosts_what_they_saw_until_the_new_blocks_are_copied() {
+    let mut rig = grown(82, Scope::Group);
+    let (begun, _) = resize(&mut rig, 0, LARGE);
+    begun.expect("a group in PAIR state");
+    // It has answered, so its new size is durable there.
+    rig.until("the new size is noted", |rig| rig.missing(0) > 0);
+    rig.kill(1);
+    rig.is_cut = true;
+    rig.start(1);
+    rig.run(500);
+    assert_eq!((rig.shown_blocks(0, 0), rig.shown_blocks(1, 0)), (Some(BLOCKS), Some(BLOCKS)));
+    rig.is_cut = false;
+    rig.until("the secondary shows the new size", |rig| rig.shown_blocks(1, 0) == Some(LARGE));
+    assert_eq!((rig.missing(0), rig.lacks_records(1)), (0, 0));
+    rig.run(5);
+    rig.kill(1);
+    rig.is_cut = true;
+    rig.start(1);
+    rig.run(500);
+    assert_eq!(rig.shown_blocks(1, 0), Some(LARGE), "for good");
+    rig.is_cut = false;
+    settle(&mut rig, 0);
+    assert_resized(&mut rig, 0);
+    // A takeover ends a growth: nothing else is left to bring the new blocks.
+    rig.take_over(1);
+    assert_eq!(rig.shown_blocks(1, 0), Some(LARGE));
+}
+
+#[test]
 fn a_takeover_in_the_middle_of_a_growth_loses_nothing_and_the_old_primary_follows_in_size() {
     for (seed, turns) in [1, 2, 4, 7, 11, 16, 25, 40].into_iter().enumerate() {
         let mut rig = grown(90 + seed as u64, Scope::Group);
