@@ -466,15 +466,31 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 if let Some(error) = self.overlay.error {
                     return Some(format!("a secondary volume reports {error}; tried again every second"));
                 }
-                let next = self.overlay.pending.front()?;
-                let is_full = !log.is_busy() && !log.has_room(next.entry_bytes());
-                is_full.then(|| {
-                    "the overlay is full: the resync waits, because the image before it would be lost; end it at the primary, \
-                     or give the group a larger overlay (group_create)"
-                        .to_owned()
-                })
+                self.overlay_is_full().then(|| match self.meta.life {
+                    Life::Open => "the overlay is full: the resync waits, because the image before it would be lost",
+                    _ => "the overlay is full: the resync was stopped, and another one would wait here again, because the \
+                          image before it would be lost",
+                }.to_owned())
             }
             _ => None,
         }
+    }
+
+    /// Whether what the next round changes has no room in the overlay. Nothing but the unit's end makes some.
+    fn overlay_is_full(&self) -> bool {
+        let (State::Open(log), Some(next)) = (&self.overlay.state, self.overlay.pending.front()) else { return false };
+        !log.is_busy() && !log.has_room(next.entry_bytes())
+    }
+
+    /// The same, with what an operator can do about a full one: a log keeps the size that it was made with.
+    pub(crate) fn overlay_advice(&self) -> Option<String> {
+        let reason = self.overlay_reason()?;
+        if !self.overlay_is_full() {
+            return Some(reason);
+        }
+        Some(format!(
+            "{reason}. Delete the pairs at the primary, take the group over here, which brings that image back, and make it \
+             anew with a larger overlay or journal"
+        ))
     }
 }

@@ -298,6 +298,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             return;
         }
         if owned.meta.life != Life::Open {
+            // *Suspended, resumed, and suspended again before the journal had all of the first time: the resync that had
+            // waited for that began, and nobody sent it anything.*
+            owned.unit_opens.retain(|(_, waiting, _)| *waiting != from);
             return;
         }
         ports.log(format_args!("group \"{}\": the primary suspended it ({state}): {reason}", owned.meta.name));

@@ -286,7 +286,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             return Some("a resync begins when all that came before it is in the journal".to_owned());
         }
         let unit = self.meta.unit.as_ref()?;
-        if let Some(reason) = self.overlay_reason() {
+        if let Some(reason) = self.overlay_advice() {
             return Some(reason);
         }
         let missing: Vec<String> =
@@ -307,7 +307,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn full_reason(&self) -> String {
         match &self.meta.unit {
             Some(unit) if unit.is_overlaid => {
-                self.overlay_reason().unwrap_or_else(|| "the journal is full until the next checkpoint".to_owned())
+                self.overlay_advice().unwrap_or_else(|| "the journal is full until the next checkpoint".to_owned())
             }
             Some(_) if self.config.overlay.is_some() => match &self.overlay.state {
                 State::Failed(reason) => {

@@ -256,11 +256,14 @@ fn a_full_overlay_makes_the_resync_wait_and_say_why() {
         arrive(&mut rig);
     }
     let status = rig.status("g");
-    assert!(status.reason.as_ref().is_some_and(|reason| reason.contains("overlay is full")), "{status:?}");
+    let reason = status.reason.unwrap();
+    assert!(reason.contains("overlay is full: the resync waits") && reason.contains("take the group over"), "{reason}");
     assert_eq!(status.recovery_point, base);
     // Its primary gives it up: the pairs cannot be deleted here, and what to do is said.
     rig.suspend(0);
     rig.settle();
+    let reason = rig.status("g").reason.unwrap();
+    assert!(reason.contains("the resync was stopped") && reason.contains("take the group over"), "{reason}");
     let (now, ticket) = (rig.now(), rig.ticket());
     let refused = rig.secondary.pair_delete(now, PairId::of_name(group(), "a"), ticket, &mut rig.world);
     let Err(OperatorError::WrongState(text)) = refused else { panic!("{refused:?}") };

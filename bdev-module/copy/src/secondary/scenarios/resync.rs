@@ -207,6 +207,30 @@ fn a_unit_begins_only_when_all_that_was_released_is_in_the_journal() {
 }
 
 #[test]
+fn a_resync_that_waits_for_the_journal_does_not_begin_once_its_primary_has_suspended_again() {
+    let mut rig = with_large_journal(2);
+    rig.write(0);
+    for _ in 0..10 {
+        rig.deliver(0);
+    }
+    rig.beacon(0);
+    // Released, and its block is being written when the primary suspends, resumes and suspends again.
+    let now = rig.now();
+    rig.secondary.turn(now, &mut rig.world);
+    rig.suspend(0);
+    rig.resync(0);
+    rig.hello();
+    assert!(rig.status("g").unit.is_none() && rig.secondary.groups[&group()].unit_opens.len() == 1, "it waits");
+    rig.suspend(0);
+    rig.settle();
+    let status = rig.status("g");
+    assert!(status.unit.is_none(), "a resync that nobody sends: {status:?}");
+    assert!(status.reason.unwrap().contains("suspended by the primary"));
+    rig.drain();
+    rig.assert_cut();
+}
+
+#[test]
 fn the_word_that_a_resync_is_complete_is_said_again_when_it_was_lost() {
     let mut rig = with_large_journal(3);
     rig.resync(0);
