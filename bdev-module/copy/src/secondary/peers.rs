@@ -177,7 +177,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
         let Some(owned) = self.owned(from, group) else { return };
-        let follows = owned.is_receiving() && owned.takeover.is_none() && owned.meta.pair(pair).is_some();
+        let follows = owned.is_receiving() && owned.meta.pair(pair).is_some();
         if !follows || identity::of_pair(pair, ports) == Some(identity) {
             return;
         }

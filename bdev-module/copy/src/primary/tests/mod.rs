@@ -62,6 +62,8 @@ pub struct World {
     pub up: bool,
     pub hosts: BTreeMap<u64, HostAnswer>,
     pub operators: BTreeMap<u64, Result<OperatorAnswer, OperatorError>>,
+    /// Pairs whose volume hosts see otherwise.
+    pub changed: Vec<PairId>,
     pub no_memory: bool,
     pub failing_writes: BTreeSet<VolumeId>,
     pub failing_reads: BTreeSet<VolumeId>,
@@ -115,6 +117,10 @@ impl Ports for World {
     fn answer_operator(&mut self, ticket: Ticket, answer: Result<OperatorAnswer, OperatorError>) {
         let before = self.operators.insert(ticket.0, answer);
         assert!(before.is_none(), "{ticket:?} was answered twice");
+    }
+
+    fn volume_changed(&mut self, pair: PairId) {
+        self.changed.push(pair);
     }
 
     fn log(&mut self, _: std::fmt::Arguments<'_>) {}

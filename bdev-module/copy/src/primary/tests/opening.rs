@@ -277,6 +277,46 @@ fn a_report_of_what_was_never_sent_is_counted_and_passed_over() {
 }
 
 #[test]
+fn a_volume_has_the_first_identity_that_it_was_given_until_its_pair_is_deleted() {
+    let (mut rig, _, pairs) = Rig::copying(Scope::Group, 1);
+    let known = |rig: &Rig| crate::identity::of_pair(pairs[0], &rig.world);
+    rig.primary.identify(pairs[0], [1; 16], &mut rig.world);
+    rig.primary.identify(pairs[0], [2; 16], &mut rig.world);
+    rig.run();
+    assert_eq!((known(&rig), &rig.world.changed[..]), (Some([1; 16]), &pairs[..]));
+    rig.primary.pair_delete(rig.now, pairs[0], Ticket(50), &mut rig.world).unwrap();
+    rig.run();
+    rig.turn();
+    assert!(!rig.primary.has_pair(pairs[0]));
+    assert_eq!(known(&rig), None);
+}
+
+#[test]
+fn the_secondary_hears_a_volume_s_identity_before_the_pair_joins_and_in_every_session() {
+    let (mut rig, group, pairs) = Rig::copying(Scope::Group, 1);
+    let says =
+        |pair: PairId| move |did: &Did| matches!(did, Did::Say(Message::Identity { pair: of, .. }) if *of == pair);
+    // A pair from before there were identities: it has joined.
+    rig.primary.identify(pairs[0], [1; 16], &mut rig.world);
+    rig.run();
+    assert_eq!(rig.position(says(pairs[0])), None);
+    rig.world.up = false;
+    rig.primary.link_down(rig.now, LINK, &mut rig.world);
+    rig.world.up = true;
+    rig.primary.link_up(rig.now, LINK, &mut rig.world);
+    rig.run();
+    assert!(rig.position(says(pairs[0])).is_some());
+    // One that joins a stream that is open.
+    let late = PairId::of_name(group, "late");
+    rig.primary.identify(late, [2; 16], &mut rig.world);
+    assert_eq!(rig.pair(group, "late", 3), late);
+    rig.run();
+    let joins = |did: &Did| matches!(did, Did::Say(Message::JoinPair(join)) if join.pair == late);
+    let (said, joined) = (rig.position(says(late)).expect("it is said"), rig.position(joins).expect("it joins"));
+    assert!(said < joined, "durable there before the pair is");
+}
+
+#[test]
 fn a_deleted_pair_drains_then_says_goodbye() {
     for scope in [Scope::Pair, Scope::Group] {
         let (mut rig, group, pairs) = Rig::copying(scope, 2);

@@ -70,6 +70,7 @@ impl Rig {
             answers: HashMap::new(),
             hosts: HashMap::new(),
             logged: Vec::new(),
+            changed: Vec::new(),
             alloc_fails: false,
             failing: None,
             failing_flushes_only: false,

@@ -79,6 +79,8 @@ pub struct World {
     pub answers: HashMap<u64, Result<OperatorAnswer, OperatorError>>,
     pub hosts: HashMap<u64, HostAnswer>,
     pub logged: Vec<String>,
+    /// Pairs whose volume hosts see otherwise.
+    pub changed: Vec<PairId>,
     pub alloc_fails: bool,
     /// Errors for the next writes and flushes of a volume.
     pub failing: Option<(VolumeId, u32)>,
@@ -143,6 +145,10 @@ impl Ports for World {
 
     fn answer_operator(&mut self, ticket: Ticket, answer: Result<OperatorAnswer, OperatorError>) {
         self.answers.insert(ticket.0, answer);
+    }
+
+    fn volume_changed(&mut self, pair: PairId) {
+        self.changed.push(pair);
     }
 
     fn log(&mut self, line: std::fmt::Arguments<'_>) {

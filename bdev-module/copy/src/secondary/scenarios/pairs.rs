@@ -108,6 +108,55 @@ fn hosts_are_refused_until_takeover_and_served_after_it() {
 }
 
 #[test]
+fn a_volume_has_the_identity_that_its_own_primary_says_as_long_as_it_follows_that() {
+    let mut rig = working(2);
+    let (a, stranger) = (PairId::of_name(group(), "a"), PairId::of_name(group(), "z"));
+    let known = |rig: &Rig, pair| crate::identity::of_pair(pair, &rig.world);
+    let says = |rig: &mut Rig, from: u64, pair, first: u8| {
+        let metas = rig.world.metas;
+        ask(rig, 1, from, Message::Identity { group: group(), pair, identity: [first; 16] });
+        rig.world.metas - metas
+    };
+    says(&mut rig, 2, a, 7);
+    assert_eq!(known(&rig, a), None, "said by a system that has no stream here");
+    assert!(says(&mut rig, 1, a, 8) > 0);
+    assert_eq!(known(&rig, a), Some([8; 16]));
+    assert_eq!(says(&mut rig, 1, a, 8), 0, "said in every session, written once");
+    assert_eq!(rig.world.changed, [a], "hosts are told");
+    says(&mut rig, 1, stranger, 9);
+    assert_eq!(known(&rig, stranger), None, "there is no such pair");
+    // What is not of this version is not believed.
+    let key = crate::identity::key(stranger);
+    for value in [vec![], vec![1; 16], vec![2; 17], vec![1; 18]] {
+        rig.world.meta.insert(key.clone(), value.clone());
+        assert_eq!(known(&rig, stranger), None, "{value:?}");
+    }
+    rig.world.meta.insert(key, [&[1][..], &[5; 16]].concat());
+    assert_eq!(known(&rig, stranger), Some([5; 16]));
+    // From its first step on a takeover says what the volume is.
+    let (ticket, now) = (rig.ticket(), rig.now());
+    let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
+    rig.secondary.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut rig.world).unwrap();
+    let now = rig.now();
+    let late = Message::Identity { group: group(), pair: a, identity: [6; 16] };
+    rig.secondary.message(now, LinkId(1), SystemId(1), late, &mut rig.world);
+    rig.settle();
+    assert!(says(&mut rig, 1, a, 4) == 0 && known(&rig, a) == Some([8; 16]), "{:?}", known(&rig, a));
+
+    // A pair that is made again under the name is another disk.
+    let mut rig = working(2);
+    says(&mut rig, 1, a, 8);
+    rig.suspend(0);
+    rig.settle();
+    says(&mut rig, 1, a, 3);
+    assert_eq!(known(&rig, a), Some([8; 16]), "suspended, it keeps what it was");
+    let (now, ticket) = (rig.now(), rig.ticket());
+    rig.secondary.pair_delete(now, a, ticket, &mut rig.world).unwrap();
+    rig.settle();
+    assert_eq!(known(&rig, a), None);
+}
+
+#[test]
 fn a_deleted_group_leaves_its_journal_device_free() {
     let mut rig = working(2);
     let suspended = Message::GroupSuspended { group: group(), state: "PSUS".to_owned(), reason: "asked".to_owned() };
