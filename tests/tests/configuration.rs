@@ -2,6 +2,7 @@
 
 use longrun_nvmf::host::ControllerEvent;
 use longrun_rpc::error::code;
+use longrun_rpc::types::PublicKey;
 use longrun_tests::load::{HOST_NQN, Watcher};
 use longrun_tests::process::{Longrun, PATIENCE, eventually, free_tcp, free_udp, listen_address};
 use longrun_tests::sites::{GROUP, LINK, Options, Sites};
@@ -228,6 +229,8 @@ fn a_groups_journal_and_overlay_are_its_own_until_it_is_deleted_and_after_a_rest
         for name in ["j0", "o0"] {
             let error = system.refused("bdev_uring_delete", json!({"name": name}));
             assert!(error.code == code::BUSY && error.message.contains("group_delete"), "{error}");
+            let error = system.refused("bdev_uring_rescan", json!({"name": name}));
+            assert!(error.code == code::BUSY && error.message.contains("keeps the size"), "{error}");
         }
         let shown = system.call("group_get", json!({"name": GROUP}));
         assert_eq!((&shown[0]["overlay"], &shown[0]["apply_delay_s"]), (&json!("o0"), &json!(60)), "{shown}");
@@ -251,6 +254,72 @@ fn a_groups_journal_and_overlay_are_its_own_until_it_is_deleted_and_after_a_rest
     });
     assert_eq!(holders(&system), [Value::Null, Value::Null]);
     system.call("bdev_uring_delete", json!({"name": "o0"}));
+}
+
+#[test]
+fn controller_ids_follow_the_keys_of_the_links_that_there_are_and_never_those_that_an_operator_gave() {
+    let directory = tempfile::tempdir().unwrap();
+    let system = Longrun::start(directory.path());
+    let given = "nqn.2026-11.io.longrun:given";
+    system.call("nvmf_create_transport", json!({"trtype": "TCP"}));
+    system.call("nvmf_create_subsystem", json!({"nqn": NQN}));
+    system.call("nvmf_create_subsystem", json!({"nqn": given, "min_cntlid": 7, "max_cntlid": 90}));
+    let ids = |nqn: &str| {
+        let subsystem = &system.call("nvmf_get_subsystems", json!({"nqn": nqn}))[0];
+        (subsystem["min_cntlid"].as_u64().unwrap(), subsystem["max_cntlid"].as_u64().unwrap())
+    };
+    let link = |name: &str, more: Value| {
+        let mut params =
+            json!({"name": name, "local_addr": free_udp(), "remote_addr": "127.0.0.1:9", "security": "none"});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        system.call("link_create", params);
+    };
+    let delete = |name: &str| system.call("link_delete", json!({"name": name}));
+    let slot_of = |key: u8| u64::from(key % 16) * 4096 + 1;
+    // A link without a key tells this system nothing, and the operator its key.
+    let before = ids(NQN);
+    link("l0", json!({}));
+    assert_eq!(ids(NQN), before);
+    let own: PublicKey =
+        serde_json::from_value(system.call("link_get", json!({"name": "l0"}))[0]["local_public_key"].clone()).unwrap();
+    let own = *own.as_bytes();
+    assert_eq!(before.0, slot_of(own[0]));
+    // Another system with the same slot and a lesser key has it for itself; one with a greater key does not.
+    for (rest, moves) in [(0_u8, 1), (0xff, 0)] {
+        let mut peer = [rest; 32];
+        peer[0] = own[0];
+        link("l1", json!({"remote_public_key": PublicKey::from(peer)}));
+        let now = slot_of(own[0].wrapping_add(moves));
+        assert_eq!((ids(NQN).0, ids(given)), (now, (7, 90)));
+        system.call("nvmf_create_subsystem", json!({"nqn": "nqn.2026-11.io.longrun:later"}));
+        assert_eq!(ids("nqn.2026-11.io.longrun:later").0, now);
+        system.call("nvmf_delete_subsystem", json!({"nqn": "nqn.2026-11.io.longrun:later"}));
+        delete("l1");
+        assert_eq!((ids(NQN), ids(given)), (before, (7, 90)));
+    }
+    delete("l0");
+    // A link with a key file of its own: other systems know this one by that key.
+    let file = directory.path().join("other.key");
+    let key = |own: &[u8; 32]| {
+        // One of another slot.
+        loop {
+            let _ = std::fs::remove_file(&file);
+            let key = *longrun::identity::generate(&file).unwrap().as_bytes();
+            if key[0] % 16 != own[0] % 16 {
+                return key;
+            }
+        }
+    };
+    let other = key(&own);
+    let mut peer = [0; 32];
+    peer[0] = own[0];
+    link("l0", json!({"private_key_file": file, "remote_public_key": PublicKey::from(peer)}));
+    assert_eq!((ids(NQN).0, ids(given)), (slot_of(other[0]), (7, 90)));
+    // Whom a link under the other key knows says nothing of this one.
+    let mut peer = [0; 32];
+    peer[0] = other[0];
+    link("l1", json!({"remote_public_key": PublicKey::from(peer)}));
+    assert_eq!(ids(NQN).0, slot_of(other[0]));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use longrun_rpc::error::code;
 use longrun_rpc::methods::pair::PairState;
 use longrun_tests::load::{HOST_NQN, Watcher, read_back, with_queue};
 use longrun_tests::process::{Longrun, eventually};
-use longrun_tests::sites::{GROUP, Options, PRIMARY_NQN, Sites, VOLUMES, group};
+use longrun_tests::sites::{GROUP, Options, PRIMARY_NQN, SECONDARY_NQN, Sites, VOLUMES, group};
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
 use std::time::Duration;
@@ -117,6 +117,15 @@ fn a_volume_without_a_pair_grows_with_its_file_and_its_host_is_told_and_what_can
     assert_eq!(system.call("bdev_uring_rescan", json!({"name": "u0"})), 512);
     let ControllerEvent::Namespaces(now) = watcher.next_event() else { panic!("not told of the size") };
     assert_eq!(now[0].blocks, 512);
+    // What stands on a volume grows with it.
+    system.create_volume("u1", MIB, 4096);
+    let latency = json!({"base_bdev_name": "u1", "name": "d1", "avg_read_latency": 1, "p99_read_latency": 1,
+        "avg_write_latency": 1, "p99_write_latency": 1});
+    system.call("bdev_delay_create", latency);
+    system.export(SECONDARY_NQN, &["d1"], longrun_tests::process::free_tcp());
+    OpenOptions::new().write(true).open(directory.path().join("u1")).unwrap().set_len(2 * MIB).unwrap();
+    assert_eq!(system.call("bdev_uring_rescan", json!({"name": "u1"})), 512);
+    assert_eq!(system.call("bdev_get_bdevs", json!({"name": "d1"}))[0]["num_blocks"], 512);
     file.set_len(MIB).unwrap();
     let error = system.refused("bdev_uring_rescan", json!({"name": "u0"}));
     assert!(error.message.contains("cut off"), "{error}");
