@@ -2,13 +2,13 @@
 //! it, the cell's fault happens to that group's system.
 
 use crate::chance::Chance;
-use crate::coverage::{Hit, Standing, State, aims, is_device};
+use crate::coverage::{Hit, Standing, State, aims, hardest, is_device};
 use crate::disk::Loss;
 use crate::plan::{Ending, Fault, LOG_BYTES_MIN, Plan};
 use crate::sick::{Ailment, Sick};
 use crate::world::{What, World};
 use longrun_copy::stream::CHARGE_BYTES_MAX;
-use longrun_copy::types::{Initial, Overflow, Scope};
+use longrun_copy::types::{Initial, Overflow, Scope, VolumeId};
 
 const MS: u64 = 1_000_000;
 
@@ -17,6 +17,9 @@ const SHOTS: u32 = 6;
 
 /// One of so many seeds is directed.
 const EVERY: u64 = 2;
+
+/// And one of so many is directed at one of the hardest cells.
+const EVERY_HARD: u64 = 16;
 
 /// What a directed world still does.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +43,11 @@ pub struct Forced {
 impl Plan {
     /// Directs every other seed at one of the table's rare cells, one after the other.
     pub fn draw_aim(&mut self, seed: u64, chance: &mut Chance) {
+        if seed % EVERY_HARD == EVERY_HARD / 2 {
+            let hardest = hardest();
+            let (state, hit) = hardest[(seed / EVERY_HARD) as usize % hardest.len()];
+            return self.aim_at(state, hit, chance);
+        }
         if seed % EVERY != 1 {
             return;
         }
@@ -58,6 +66,7 @@ impl Plan {
         if self.ending == Ending::Exchange {
             self.ending = Ending::Quiet;
         }
+        let is_hard = hardest().contains(&(state, hit));
         let is_late = |state| {
             use State::*;
             matches!(state, StepJournal | StepSeal | StepRestore | StepApply | StepFlush | StepClose)
@@ -70,7 +79,14 @@ impl Plan {
                 self.initial = chance.pick(&[Initial::Empty, Initial::Identical]);
                 (self.scope, self.spill_bytes) = (Scope::Group, Some(256 << 10));
             }
-            State::Overlaid | State::StepRestore | State::JournalFull | State::Unit => {
+            State::Overlaid
+            | State::StepRestore
+            | State::JournalFull
+            | State::Unit
+            | State::StepFlush
+            | State::StepClose
+                if !matches!(state, State::StepFlush | State::StepClose) || is_hard =>
+            {
                 // A resync of both volumes is larger than half of the journal.
                 self.small();
                 (self.primaries, self.pairs_per_primary, self.groups) = (1, 2, 1);
@@ -131,6 +147,9 @@ impl Plan {
             }
             _ => {}
         }
+        if is_hard {
+            self.aim_hard(state, hit);
+        }
         if !self.faults.contains(&Fault::Operators) && matches!(hit, Hit::Legal | Hit::Illegal) {
             self.faults.push(Fault::Operators);
         }
@@ -153,6 +172,41 @@ impl Plan {
         }
     }
 
+    /// Makes it likelier still: hosts write all the time, and the world ends in the midst of it.
+    fn aim_hard(&mut self, state: State, hit: Hit) {
+        match state {
+            State::Fenced | State::StepJournal | State::HandingOver => {
+                (self.ops, self.end_after, self.clients) = (if state == State::Fenced { 2000 } else { 600 }, 100, 8);
+                (self.think_ns_max, self.disk_ns_max) = (50_000, 3 * MS);
+                self.write_blocks_max = self.write_blocks_max.max(4).min(self.volume_blocks);
+                if state == State::StepJournal {
+                    self.ending = Ending::Split;
+                    // No resync is under way: what a unit still has in memory is not waited for.
+                    (self.primaries, self.groups, self.initial) = (1, 1, Initial::Identical);
+                    (self.overflow, self.apply_delay_ns, self.fault_every_ns) = (Overflow::Throttle, 0, 10_000 * MS);
+                    self.faults_at_setup = false;
+                }
+            }
+            State::Failed => {
+                // What has left memory is read back, from a journal that is rotten meanwhile.
+                self.small();
+                (self.groups, self.faults, self.apply_delay_ns) = (1, vec![Fault::BitRot], 20 * MS);
+                (self.ops, self.end_after, self.clients, self.think_ns_max) = (600, 600, 8, 50_000);
+                (self.fault_every_ns, self.disk_ns_max) = (1_000 * MS, 3 * MS);
+            }
+            State::StepRestore if hit == Hit::Damaged => self.ending = Ending::Split,
+            State::StepFlush | State::StepClose => {
+                (self.ending, self.meta_ns_max, self.overlay_bytes) = (Ending::Split, 50_000, None);
+                self.journal_bytes *= 2;
+            }
+            State::Replaying => {
+                (self.ending, self.ops, self.end_after) = (Ending::Quiet, 600, 600);
+                (self.clients, self.think_ns_max) = (8, 50_000);
+            }
+            _ => {}
+        }
+    }
+
     /// Small volumes, and logs that hold a few records of them.
     fn small(&mut self) {
         (self.block_bytes, self.volume_blocks, self.write_blocks_max) = (512, 64, 4);
@@ -163,7 +217,7 @@ impl Plan {
 
 impl Aim {
     /// The next step is the cell's state, and the fault has to be there when it comes.
-    fn is_near(&self, standing: Standing, has_rotten: bool, is_ending: bool) -> bool {
+    fn is_near(&self, standing: Standing, has_begun: bool, is_ending: bool) -> bool {
         let is_device = is_device(self.hit);
         match self.state {
             // A crash is the way there.
@@ -172,9 +226,14 @@ impl Aim {
             State::StepJournal => is_device && is_ending && standing.is(State::Ready),
             State::StepFlush => is_device && standing.is(State::StepApply),
             State::HandingOver => is_device && standing.is(State::Pair),
-            State::Failed => is_device && has_rotten,
+            State::Failed => is_device && has_begun && standing.is(State::Ready),
             _ => false,
         }
+    }
+
+    /// Whether it is one of the hardest.
+    fn is_hard(&self) -> bool {
+        hardest().contains(&(self.state, self.hit))
     }
 
     /// At this cell.
@@ -196,8 +255,9 @@ impl World {
         self.states[node][group] = standing;
         let at = self.at;
         let Some(aim) = &mut self.aim else { return };
-        let is_ending = !self.are_asides_on && self.ops_answered > 0;
-        let is_near = aim.shots_left > SHOTS / 2 && aim.is_near(standing, self.groups[group].has_rotten, is_ending);
+        let has_begun = self.ops_answered > 0;
+        let is_ending = !self.are_asides_on && has_begun;
+        let is_near = aim.shots_left > SHOTS / 2 && aim.is_near(standing, has_begun, is_ending);
         if aim.is_on && aim.shots_left > 0 && at >= aim.not_before && (standing.is(aim.state) || is_near) {
             aim.shots_left -= 1;
             aim.not_before = at + 2 * MS;
@@ -210,6 +270,7 @@ impl World {
         let Some(aim) = &self.aim else { return false };
         let wanted = match aim.state {
             State::StepRestore => State::Overlaid,
+            State::StepFlush | State::StepClose if aim.is_hard() => State::Unit,
             state if aim.hit == Hit::Legal => state,
             _ => return false,
         };
@@ -223,7 +284,7 @@ impl World {
             return;
         }
         let standing = self.states[node][group];
-        if !standing.is(aim.state) && !aim.is_near(standing, self.groups[group].has_rotten, !self.are_asides_on) {
+        if !standing.is(aim.state) && !aim.is_near(standing, self.ops_answered > 0, !self.are_asides_on) {
             return;
         }
         if !standing.is(aim.state) && aim.state == State::Replaying {
@@ -231,6 +292,9 @@ impl World {
             self.abandon(node);
             self.later(self.at + MS, What::Start(node));
             return;
+        }
+        if aim.state == State::Failed && is_device(aim.hit) {
+            return self.rot_while_ill(node, group, aim.hit);
         }
         let at = self.at;
         let until = at + self.aside.log_range(MS, 60 * MS);
@@ -307,8 +371,101 @@ impl World {
         }
     }
 
+    /// What is on its way fails, while the journal turns out damaged: it can still be read.
+    fn rot_while_ill(&mut self, node: usize, group: usize, hit: Hit) {
+        let of_group = self.pairs.iter().filter(|pair| pair.group == group);
+        let volumes: Vec<VolumeId> = of_group.map(|pair| pair.secondary_volume).collect();
+        volumes.iter().for_each(|volume| self.ill_of_one(node, Some(*volume), hit, 100 * MS));
+        (self.trouble[node].slow_until, self.trouble[node].slow_only) = (self.at + 100 * MS, volumes.first().copied());
+        for _ in 0..16 {
+            self.rot_sector(group);
+        }
+        if let Some(aim) = &mut self.aim {
+            aim.not_before = self.at + 20 * MS;
+        }
+    }
+
+    /// A directed world's takeover begins: what is under way then takes long, and fails if that is the fault.
+    pub fn aim_at_takeover(&mut self) {
+        let Some(aim) = self.aim else { return };
+        let (node, is_hard) = (self.secondary(), aim.is_hard());
+        let (until, journal) = (self.at + 200 * MS, self.groups[0].journal);
+        match aim.state {
+            State::StepJournal => self.trouble[node].slow_until = until,
+            State::StepFlush | State::StepClose if is_hard => {
+                // What the journal is being given of a resync when the takeover begins is given up, and still under way.
+                (self.trouble[node].slow_until, self.trouble[node].slow_only) = (until, Some(journal));
+            }
+            _ => return,
+        }
+        if is_hard {
+            self.ill_of_one(node, Some(journal), aim.hit, 200 * MS);
+            let deadline = self.at + 50 * MS;
+            let is_failing = |world: &World| world.failing.keys().any(|(at, _, it, _)| (*at, *it) == (node, journal));
+            while self.at < deadline && !is_failing(self) && self.step() {}
+        }
+    }
+
+    /// A directed world's last steps of a takeover end after what fails under them: what the journal was given and the
+    /// takeover gave up.
+    pub fn held_until(&self, node: usize, step: State) -> u64 {
+        let is_aimed = self.aim.is_some_and(|aim| aim.state == step && aim.is_hard()) && node == self.secondary();
+        let standing = self.states[node][0];
+        // As it was before this turn.
+        let steps = [State::StepSeal, State::StepApply, State::StepFlush, State::StepClose];
+        if !is_aimed || !steps.into_iter().any(|step| standing.is(step)) {
+            return 0;
+        }
+        let journal = (node, self.groups[0].journal);
+        let under_way = self.failing.iter().filter(|((node, _, volume, _), _)| (*node, *volume) == journal);
+        under_way.map(|(_, (_, done))| done + 1).max().unwrap_or(0)
+    }
+
+    /// The same where old primaries are to be fenced with something at their devices.
+    pub fn aim_at_fence(&mut self) {
+        let Some(aim) = self.aim.filter(|aim| aim.state == State::Fenced && aim.is_hard()) else { return };
+        for node in 0..self.plan.primaries {
+            self.trouble[node].slow_until = self.at + 1_000 * MS;
+            self.ill_of(node, aim.hit, 1_000 * MS);
+        }
+    }
+
+    /// The same where a group is to be handed over.
+    pub fn aim_at_swap(&mut self, node: usize) {
+        let Some(aim) = &mut self.aim else { return };
+        if aim.state != State::HandingOver || !aim.is_hard() || !aim.is_on || aim.shots_left == 0 {
+            return;
+        }
+        aim.shots_left -= 1;
+        let hit = aim.hit;
+        self.trouble[node].slow_until = self.at + 50 * MS;
+        self.ill_of(node, hit, 50 * MS);
+        for _ in 0..8 {
+            self.exchange_write();
+        }
+        self.run_for(100_000);
+    }
+
+    /// Whether a directed world's takeover follows at once.
+    pub fn aim_is_hasty(&self) -> bool {
+        self.aim.is_some_and(|aim| aim.state == State::StepJournal)
+    }
+
+    /// Whether nothing is cut before a directed world's takeover.
+    pub fn aim_needs_network(&self) -> bool {
+        self.aim.is_some_and(|aim| {
+            aim.state == State::StepJournal
+                || aim.is_hard()
+                    && matches!(aim.state, State::Fenced | State::StepFlush | State::StepRestore | State::StepClose)
+        })
+    }
+
     /// All devices of a node have what the fault says, if it is one of devices, for a while.
     pub fn ill_of(&mut self, node: usize, hit: Hit, for_ns: u64) {
+        self.ill_of_one(node, None, hit, for_ns);
+    }
+
+    fn ill_of_one(&mut self, node: usize, volume: Option<VolumeId>, hit: Hit, for_ns: u64) {
         let (ailment, is_lasting) = match hit {
             Hit::Errors => (Ailment::Errors, false),
             Hit::LastingErrors => (Ailment::Errors, true),
@@ -319,6 +476,6 @@ impl World {
             _ => return,
         };
         let until = self.at + for_ns;
-        self.trouble[node].sick.push(Sick { ailment, volume: None, until, is_lasting });
+        self.trouble[node].sick.push(Sick { ailment, volume, until, is_lasting });
     }
 }

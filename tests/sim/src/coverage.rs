@@ -219,6 +219,9 @@ pub fn aims() -> Vec<(State, Hit)> {
     };
     let all = State::ALL.iter().flat_map(|state| Hit::ALL.iter().map(move |hit| (*state, *hit)));
     let cells = all.filter(|(state, hit)| is_rare(*state, *hit) && impossible(*state, *hit).is_none());
+    // A takeover's flush writes nothing itself: only the hardest worlds reach what is.
+    let is_write = |hit: Hit| matches!(hit, Hit::NoSpace | Hit::LastingNoSpace | Hit::ShortWrite);
+    let cells = cells.filter(|(state, hit)| !(*state == StepFlush && is_write(*hit)));
     // Those that a world meets for a moment only are tried more often.
     let is_brief =
         |state| matches!(state, StepJournal | StepRestore | StepClose | Replaying | HandingOver | JournalFull);
@@ -228,6 +231,44 @@ pub fn aims() -> Vec<(State, Hit)> {
         aims.extend(std::iter::repeat_n(cell, times(cell)));
     }
     aims
+}
+
+/// The cell that the table calls so, as in "fenced x EIO".
+///
+/// # Errors
+/// A sentence: there is no such cell, or it cannot be reached.
+pub fn cell(text: &str) -> Result<(State, Hit), String> {
+    let (state, hit) = text.rsplit_once(" x ").ok_or("give a state and a fault, as in \"fenced x EIO\"")?;
+    let state = State::ALL.iter().copied().find(|it| it.name() == state.trim());
+    let state = state.ok_or_else(|| {
+        format!("no such state; there are {}", State::ALL.iter().map(|it| it.name()).collect::<Vec<_>>().join(", "))
+    })?;
+    let hit = Hit::ALL.iter().copied().find(|it| it.name() == hit.trim());
+    let hit = hit.ok_or_else(|| {
+        format!("no such fault; there are {}", Hit::ALL.iter().map(|it| it.name()).collect::<Vec<_>>().join(", "))
+    })?;
+    impossible(state, hit).map_or(Ok((state, hit)), |why| Err(format!("it cannot be: {why}")))
+}
+
+/// Those that even most directed worlds miss: the state lasts for a moment, and what fails in it began before. Worlds of
+/// seeds beside the others' are directed at them alone.
+pub fn hardest() -> Vec<(State, Hit)> {
+    use State::*;
+    let of_writes = [Hit::NoSpace, Hit::LastingNoSpace, Hit::ShortWrite];
+    let of_all = [Hit::Errors, Hit::LastingErrors, Hit::NoSpace, Hit::LastingNoSpace, Hit::ShortWrite, Hit::Gone];
+    let cells = |state: State, hits: &[Hit]| hits.iter().map(move |hit| (state, *hit)).collect::<Vec<_>>();
+    [
+        cells(Fenced, &of_writes),
+        cells(Failed, &of_all),
+        cells(StepJournal, &of_writes),
+        cells(StepRestore, &[Hit::Damaged, Hit::NoSpace, Hit::LastingNoSpace, Hit::ShortWrite]),
+        // What the journal did not take before the seal is given up while it is under way.
+        cells(StepFlush, &of_writes),
+        cells(StepClose, &of_writes),
+        cells(Replaying, &[Hit::ShortWrite]),
+        cells(HandingOver, &of_writes),
+    ]
+    .concat()
 }
 
 impl fmt::Display for Coverage {

@@ -127,20 +127,17 @@ impl World {
     fn end_in_disaster(&mut self) {
         for node in 0..self.plan.primaries {
             self.end_of_primary(node);
-            let is_hasty = self.aim.is_some_and(|aim| aim.state == State::StepJournal);
-            let pause = self.chance.log_range(1_000, if is_hasty { 10_000 } else { 3_000_000 });
+            let pause = self.chance.log_range(1_000, if self.aim_is_hasty() { 10_000 } else { 3_000_000 });
             self.run_for(pause);
         }
-        let is_hasty = self.aim.is_some_and(|aim| aim.state == State::StepJournal);
-        let pause = self.chance.log_range(1_000, if is_hasty { 10_000 } else { 100_000_000 });
+        let pause = self.chance.log_range(1_000, if self.aim_is_hasty() { 10_000 } else { 100_000_000 });
         self.run_for(pause);
         self.take_all_over(TakeoverConsent { old_primary_fenced: true, accept_split: false });
         self.serve_hosts_there();
     }
 
     fn end_split(&mut self) {
-        let is_fast = self.aim.is_some_and(|aim| aim.state == State::StepJournal);
-        if !is_fast && self.chance.hits(0.6) {
+        if !self.aim_needs_network() && self.chance.hits(0.6) {
             let (until, secondary) = (self.at + 1000 * SECOND, self.secondary());
             for node in 0..self.plan.primaries {
                 self.cut(node, secondary, until);
@@ -148,6 +145,7 @@ impl World {
             }
             self.totals.partitions += 1;
         }
+        self.aim_at_fence();
         self.take_all_over(TakeoverConsent { old_primary_fenced: false, accept_split: true });
         self.serve_hosts_there();
         let before: Vec<Vec<Blob>> = (0..self.pairs.len()).map(|pair| self.contents_there(pair)).collect();
@@ -318,11 +316,10 @@ impl World {
         let is_free = ending != Ending::Quiet;
         let fault_rate = if self.plan.faults_at_setup { 0.1 } else { 0.0 };
         let mut crashes = if self.chance.hits(0.5) { self.chance.below(4) } else { 0 };
-        let is_slow = self.aim.is_some_and(|aim| aim.state == State::StepJournal);
-        let slow_until = if is_slow { self.at + SECOND / 5 } else { 0 };
         let trouble = &mut self.trouble[secondary];
-        (trouble.slow_until, trouble.no_memory_until) = (slow_until, 0);
+        (trouble.slow_until, trouble.no_memory_until) = (0, 0);
         trouble.sick.clear();
+        self.aim_at_takeover();
         if self.nodes[secondary].engine.is_none() {
             self.start_node(secondary);
         }

@@ -199,12 +199,18 @@ impl World {
     /// Hosts write where they are served, and where they were.
     pub fn exchange_hosts(&mut self) {
         let Some(exchange) = &self.exchange else { return };
-        let (left, count, serving) = (exchange.left, exchange.flying.len(), exchange.serving);
+        let (left, count) = (exchange.left, exchange.flying.len());
         let next = self.at + self.chance.log_range(10_000, self.plan.think_ns_max.max(20_000));
         self.later(next, What::Exchange);
         if left == 0 || count >= FLYING_MAX {
             return;
         }
+        self.exchange_write();
+    }
+
+    /// A host writes.
+    pub fn exchange_write(&mut self) {
+        let serving = self.exchange_of().serving;
         let pair = self.chance.below(self.pairs.len());
         let group = self.pairs[pair].group;
         let is_doomed = self.exchange_of().is_split[group] && self.chance.hits(0.3);
@@ -228,7 +234,7 @@ impl World {
         let asked = Asked { node, pair, extent, bytes: Bytes::new(bytes), is_doomed };
         let exchange = self.exchange_of();
         exchange.next += 1;
-        exchange.left -= 1;
+        exchange.left = exchange.left.saturating_sub(1);
         exchange.flying.insert(token, asked);
         self.totals.exchange_writes += 1;
         // Durable when it is answered, so that a power cut takes nothing of it back.
@@ -440,6 +446,9 @@ impl World {
                     continue;
                 }
                 is_done = false;
+                if world.role_at(from, group) == Some(Role::Primary) {
+                    world.aim_at_swap(from);
+                }
                 if world.role_at(from, group) == Some(Role::Primary) {
                     let (id, ticket) = (world.groups[group].id, world.loose_ticket(group));
                     let answer = world.operate(from, |engine, ports, now| engine.group_swap(now, id, ticket, ports));

@@ -52,6 +52,7 @@ mod sick;
 mod view;
 mod world;
 
+use coverage::{Hit, State};
 pub use plan::Plan;
 pub use report::Totals;
 
@@ -95,6 +96,17 @@ pub fn run(seed: u64, verbose: bool) -> Result<Outcome, String> {
 /// As for [`run`].
 pub fn run_planned(seed: u64, verbose: bool, change: impl FnOnce(&mut Plan)) -> Result<Outcome, String> {
     run_drawn(seed, verbose, |plan, _| change(plan))
+}
+
+/// As [`run`], directed at one cell of the table of states and faults.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_aimed(seed: u64, verbose: bool, state: State, hit: Hit) -> Result<Outcome, String> {
+    run_drawn(seed, verbose, |plan, chance| {
+        plan.draw_asides(chance);
+        plan.aim_at(state, hit, chance);
+    })
 }
 
 fn run_drawn(seed: u64, verbose: bool, change: impl FnOnce(&mut Plan, &mut chance::Chance)) -> Result<Outcome, String> {

@@ -1,7 +1,7 @@
 //! Runs worlds of many seeds.
 
 use clap::Parser;
-use longrun_sim::coverage::Coverage;
+use longrun_sim::coverage::{Coverage, Hit, State, cell};
 use longrun_sim::{Outcome, Totals};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -16,7 +16,7 @@ use std::time::Instant;
 #[derive(Parser)]
 #[command(
     name = "simulate",
-    after_help = "Examples:\n  scripts/simulate --seeds 1000\n  scripts/simulate --from 4711 --seeds 1 --verbose\n  scripts/simulate --forever"
+    after_help = "Examples:\n  scripts/simulate --seeds 1000\n  scripts/simulate --from 4711 --seeds 1 --verbose\n  scripts/simulate --forever\n  scripts/simulate --aim \"takeover close x EIO\" --seeds 200"
 )]
 struct Arguments {
     /// How many seeds.
@@ -40,12 +40,15 @@ struct Arguments {
     /// Fail if something was never exercised.
     #[arg(long)]
     complete: bool,
+    /// Direct every world at one cell of the table, as in "fenced x EIO".
+    #[arg(long, value_name = "STATE x FAULT", value_parser = cell)]
+    aim: Option<(State, Hit)>,
 }
 
 type Ended = (u64, Result<Outcome, String>);
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = &Arguments::parse();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if arguments.verbose { 1 } else { arguments.threads.unwrap_or(cores).max(1) };
     let next = AtomicU64::new(arguments.from);
@@ -54,17 +57,21 @@ fn main() -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (next, sender, verbose) = (&next, sender.clone(), arguments.verbose);
+            let run = move |seed| match arguments.aim {
+                Some((state, hit)) => longrun_sim::run_aimed(seed, verbose, state, hit),
+                None => longrun_sim::run(seed, verbose),
+            };
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || sender.send((seed, longrun_sim::run(seed, verbose))).is_err() {
+                    if seed >= end || sender.send((seed, run(seed))).is_err() {
                         return;
                     }
                 }
             });
         }
         drop(sender);
-        collect(&arguments, receiver)
+        collect(arguments, receiver)
     })
 }
 

@@ -85,7 +85,7 @@ impl World {
     /// A system hears that a request failed, if it did.
     pub fn failed(&mut self, node: usize, volume: VolumeId, op: u64) {
         let life = self.nodes[node].life;
-        if let Some(hit) = self.failing.remove(&(node, life, volume, op))
+        if let Some((hit, _)) = self.failing.remove(&(node, life, volume, op))
             && let Some(group) = self.group_of(node, volume)
         {
             self.cover_group(node, group, hit);
@@ -122,22 +122,27 @@ impl World {
         self.rot_of(group);
     }
 
-    /// A bit of this group's journal turns over.
+    /// A bit of this group's journal turns over, and often the system dies with it.
     pub fn rot_of(&mut self, group: usize) {
+        let node = self.secondary();
+        if self.rot_sector(group) && self.nodes[node].engine.is_some() && self.chance.hits(0.4) {
+            let (loss, pause) = (self.draw_loss(), self.chance.log_range(1_000_000, 100_000_000));
+            self.totals.secondary_crashes += 1;
+            self.kill(node, loss);
+            self.later(self.at + pause, What::Start(node));
+        }
+    }
+
+    /// A bit of this group's journal turns over. Returns whether anything was written there.
+    pub fn rot_sector(&mut self, group: usize) -> bool {
         let node = self.secondary();
         let journal = self.groups[group].journal;
         let disk = self.disks.get_mut(&(node, journal)).expect("a disk stays");
-        if let Some(sector) = disk.rot(&mut self.chance) {
-            self.groups[group].has_rotten = true;
-            self.totals.rotten += 1;
-            self.say(node, format_args!("sector {sector} of the journal of group {group} rots"));
-            self.cover_group(node, group, Hit::BitRot);
-            if self.nodes[node].engine.is_some() && self.chance.hits(0.4) {
-                let (loss, pause) = (self.draw_loss(), self.chance.log_range(1_000_000, 100_000_000));
-                self.totals.secondary_crashes += 1;
-                self.kill(node, loss);
-                self.later(self.at + pause, What::Start(node));
-            }
-        }
+        let Some(sector) = disk.rot(&mut self.chance) else { return false };
+        self.groups[group].has_rotten = true;
+        self.totals.rotten += 1;
+        self.say(node, format_args!("sector {sector} of the journal of group {group} rots"));
+        self.cover_group(node, group, Hit::BitRot);
+        true
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::aim::{Aim, Forced};
 use crate::chance::{Chance, mix};
-use crate::coverage::{Coverage, Hit, Standing};
+use crate::coverage::{Coverage, Hit, Standing, State};
 use crate::disk::{Disk, DiskIo, Loss};
 use crate::history::History;
 use crate::host::{Client, Op};
@@ -155,6 +155,8 @@ pub struct Wire {
 #[derive(Clone, Debug, Default)]
 pub struct Trouble {
     pub slow_until: u64,
+    /// `None`: all devices of the node are slow.
+    pub slow_only: Option<VolumeId>,
     pub no_memory_until: u64,
     pub sick: Vec<crate::sick::Sick>,
     pub is_shutting_down: bool,
@@ -200,7 +202,7 @@ pub struct World {
     pub aim: Option<Aim>,
     pub forced: Option<Forced>,
     /// Requests to devices that fail, until their system hears of that: by node, life, device and number.
-    pub failing: BTreeMap<(usize, u32, VolumeId, u64), Hit>,
+    pub failing: BTreeMap<(usize, u32, VolumeId, u64), (Hit, u64)>,
     pub trace: u64,
     pub keys: Vec<[u8; 32]>,
     pub verbose: bool,
@@ -543,10 +545,11 @@ impl World {
                 }
                 Out::Persist(key, value, token) => {
                     self.note(3, node as u64, value.len() as u64);
+                    let held = self.held_until(node, State::StepClose);
                     let it = &mut self.nodes[node];
                     it.writing_meta.push_back((key, value, token));
                     let takes = self.chance.log_range(5_000, self.plan.meta_ns_max);
-                    it.meta_until = it.meta_until.max(self.at) + takes;
+                    it.meta_until = it.meta_until.max(self.at).max(held) + takes;
                     let at = it.meta_until;
                     self.later(at, What::MetaDone(node, life));
                 }
@@ -598,8 +601,17 @@ impl World {
         };
         let is_secondary = node == self.secondary();
         let (fails, hit) = self.failure_of(node, volume, &io).unzip();
-        let slow = if self.at < self.trouble[node].slow_until { 30 } else { 1 };
-        let effect = self.at + self.chance.log_range(2_000, self.plan.disk_ns_max) * slow;
+        let trouble = &self.trouble[node];
+        let is_slow = self.at < trouble.slow_until && trouble.slow_only.is_none_or(|it| it == volume);
+        let slow = match trouble.slow_only {
+            _ if !is_slow => 1,
+            None => 30,
+            Some(_) => 300,
+        };
+        let mut effect = self.at + self.chance.log_range(2_000, self.plan.disk_ns_max) * slow;
+        if matches!(io, DiskIo::Flush) {
+            effect = effect.max(self.held_until(node, State::StepFlush));
+        }
         let done = effect + self.chance.log_range(500, self.plan.disk_ns_max / 4);
         if !is_secondary && self.exchange.is_none() {
             let op = self.disks[&(node, volume)].next_op();
@@ -607,7 +619,7 @@ impl World {
         }
         let op = self.disks.get_mut(&(node, volume)).expect("the engine got this disk").submit(io, fails);
         if let Some(hit) = hit {
-            self.failing.insert((node, life, volume, op), hit);
+            self.failing.insert((node, life, volume, op), (hit, done));
         }
         self.later(effect, What::DiskEffect(node, life, volume, op));
         self.later(done, What::DiskDone(node, life, volume, op, token));

@@ -100,6 +100,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     /// would carry it.
     pub(crate) fn attest_on<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>) {
         let Phase::Ready(ready) = &self.phase else { return };
+        let is_held_up = self.is_held_up(ready);
         let attest = &mut self.attest;
         attest.due = None;
         if attest.is_busy || matches!(self.meta.life, Life::Sealed { .. } | Life::TakenOver) {
@@ -108,7 +109,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let waits_to_be_applied = ready.applier.attested() < ready.journal.committed_end();
         let waits_to_be_reported = self.recovery_point > attest.limit;
         // A full journal, and an operator who deletes a pair, wait for the last block too.
-        let is_urgent = self.is_hurried || (!self.released.is_empty() && !ready.journal.is_busy());
+        let is_urgent = self.is_hurried || is_held_up;
         let apply_at = match is_urgent {
             true => io.now.mono,
             false => attest.committed_at.after_ns(attest.config.attest_after_ns),

@@ -411,6 +411,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         self.take_over_on(io, effects);
     }
 
+    /// Whether there is something to journal, and the journal cannot take it now.
+    pub(crate) fn is_held_up(&self, ready: &Ready<S>) -> bool {
+        !self.released.is_empty() && !ready.journal.is_busy()
+    }
+
     /// Starts the next block, if there is something for it.
     fn journal<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
         let Phase::Ready(ready) = &mut self.phase else { return };

@@ -208,10 +208,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                     }
                     _ => None,
                 };
-                let full = || {
-                    let waits = !self.released.is_empty() && !ready.journal.is_busy();
-                    waits.then(|| self.full_reason())
-                };
+                let full = || self.is_held_up(ready).then(|| self.full_reason());
                 self.trouble_text().or_else(missing).or_else(full)
             }
             Phase::TakenOver => None,

@@ -218,6 +218,28 @@ fn a_journal_too_small_for_the_delay_shortens_it_and_says_so() {
 }
 
 #[test]
+fn a_journal_that_the_delay_fills_takes_a_large_record_however_full_it_is() {
+    for small in 10..60 {
+        let mut rig = delayed(120);
+        rig.apply_delay_ns = u64::MAX / 4;
+        rig.crash();
+        rig.settle();
+        for _ in 0..small {
+            rig.clock += 20;
+            rig.write_at(0, 0, RecordKind::Write, Extent { lba: 0, blocks: 1 });
+            rig.drain();
+        }
+        // More than a quarter of the journal.
+        rig.clock += 20;
+        rig.write_at(0, 0, RecordKind::Write, Extent { lba: 0, blocks: 32 });
+        rig.drain();
+        let last = rig.senders[0].history.last().unwrap().0.stamp.time;
+        let status = rig.status("g");
+        assert!(status.recovery_point >= last, "after {small}: {status:?}");
+    }
+}
+
+#[test]
 fn a_takeover_to_an_earlier_point_does_not_wait_for_a_journal_that_is_full_of_what_lies_behind_it() {
     let mut rig = delayed(120);
     rig.apply_delay_ns = u64::MAX / 4;
