@@ -83,10 +83,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             held_bytes,
             overlay_bytes: group.overlay.bytes().0,
             overlay_used_bytes: group.overlay.bytes().1,
-            window: group.window().filter(|_| is_consistent(group)).map(|window| {
-                let until = group.reported().min(window.until);
-                ApplyWindow { from: window.from.min(until), until }
-            }),
+            // None before a restart finds again that its first point was reached.
+            window: group
+                .window()
+                .filter(|it| is_consistent(group) && it.from <= group.reported())
+                .map(|window| ApplyWindow { until: group.reported().min(window.until), ..window }),
             bookmarks: group.meta.bookmarks.clone(),
             copying: group.meta.pairs.iter().filter(|pair| is_copying(pair)).map(|pair| pair.id).collect(),
         })

@@ -238,8 +238,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let Some(unit) = self.meta.unit.take() else { return };
         let journaled = self.journaled;
         if unit.is_overlaid {
-            // Its records went to the volumes whatever the delay.
+            // Its records went to the volumes whatever the delay. *Some had before a crash; the restart found the unit's end
+            // in the journal, and a takeover to the point before it got what was on the volumes.*
             self.meta.reach = self.meta.reach.map(|_| journaled);
+            if let Phase::Ready(ready) = &mut self.phase {
+                ready.applier.begin_at(journaled);
+            }
         }
         io.ports.log(format_args!("group \"{}\": resynced from {} to {journaled}", self.meta.name, unit.base));
         self.meta.leap(unit.base, journaled);

@@ -181,6 +181,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     pub(crate) fn window(&self) -> Option<ApplyWindow> {
         let Phase::Ready(ready) = &self.phase else { return None };
         let until = self.recovery_point;
+        if self.hold.is_some() && self.meta.unit.is_none() {
+            // The end of a resync is being made durable: a seal behind it is too, and the image before it is no more.
+            return Some(ApplyWindow { from: self.journaled, until: self.journaled });
+        }
         if self.meta.unit.as_ref().is_some_and(|unit| unit.is_overlaid) {
             // The overlay brings back the image, nothing before it.
             return Some(ApplyWindow { from: until, until });

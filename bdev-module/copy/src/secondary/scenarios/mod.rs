@@ -76,6 +76,18 @@ pub(super) fn refusal(answers: &[Message]) -> Refusal {
     }
 }
 
+/// Takes the group over at a point, and waits until that is done.
+pub(super) fn take_over_at(rig: &mut Rig, at: TakeoverAt) -> Result<crate::takeover::LossCertificate, OperatorError> {
+    let (ticket, now) = (rig.ticket(), rig.now());
+    let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
+    rig.secondary.group_takeover(now, group(), consent, at, ticket, &mut rig.world)?;
+    rig.settle();
+    match rig.world.answers.remove(&ticket.0) {
+        Some(Ok(OperatorAnswer::TakenOver(certificate))) => Ok(certificate),
+        other => panic!("{other:?}"),
+    }
+}
+
 pub(super) fn take_over(rig: &mut Rig) {
     let (ticket, now) = (rig.ticket(), rig.now());
     let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };

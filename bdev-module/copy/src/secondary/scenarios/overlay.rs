@@ -89,6 +89,43 @@ fn a_unit_goes_to_the_overlay_in_midway_and_a_takeover_still_gives_the_image_bef
 }
 
 #[test]
+fn no_takeover_goes_back_before_a_resync_whose_end_a_restart_finds_in_the_journal() {
+    let mut rig = begun(2000);
+    let base = rig.status("g").unit.unwrap().base;
+    write_until_overlaid(&mut rig);
+    while !rig.senders[0].marks.is_empty() {
+        rig.copy(0);
+        arrive(&mut rig);
+    }
+    // It is said durably where the resync ends; what is journaled last completes it, and the process dies before that is
+    // durable too.
+    rig.write(0);
+    rig.copy_end(0);
+    rig.settle();
+    assert!(is_overlaid(&rig));
+    rig.world.holds_meta = true;
+    arrive(&mut rig);
+    assert_eq!(rig.status("g").unit, None);
+    rig.world.meta_pending.clear();
+    rig.world.holds_meta = false;
+    rig.kill();
+    // Nor while the end that it found is being made durable.
+    while rig.status("g").recovery_point <= base {
+        rig.world.holds_meta = rig.status("g").phase != GroupPhase::Opening && !rig.world.holds_meta;
+        rig.complete();
+        rig.turn();
+        let status = rig.status("g");
+        let is_over = status.unit.is_none() && status.phase != GroupPhase::Opening;
+        assert!(!is_over || status.window.is_none_or(|window| window.from > base), "{status:?}");
+        if is_over {
+            let refused = take_over_at(&mut rig, TakeoverAt::Time(base)).unwrap_err().to_string();
+            assert!(refused.contains("it can go to"), "{refused}");
+        }
+    }
+    assert_eq!(rig.status("g").window.map(|window| window.from), Some(rig.status("g").recovery_point));
+}
+
+#[test]
 fn nothing_of_the_image_is_overwritten_before_the_switch_to_the_overlay_is_durable() {
     for power_goes in [false, true] {
         let mut rig = begun(2000);

@@ -25,17 +25,6 @@ fn work(rig: &mut Rig, writes: usize) {
     }
 }
 
-fn take_over_at(rig: &mut Rig, at: TakeoverAt) -> Result<crate::takeover::LossCertificate, OperatorError> {
-    let (ticket, now) = (rig.ticket(), rig.now());
-    let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
-    rig.secondary.group_takeover(now, group(), consent, at, ticket, &mut rig.world)?;
-    rig.settle();
-    match rig.world.answers.remove(&ticket.0) {
-        Some(Ok(OperatorAnswer::TakenOver(certificate))) => Ok(certificate),
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn the_volumes_stay_behind_by_the_delay_and_memory_does_not_hold_what_waits() {
     let mut rig = delayed(1 << 12);
