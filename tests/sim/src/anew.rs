@@ -68,13 +68,14 @@ impl World {
         self.begin_again(forks_left);
     }
 
-    /// A resync that neither journal nor overlay can hold is ended by whoever deletes its pairs: they do not leave while the
-    /// secondary has not all of their records.
+    /// A resync that neither journal nor overlay can hold, or that waits for a primary which is suspended, is ended by
+    /// whoever deletes its pairs: they do not leave while the secondary has not all of their records.
     fn give_up_resyncs(&mut self) {
-        if !self.groups.iter().any(|group| group.is_too_large) {
-            return;
-        }
+        let is_any_too_large = self.groups.iter().any(|group| group.is_too_large);
         for group in 0..self.groups.len() {
+            if !is_any_too_large && self.groups[group].suspended.is_empty() {
+                continue;
+            }
             let id = self.groups[group].id;
             for node in 0..self.plan.primaries {
                 let ticket = self.ticket(node);
