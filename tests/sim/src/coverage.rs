@@ -149,11 +149,9 @@ impl Coverage {
     }
 
     /// Cells that nothing reached and that are not impossible.
-    pub fn missing(&self) -> Vec<String> {
+    pub fn missing(&self) -> Vec<(State, Hit)> {
         let all = State::ALL.iter().flat_map(|state| Hit::ALL.iter().map(move |hit| (*state, *hit)));
-        all.filter(|(state, hit)| self.of(*state, *hit) == 0 && impossible(*state, *hit).is_none())
-            .map(|(state, hit)| format!("{} x {}", state.name(), hit.name()))
-            .collect()
+        all.filter(|(state, hit)| self.of(*state, *hit) == 0 && impossible(*state, *hit).is_none()).collect()
     }
 }
 
