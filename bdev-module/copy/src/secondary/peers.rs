@@ -243,6 +243,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 if intake.groups.is_empty() {
                     self.intakes.remove(stream);
                 }
+                self.update_durable(stream);
             }
             self.act(now, group, ports, |group, io, effects| {
                 let inlet = group.inlets.remove(stream);

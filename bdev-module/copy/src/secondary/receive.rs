@@ -97,11 +97,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         for record in left.by_ref() {
             let stamp = record.head.stamp;
             let group = self.pairs.get(&record.head.pair).copied().unwrap_or_default();
-            if !self.groups.contains_key(&group) {
-                // Deleted since the record's first fragment came.
-                if let Some(intake) = self.intakes.get_mut(stream) {
-                    intake.account.free(record.head.charge_bytes());
-                }
+            if let Some(intake) = self.intakes.get_mut(stream).filter(|intake| !intake.groups.contains(&group)) {
+                // The group was deleted, or takes nothing more, since the record's first fragment came: what it leaves
+                // behind is known.
+                intake.account.free(record.head.charge_bytes());
                 is_durable_news = true;
                 continue;
             }

@@ -96,6 +96,35 @@ fn a_shared_stream_s_record_for_a_group_that_has_passed_its_time_is_never_releas
 }
 
 #[test]
+fn what_had_come_of_a_shared_stream_for_a_group_that_is_taken_over_is_given_up_when_the_run_gets_there() {
+    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]);
+    rig.create();
+    rig.settle();
+    rig.drain();
+    for pair in [1, 0] {
+        rig.write_at(0, pair, RecordKind::Write, Extent { lba: 0, blocks: 1 });
+    }
+    // The second one is here, the first, the other group's, is not.
+    let (head, payload) = rig.senders[0].history.last().unwrap().clone();
+    let fragment = Fragment { epoch: Epoch(1), generation: 1, head, offset: 0, body: &payload };
+    let now = rig.now();
+    assert!(rig.secondary.frame(now, LinkId(1), fragment, &mut rig.world));
+    // The first comes before the seal is durable.
+    rig.world.holds_meta = true;
+    let (ticket, consent) = (rig.ticket(), TakeoverConsent { old_primary_fenced: true, accept_split: false });
+    rig.secondary.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut rig.world).unwrap();
+    for _ in 0..20 {
+        rig.turn();
+        rig.deliver(0);
+        rig.complete();
+    }
+    rig.world.holds_meta = false;
+    rig.drain();
+    let intake = &rig.secondary.intakes[&rig.senders[0].stream];
+    assert_eq!((intake.durable, intake.account.held()), (head.stamp.seq, 0));
+}
+
+#[test]
 fn the_recovery_point_s_age_is_not_understated_by_a_clock_that_is_behind_and_grows_when_nothing_comes() {
     let mut rig = working(1);
     let start = rig.status("g").recovery_point_age_ns;
