@@ -216,6 +216,14 @@ impl<M: Memory> Primary<M> {
             self.misdeeds += 1;
             return self.end_opening(now, group_id, reason, passes, ports);
         }
+        // A resync stamps before the answer. *The streams of a group that had come back as a secondary were opened one by one;
+        // the first one's tip moved the limit, and the next one had stamped before it already.*
+        let is_first_answer = !member.opened && stream.units.contains_key(&group_id);
+        if is_first_answer && last >= stream.base && base_time > stream.base_time {
+            let reason =
+                format!("group {name}: the secondary went on to {base_time} before it had all streams of the resync");
+            return self.end_opening(now, group_id, reason, true, ports);
+        }
         (member.opened, member.answered, member.put_off) = (true, Some(durable), None);
         stream.held = Some(held);
         self.stamper.raise(base_time);

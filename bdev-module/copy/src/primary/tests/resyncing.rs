@@ -57,6 +57,36 @@ fn a_suspended_group_is_resynced_by_itself_from_its_marks_only() {
 }
 
 #[test]
+fn a_resync_whose_secondary_went_on_without_one_of_its_streams_begins_anew() {
+    let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
+    write(&mut rig, pairs[0], 0, 1);
+    rig.stop_group(group);
+    rig.pass(2 * SECOND);
+    rig.keep_all();
+    write(&mut rig, pairs[0], REGION, 2);
+    for _ in 0..4 {
+        rig.turn();
+        rig.locals();
+        rig.keep_all();
+    }
+    let asked = rig.said().into_iter().rev().find_map(|said| match said {
+        Message::OpenStream(open) => Some(open),
+        _ => None,
+    });
+    let asked = asked.filter(|open| open.unit == Some(1)).unwrap();
+    let Message::StreamOpened(mut opened) = Rig::opened(&asked) else { unreachable!() };
+    opened.base_time = rig.now.time.after_ns(MS);
+    rig.hear(Message::StreamOpened(opened));
+    let shown = rig.show(group);
+    assert!(shown.reason.as_ref().is_some_and(|reason| reason.contains("before it had all streams")), "{shown:?}");
+    assert_eq!((shown.state, shown.next_attempt.is_some()), (PairState::SuspendedError, true));
+    site.meets(&rig);
+    site.pass(&mut rig, 5 * SECOND);
+    assert_eq!(rig.show(group).state, PairState::Pair);
+    site.assert_equal(&rig);
+}
+
+#[test]
 fn a_group_that_is_done_does_not_wake_its_core_for_what_is_over() {
     let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
     write(&mut rig, pairs[0], 0, 1);
