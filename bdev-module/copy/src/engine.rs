@@ -15,6 +15,7 @@ mod roles;
 #[cfg(test)]
 mod tests;
 
+use crate::account::{Step, within};
 use crate::link::{DataFrame, DownReason, Link, LinkConfig, LinkConfigError, LinkSink, LinkStats, Spacing, Verdict};
 use crate::message::Message;
 use crate::ports::{
@@ -128,7 +129,10 @@ impl<M: Memory> Engine<M> {
             self.settle_roles(now, ports);
         }
         match event {
-            Event::Host { pair, io, token } => self.host(now, pair, io, token, ports),
+            Event::Host { pair, io, token } => {
+                let _step = within(Step::Request);
+                self.host(now, pair, io, token, ports);
+            }
             Event::View { pair, io, token } => {
                 let mut world = World { links: &mut self.links, ports };
                 self.secondary.view_io(now, pair, io, token, &mut world);
@@ -136,11 +140,15 @@ impl<M: Memory> Engine<M> {
             Event::LocalDone { token, result, buf } => {
                 let mut world = World { links: &mut self.links, ports };
                 match token.owner {
-                    Owner::Primary => self.primary.local_done(now, token, result, buf, &mut world),
+                    Owner::Primary => {
+                        let _step = within(Step::Complete);
+                        self.primary.local_done(now, token, result, buf, &mut world);
+                    }
                     Owner::Secondary => self.secondary.local_done(now, token, result, buf, &mut world),
                 }
             }
             Event::Datagrams { link, from, train, segment_bytes } => {
+                let _step = within(Step::Open);
                 self.with_link(now, link, ports, |link, sink| {
                     link.handle_datagrams(now, from, train, segment_bytes, sink);
                 });
@@ -202,10 +210,13 @@ impl<M: Memory> Engine<M> {
         for _ in 0..TRAINS_PER_TURN {
             // Without memory the link waits for the next turn; nothing is lost.
             let Some(mut buf) = self.spare_train.take().or_else(|| ports.alloc(TRAIN_BYTES)) else { return };
+            let framing = within(Step::Frame);
             let Some(train) = link.poll_transmit(now, buf.as_mut()) else {
                 self.spare_train = Some(buf);
                 return;
             };
+            drop(framing);
+            let _step = within(Step::Send);
             ports.transmit(id, train.to, buf, train.bytes, train.segment_bytes);
         }
     }
@@ -399,6 +410,7 @@ where
     P: Ports<Buf = M::Buf, Shared = M::Shared>,
 {
     fn data(&mut self, _from: SystemId, frame: DataFrame<'_>) -> Verdict {
+        let _step = within(Step::Run);
         let fragment = Fragment {
             epoch: frame.epoch,
             generation: frame.generation,

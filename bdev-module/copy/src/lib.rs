@@ -33,11 +33,13 @@
 //! | [`secondary`], [`takeover`] | pairs and groups that receive; taking over in steps that a crash re-enters | older generations are refused |
 //! | [`role`] | from secondary to primary by takeover, and back by failback or swap; moved by [`engine`] | the secondary's record decides; never two primaries by a swap |
 //! | [`blank`], [`digest`] | is a volume empty? are two the same? | |
+//! | [`account`] | cycles by step, in builds with the feature `accounting` | nothing of it in other builds |
 //!
 //! **What the design gives up.** Everything of one engine is on one core; a group uses several cores by sequence scope
 //! `pair` only. The host's answer waits for the local device, so a write is never faster than that. The newest records
 //! are lost in a disaster: the copy is asynchronous, and says how old it is.
 
+pub mod account;
 pub mod apply;
 pub mod blank;
 pub mod digest;

@@ -41,9 +41,49 @@ pub struct Reactor {
     /// Allocations and frees by its thread since the start, but for what RPCs and the control plane had it do.
     #[serde(default)]
     pub allocations: u64,
+    /// Where its time went since the start, in a build that keeps accounts (the feature `accounting`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accounts: Option<Accounts>,
     /// What is at home on it: volumes, streams, groups, listeners, by name.
     #[serde(default)]
     pub lw_threads: Vec<LwThread>,
+}
+
+/// Where a core's time went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounts {
+    /// How fast the counter of the cycles counts.
+    pub cycles_per_s: u64,
+    /// Each step of a write's way, and what is none, in the order in which a write comes by.
+    pub steps: Vec<StepAccount>,
+}
+
+impl Accounts {
+    /// What came since an earlier look at the same core.
+    pub fn since(&self, before: &Accounts) -> Accounts {
+        let mut between = self.clone();
+        for (step, before) in between.steps.iter_mut().zip(&before.steps) {
+            step.entered = step.entered.saturating_sub(before.entered);
+            step.cycles = step.cycles.saturating_sub(before.cycles);
+        }
+        between
+    }
+
+    /// Nanoseconds of so many cycles.
+    pub fn ns(&self, cycles: u64) -> f64 {
+        cycles as f64 * 1e9 / self.cycles_per_s.max(1) as f64
+    }
+}
+
+/// What a step took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepAccount {
+    /// Its name.
+    pub step: String,
+    /// How often it was entered.
+    pub entered: u64,
+    /// Cycles in it, without those of steps that were reached from it.
+    pub cycles: u64,
 }
 
 /// Something that is at home on a core.

@@ -1,6 +1,7 @@
 //! A bench's own systems: one, or two with a network between them, as processes of this same program.
 
 use super::frames::LinkFrames;
+use super::steps::Counted;
 use super::workload::{Lab as Shape, Watched};
 use crate::cli::args::IoMode;
 use crate::lab::cable::{self, Cable};
@@ -9,6 +10,7 @@ use crate::lab::relay::{Impairment, Relay};
 use crate::lab::system::{System, SystemError};
 use longrun_nvmf::Nqn;
 use longrun_rpc::Client;
+use longrun_rpc::methods::framework::FrameworkGetReactors;
 use longrun_rpc::methods::group::{GroupInfo, SequenceScope};
 use longrun_rpc::methods::link::{LinkInfo, LinkState, Transport};
 use longrun_rpc::methods::pair::PairState;
@@ -110,6 +112,17 @@ impl Lab {
         let link = self.primary.link_info(&mut self.primary.client().ok()?).ok()?;
         let LinkInfo { transport, mtu_bytes, counters, .. } = link;
         Some(LinkFrames { transport, bytes: mtu_bytes, per_s: counters.frames_sent as f64, floor_per_s: None })
+    }
+
+    /// Where the systems' time went so far, the primary's first; `None` if they keep no accounts.
+    pub fn accounts(&self) -> Option<Vec<Counted>> {
+        let systems = std::iter::once(&self.primary).chain(&self.secondary);
+        let counted = systems.map(|system| {
+            let reactors = system.client().ok()?.invoke(&FrameworkGetReactors {}).ok()?.reactors;
+            let cores = reactors.into_iter().map(|reactor| reactor.accounts).collect::<Option<_>>()?;
+            Some(Counted { system: system.name(), cores })
+        });
+        counted.collect()
     }
 
     /// The first group's state and reason, where it is not simply paired.

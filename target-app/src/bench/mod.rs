@@ -16,6 +16,7 @@ mod job;
 mod lab;
 mod page;
 mod report;
+mod steps;
 mod watch;
 mod workload;
 
@@ -35,6 +36,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use steps::{Counted, Floors};
 use watch::RpoWatch;
 pub use workload::{Lab as LabShape, Pattern, Plan, Remote, Watched, Workload, host_nqn};
 
@@ -236,7 +238,12 @@ fn measure(plan: &Plan, args: &BenchArgs) -> Result<Report, String> {
                 .then(|| floor::tcp(sizes, usize::from(depth), data as usize, near, far))
                 .transpose()
                 .map_err(|error| format!("the floor: {error}"))?;
+            let exchange_ns = bare.as_ref().map(|bare| 1e9 / bare.together_per_s);
             let mut round = Measured::new(workload, &seen, parts.cpu, parts.rpo, bare);
+            if let Some([before, after]) = &parts.accounts {
+                let floors = Floors::measure(&plan.lab, workload.block_bytes);
+                round.steps = steps::costs(before, after, seen.commands(), &floors, exchange_ns);
+            }
             if let Some(mut link) = parts.link {
                 if !args.no_floor {
                     let bare = frames::floor(link.transport, usize::from(link.bytes), near, far);
@@ -324,6 +331,8 @@ struct Beside {
     rpo: Option<Rpo>,
     /// The frames that the primary sent meanwhile.
     link: Option<LinkFrames>,
+    /// What the systems' accounts were before and after, if they keep some.
+    accounts: Option<[Vec<Counted>; 2]>,
 }
 
 fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Beside, Seen), String> {
@@ -355,7 +364,8 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
     let from = begin + Duration::from_secs_f64(workload.warmup_seconds);
     let times = Times { begin, from, until: from + Duration::from_secs_f64(workload.seconds) };
     let sent = || ground.lab.as_ref().and_then(Lab::link_frames);
-    let (seen, cpu, link) = std::thread::scope(|scope| {
+    let counted = || ground.lab.as_ref().and_then(Lab::accounts);
+    let (seen, cpu, link, accounts) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..)
             .zip(jobs)
             .map(|(number, job)| {
@@ -367,9 +377,11 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
             })
             .collect();
         sleep_until(times.from);
+        let counted_before = counted();
         let (before, sent_before, since) = (ground.used(), sent(), Instant::now());
         sleep_until(times.until);
         let (after, sent_after, took) = (ground.used(), sent(), since.elapsed());
+        let accounts = counted_before.zip(counted()).map(|(before, after)| [before, after]);
         bar.set_message("waiting for what is in flight");
         let mut all = Seen::new();
         for thread in threads {
@@ -380,7 +392,7 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
             let per_s = ((after.per_s - before.per_s) / took.as_secs_f64()).round();
             LinkFrames { per_s, ..after }
         });
-        Ok::<_, String>((all, used, link))
+        Ok::<_, String>((all, used, link, accounts))
     })?;
     drop(admin);
     let commands = seen.commands().max(1) as f64;
@@ -390,7 +402,7 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
         Rpo::of(measured.map(|age| ((age.at - times.from).as_secs_f64(), age.ms)).collect())
     });
     let cpu = Cpu { target_us: each(cpu[0]), secondary_us: each(cpu[1]) };
-    Ok((Beside { cpu, rpo, link }, seen))
+    Ok((Beside { cpu, rpo, link, accounts }, seen))
 }
 
 fn sleep_until(at: Instant) {

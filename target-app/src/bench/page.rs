@@ -1,6 +1,7 @@
 //! The report as one page without anything from elsewhere: figures, and plots where one looks rather than reads.
 
 use super::report::{Latency, Measured, Report, Round};
+use super::steps::StepCost;
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 460.0;
@@ -20,6 +21,7 @@ th:first-child,td:first-child{text-align:left}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:1rem}
 figure{margin:0;background:var(--card);border-radius:8px;padding:.7rem}figcaption{font-weight:600;font-size:.9rem}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font-size:11px}.grid{stroke:var(--line)}
+.bars{margin-top:1rem}.bars text.name{fill:var(--ink)}
 .key{display:inline-block;width:.8rem;height:.2rem;margin:0 .3rem 0 .8rem;vertical-align:middle}";
 
 /// A line of a plot.
@@ -218,7 +220,66 @@ fn section(result: &Measured) -> String {
         section.push_str(&plot("Age of the copy", &x, &Axis::linear("milliseconds", rpo.max_ms), &lines));
     }
     section.push_str("</div>");
+    section.push_str(&bars(&result.steps));
     section
+}
+
+const BAR_WIDTH: f64 = 940.0;
+const BAR_HEIGHT: f64 = 20.0;
+/// Where bars begin, and what is left of them for their figures.
+const BAR_LEFT: f64 = 150.0;
+const BAR_RIGHT: f64 = 420.0;
+
+/// The steps of a command, each beside what it could not do without. Nothing without accounts.
+fn bars(steps: &[StepCost]) -> String {
+    if steps.is_empty() {
+        return String::new();
+    }
+    let floors = steps.iter().filter_map(|cost| cost.floor.map(|floor| floor.ns));
+    let most = steps.iter().map(|cost| cost.ns).chain(floors).fold(1.0, f64::max);
+    let width = |ns: f64| ns / most * (BAR_WIDTH - BAR_LEFT - BAR_RIGHT);
+    let height = BAR_HEIGHT * steps.len() as f64;
+    let mut svg = format!("<svg viewBox=\"0 0 {BAR_WIDTH} {height}\" role=\"img\" aria-label=\"cost per step\">");
+    for (nth, cost) in steps.iter().enumerate() {
+        let top = BAR_HEIGHT * nth as f64;
+        let said = match cost.floor {
+            Some(floor) => format!("{:.0} ns; {}: {:.0} ns", cost.ns, floor.what, floor.ns),
+            None => format!("{:.0} ns", cost.ns),
+        };
+        let color = if cost.system == steps[0].system { "a" } else { "c" };
+        let _ = write!(
+            svg,
+            "<text class=\"name\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{} {}</text>\
+             <rect x=\"{BAR_LEFT}\" y=\"{:.1}\" width=\"{:.1}\" height=\"10\" fill=\"var(--{color})\"/>",
+            BAR_LEFT - 8.0,
+            top + 14.0,
+            escaped(cost.system),
+            escaped(&cost.step),
+            top + 3.0,
+            width(cost.ns),
+        );
+        if let Some(floor) = cost.floor {
+            let _ = write!(
+                svg,
+                "<rect x=\"{BAR_LEFT}\" y=\"{:.1}\" width=\"{:.1}\" height=\"4\" fill=\"var(--b)\"/>",
+                top + 13.0,
+                width(floor.ns)
+            );
+        }
+        let _ = write!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            BAR_WIDTH - BAR_RIGHT + 10.0,
+            top + 14.0,
+            escaped(&said)
+        );
+    }
+    svg.push_str("</svg>");
+    format!(
+        "<figure class=\"bars\"><figcaption>Where a command's time goes <small>nanoseconds of the reactors' for each\
+         <span class=\"key\" style=\"background:var(--b)\"></span>what the step could not do without</small></figcaption>\
+         {svg}</figure>"
+    )
 }
 
 /// The rounds, and what a reader of the overview might take for the floor.
@@ -304,6 +365,7 @@ fn latencies(result: &Measured) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::report::{Machine, tests::measured};
+    use super::super::steps::StepFloor;
     use super::*;
 
     #[test]
@@ -321,12 +383,18 @@ mod tests {
     fn the_page_is_whole_and_asks_for_nothing_from_elsewhere() {
         let mut result = Measured::middle(vec![measured(), measured()]);
         result.notes.push("a < b & c".to_owned());
+        let floor = Some(StepFloor { what: "a copy", ns: 120.0 });
+        result.steps = vec![
+            StepCost { system: "primary", step: "local".to_owned(), entered: 1.0, ns: 480.0, floor },
+            StepCost { system: "secondary", step: "merge".to_owned(), entered: 0.1, ns: 54.0, floor: None },
+        ];
         let target = "a \"lab\"".to_owned();
         let page =
             page(&Report { target, machine: Machine::here(), machine_floor: None, rest: None, results: vec![result] });
         assert!(page.contains("Medians of 2 rounds; of the floor in each: 0.50, 0.50."));
         assert!(page.contains("a &lt; b &amp; c") && page.contains("a &quot;lab&quot;"));
-        assert_eq!(page.matches("<svg").count(), 3, "throughput, latency, age of the copy");
+        assert_eq!(page.matches("<svg").count(), 4, "throughput, latency, age of the copy, steps");
+        assert!(page.contains("480 ns; a copy: 120 ns") && page.contains("54 ns<"));
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
         for elsewhere in ["http://", "https://", "<script", "src=", "@import", "NaN", "inf"] {
             assert!(!page.contains(elsewhere), "{elsewhere}");

@@ -3,6 +3,7 @@
 use super::floor::{MachineFloor, TcpFloor};
 use super::frames::LinkFrames;
 use super::job::{COLUMN, Seen};
+use super::steps::StepCost;
 use super::workload::Workload;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use hdrhistogram::Histogram;
@@ -167,6 +168,9 @@ pub struct Measured {
     pub cpu: Cpu,
     /// What the link to the secondary carried.
     pub link: Option<LinkFrames>,
+    /// Where a command's time went in the lab's systems, if they keep accounts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepCost>,
     /// Bare TCP with the same sizes, depth and polling.
     pub floor: Option<TcpFloor>,
     /// How it compares with what was measured beside it; medians, if there were several rounds.
@@ -261,6 +265,7 @@ impl Measured {
             rpo,
             cpu,
             link: None,
+            steps: Vec::new(),
             ratios,
             rounds: Vec::new(),
             floor,
@@ -350,12 +355,37 @@ pub fn table(report: &Report) -> String {
     if let Some(rest) = &report.rest {
         text.push_str(&format!("\n{}", rest.sentence()));
     }
+    for result in report.results.iter().filter(|result| !result.steps.is_empty()) {
+        text.push_str(&format!("\n{}, where a command's time goes:\n{}\n", result.title, steps(&result.steps)));
+    }
     for result in &report.results {
         for note in result.notes.iter().chain(&result.first_error) {
             text.push_str(&format!("\n{}: {note}", result.title));
         }
     }
     text
+}
+
+/// The steps' table.
+fn steps(costs: &[StepCost]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["SYSTEM", "STEP", "TIMES/IO", "NS/IO", "FLOOR NS", "WHAT THE FLOOR IS"]);
+    for column in [2, 3, 4] {
+        table.column_mut(column).expect("six columns").set_cell_alignment(CellAlignment::Right);
+    }
+    for cost in costs {
+        let floor = cost.floor.map_or_else(|| "-".to_owned(), |floor| format!("{:.0}", floor.ns));
+        table.add_row([
+            cost.system.to_owned(),
+            cost.step.clone(),
+            format!("{:.2}", cost.entered),
+            format!("{:.0}", cost.ns),
+            floor,
+            cost.floor.map_or_else(String::new, |floor| floor.what.to_owned()),
+        ]);
+    }
+    table
 }
 
 #[cfg(test)]

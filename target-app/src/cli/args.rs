@@ -72,10 +72,23 @@ pub enum RemoteCommand {
     Group(GroupArgs),
     /// Pairs: a volume here and its counterpart at another system
     Pair(PairArgs),
+    /// Where the reactors' time goes, step by step, in a build with the feature `accounting`
+    Accounting(AccountingArgs),
     /// Print or write the running configuration, for `longrun serve --config`
     SaveConfig(SaveConfigArgs),
     /// Make the calls of a configuration file at a running longrun
     LoadConfig(LoadConfigArgs),
+}
+
+/// `longrun accounting`.
+#[derive(Clone, Debug, PartialEq, Args)]
+#[command(after_help = "Examples:\n  longrun accounting --seconds 5")]
+pub struct AccountingArgs {
+    /// Only what the next so many seconds bring; without it all since the start
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub seconds: u64,
+    #[command(flatten)]
+    pub remote: Remote,
 }
 
 /// How a reactor spends the time in which there is nothing to do.

@@ -5,6 +5,7 @@
 //! calls. Answers go to standard output, errors, as one sentence, to standard error. The exit status is 0 for success,
 //! 1 for an error of the call, 2 for a command line that cannot be read.
 
+mod accounting;
 pub mod args;
 mod config;
 mod group;
@@ -63,6 +64,7 @@ pub(crate) fn execute(command: &RemoteCommand) -> Result<String, CliError> {
         RemoteCommand::Rpc(args) => rpc::call(&mut connect(&args.remote)?, args),
         RemoteCommand::SaveConfig(args) => config::save(&mut connect(&args.remote)?, args),
         RemoteCommand::LoadConfig(args) => config::load(&mut connect(&args.remote)?, args),
+        RemoteCommand::Accounting(args) => accounting::show(&mut connect(&args.remote)?, args),
         RemoteCommand::Volume(args) => {
             let (mut client, json) = (connect(&args.remote)?, args.remote.json);
             match &args.verb {

@@ -7,6 +7,7 @@ pub use certificate::certificate;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use longrun_rpc::methods::bdev::{BdevInfo, Iostat};
+use longrun_rpc::methods::framework::Accounts;
 use longrun_rpc::methods::group::{Generation, GroupInfo, Role, SequenceScope, TestInfo, TestState, TestVolume};
 use longrun_rpc::methods::link::{LinkInfo, LinkState, RawMode, Security, Transport};
 use longrun_rpc::methods::nvmf::SubsystemInfo;
@@ -70,6 +71,28 @@ pub(crate) fn one_line(text: &str) -> String {
 
 fn or_unknown<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| UNKNOWN.to_owned(), |value| value.to_string())
+}
+
+/// Where the cores' time went.
+pub fn accounts(cores: &[(u32, Accounts)]) -> String {
+    let mut rows = Vec::new();
+    for (core, accounts) in cores {
+        let all: u64 = accounts.steps.iter().map(|step| step.cycles).sum();
+        for step in accounts.steps.iter().filter(|step| step.cycles > 0) {
+            let ns = accounts.ns(step.cycles);
+            let each = (step.entered > 0).then(|| format!("{:.0}", ns / step.entered as f64));
+            rows.push(vec![
+                core.to_string(),
+                step.step.clone(),
+                step.entered.to_string(),
+                format!("{:.3}", ns / 1e6),
+                or_unknown(each),
+                format!("{:.1}", step.cycles as f64 * 100.0 / all.max(1) as f64),
+            ]);
+        }
+    }
+    let columns = [number("CORE"), text("STEP"), number("ENTERED"), number("MS"), number("NS EACH"), number("%")];
+    lines(&columns, rows, "Nothing was counted.")
 }
 
 fn yes_no(flag: bool) -> String {

@@ -4,13 +4,15 @@ use super::bdev::TICK_RATE_HZ;
 use super::nvmf::thread_name;
 use super::{Caller, Control, State};
 use longrun_bdev::catalog::Kind;
+use longrun_copy::account::{self, STEPS, Step, Tally};
+use longrun_hal::clock::cycles_per_s;
 use longrun_nvmf::target::{AnaGroup, AnaState, Namespace, Subsystem};
 use longrun_rpc::RpcError;
 use longrun_rpc::config::{Config, ConfigCall, SUBSYSTEMS};
 use longrun_rpc::methods::framework::{
-    FrameworkGetConfig, FrameworkGetReactors, FrameworkGetSubsystems, FrameworkStartInit, FrameworkSubsystem,
+    Accounts, FrameworkGetConfig, FrameworkGetReactors, FrameworkGetSubsystems, FrameworkStartInit, FrameworkSubsystem,
     FrameworkWaitInit, LogGetLevel, LogLevel, LogSetLevel, LwThread, Reactor, Reactors, RpcGetMethods, Signal,
-    SpdkGetVersion, SpdkKillInstance, Version,
+    SpdkGetVersion, SpdkKillInstance, StepAccount, Version,
 };
 use longrun_rpc::methods::{Method, to_params};
 use serde_json::{Value, json};
@@ -48,12 +50,22 @@ impl LogLevelSwitch {
     }
 }
 
+fn accounts_of(tallies: &[Tally; STEPS]) -> Accounts {
+    let account = |(step, tally): (Step, &Tally)| StepAccount {
+        step: step.name().to_owned(),
+        entered: tally.entered,
+        cycles: tally.cycles,
+    };
+    Accounts { cycles_per_s: cycles_per_s() as u64, steps: Step::ALL.into_iter().zip(tallies).map(account).collect() }
+}
+
 impl Control {
     pub(super) async fn framework_get_reactors(&self, _: &FrameworkGetReactors) -> Result<Reactors, RpcError> {
         let mut reactors = Vec::new();
         for (index, core) in self.cores.iter().enumerate() {
             let (stats, adaptive, is_polled) =
                 core.reactor.call(|reactor| (reactor.stats(), reactor.is_adaptive(), reactor.is_polled())).await;
+            let tallies = core.reactor.call(|_| account::read()).await;
             reactors.push(Reactor {
                 lcore: core.processor as u32,
                 tid: core.tid,
@@ -63,6 +75,7 @@ impl Control {
                 io: if is_polled { "sqpoll" } else { "enter" }.to_owned(),
                 enters: stats.enters,
                 allocations: stats.allocations,
+                accounts: tallies.map(|tallies| accounts_of(&tallies)),
                 lw_threads: vec![LwThread { name: thread_name(index), id: index as u64 + 1 }],
             });
         }

@@ -31,11 +31,12 @@ use clerk::{Clerk, Errand};
 use connection::{Effects, STAGING_BYTES, Session, Turn, ios_of};
 use longrun_bdev::replica::{ArenaMemory, World};
 use longrun_bdev::{IoDone, IoError};
+use longrun_copy::account::{self, Step};
 use longrun_copy::engine::OperatorError;
 use longrun_copy::ports::{OperatorAnswer, Ticket};
 use longrun_copy::types::{Mono, Now, Time};
 use longrun_hal::alloc;
-use longrun_hal::clock::{TimelineReader, mono_ns};
+use longrun_hal::clock::{TimelineReader, cycles, mono_ns};
 use longrun_hal::uring::Mode;
 use longrun_hal::wake::Sleeper;
 use longrun_hal::{Buf, Completion, Fd, Returned, Uring, net};
@@ -232,11 +233,13 @@ impl Reactor {
 
     /// Turns until told to stop.
     pub fn run(mut self) -> std::io::Result<()> {
+        account::start(cycles);
         let mut worked_ns = mono_ns();
         let mut turn_began_ns = worked_ns;
         while !self.stopping {
             let wait = self.wait(turn_began_ns, worked_ns);
             let worked = self.turn(wait)?;
+            account::end_turn(worked);
             let ended_ns = mono_ns();
             let took_ns = ended_ns.saturating_sub(turn_began_ns);
             // What the turn waited for its batch is idle time, also if there was something in it at last.
@@ -271,6 +274,7 @@ impl Reactor {
     /// One turn. True if there was work.
     fn turn(&mut self, wait: Option<Duration>) -> std::io::Result<bool> {
         let mut completions = std::mem::take(&mut self.completions);
+        let in_kernel = account::within(Step::Kernel);
         let reaped = match wait {
             None => self.parts.uring.submit_and_reap(None, &mut completions)?,
             Some(wait) => {
@@ -287,6 +291,7 @@ impl Reactor {
                 reaped
             }
         };
+        drop(in_kernel);
         let mut messages = std::mem::take(&mut self.messages);
         self.parts
             .mesh
@@ -336,9 +341,11 @@ impl Reactor {
         match token::class(completion.token) {
             token::ACCEPT => self.accepted(now, index, completion),
             token::RECEIVE => {
+                let _step = account::within(Step::Pdu);
                 self.with_session(now, index, |session, turn| session.received(turn, completion));
             }
             token::SEND => {
+                let _step = account::within(Step::Respond);
                 self.with_session(now, index, |session, turn| session.sent(turn, &completion));
             }
             token::IGNORED => {}
@@ -389,6 +396,7 @@ impl Reactor {
     }
 
     fn request(&mut self, now: &Now, id: ConnectionId, request: BlockRequest<Buf>) {
+        let _step = account::within(Step::Request);
         let (home, bdev) = bdev_of(request.bdev);
         let asker = Asker::Connection { id, tag: request.tag };
         let ios = ios_of(request.op);
@@ -404,6 +412,7 @@ impl Reactor {
 
     /// A block request, or a part of one, ended.
     fn done(&mut self, now: &Now, done: IoDone) {
+        let _step = account::within(Step::Respond);
         let token = done.origin;
         let pending = self.pending.get_mut(token as usize).expect("a request ends once for each part");
         pending.parts -= 1;
@@ -507,6 +516,7 @@ impl Reactor {
     /// One send for each socket that has something to send; sessions that are over go.
     fn flush(&mut self, now: &Now) {
         self.feed(now);
+        let _step = account::within(Step::Respond);
         let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.dirty_again));
         for index in dirty.drain(..) {
             let mut over = false;

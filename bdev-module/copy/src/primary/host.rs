@@ -10,6 +10,7 @@ use super::pair::Phase;
 use super::request::{Change, Repair, Request, Stage};
 use super::spill::Owned;
 use super::{Primary, Stopping, Up, Wait, Work};
+use crate::account::{Step, within};
 use crate::dirty::FlushNumber;
 use crate::ports::{DeviceError, HostError, HostIo, HostToken, LocalIo, Memory};
 use crate::stamp::Numbering;
@@ -212,7 +213,10 @@ impl<M: Memory> Primary<M> {
                     // The group was suspended: the write waits until that is durable, then runs locally.
                     return self.ready.push_back(Work::Host(key));
                 }
-                match self.stamper.stamp(now, &[route.numbering]) {
+                let stamping = within(Step::Stamp);
+                let stamps = self.stamper.stamp(now, &[route.numbering]);
+                drop(stamping);
+                match stamps {
                     Ok(stamps) => self.submit(now, key, Some((route, stamps[0])), ports),
                     Err(_) => self.out_of_lease.push_back(key),
                 }
@@ -243,8 +247,11 @@ impl<M: Memory> Primary<M> {
             Change::WriteZeroes { fua } => (LocalIo::WriteZeroes { extent, fua }, None),
             Change::Unmap => (LocalIo::Unmap { extent }, None),
         };
+        let handing = within(Step::Local);
         ports.local(volume, io, token);
+        drop(handing);
         if let Some((route, stamp)) = stamped {
+            let _step = within(Step::Push);
             let payload_bytes = payload.as_ref().map_or(0, |payload| payload.as_ref().len() as u32);
             let head = RecordHead { stamp, pair: id, kind, extent, payload_bytes };
             self.push(now, route, Record { head, payload }, ports);

@@ -16,6 +16,7 @@ use super::touched::Touched;
 use super::trouble::Trouble;
 use super::unit::Hold;
 use super::{Downlink, GroupConfig, PairConfig, SecondaryConfig};
+use crate::account::{Step, within};
 use crate::apply::{Applied, Applier, Target};
 use crate::blank::BlankCheck;
 use crate::journal::format::Area;
@@ -379,6 +380,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         if self.meta.life != Life::Open || self.holds_limit() {
             return;
         }
+        let _step = within(Step::Merge);
         let Some(limit) = self.inlets.limit().filter(|limit| *limit > self.limit) else { return };
         self.limit = limit;
         let before = self.released.len();
@@ -418,6 +420,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
 
     /// Starts the next block, if there is something for it.
     fn journal<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
+        let _step = within(Step::Journal);
         let Phase::Ready(ready) = &mut self.phase else { return };
         ready.journal.poll(io);
         if ready.journal.is_busy() {
@@ -490,6 +493,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     }
 
     fn apply<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
+        let _step = within(Step::Apply);
         let Phase::Ready(ready) = &mut self.phase else { return };
         let (volumes, meta) = (&self.volumes, &self.meta);
         let target = |pair: PairId| match (volumes.get(&pair), meta.pair(pair)) {
@@ -591,6 +595,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
     ) {
         effects.is_busy = true;
         let mono = io.now.mono;
+        let _step = within(match op {
+            Op::BatchWrite | Op::BatchFlush => Step::Journal,
+            _ => Step::Apply,
+        });
         match (op, &mut self.phase) {
             (Op::SuperRead | Op::SuperWrite | Op::SuperFlush | Op::OpenFlush | Op::Wipe | Op::WipeFlush, _) => {
                 self.super_done(io, op, result, data, effects);
