@@ -5,6 +5,8 @@
 //! | `ring` | a message through the single-producer ring between two cores' ends, on one core | the many-to-one queue that the control plane uses; a `VecDeque` |
 //! | `stamp` | a stamp for one stream, and a fenced clock read | a bare counter |
 //! | `merge` | what waits for the limit time, for 1 to 65,536 streams, from its arrival to its release | a `BinaryHeap` over the streams; the same records without an order |
+//! | `frame` | a 4 KiB record through the link: into datagrams, out of them, and acknowledged | the copy and the CRC32C or AES-256-GCM of as much |
+//! | `pdu` | a 4 KiB write's command capsule read, and its response put together | the same bytes copied, and their digests |
 //! | `journal` | released records until their group commits are durable on a file | the same file written in order, with a flush as often, and with one at the end |
 //! | `end_to_end` | a 4 KiB write through both engines, each system's share | the copies of the block that nothing avoids |
 
