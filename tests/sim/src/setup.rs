@@ -201,6 +201,8 @@ impl World {
             checkpoint_interval_ns: self.plan.checkpoint_interval_ns,
             attest_after_ns: self.plan.checkpoint_interval_ns / 4,
             journal_bytes_min: LOG_BYTES_MIN,
+            // In half of the worlds a few records fill a block, so that several are in flight.
+            journal_block_bytes_max: if self.plan.clients.is_multiple_of(2) { 4 << 10 } else { 2 << 20 },
             ..SecondaryConfig::default()
         };
         EngineConfig { primary, secondary, seed: self.chance.bytes() }

@@ -24,7 +24,7 @@ const ENTRY_MAGIC: u32 = 0x4e45_524c;
 const SUPER_BYTES: u64 = 4096;
 
 /// Payload and entry heads of one block are at most this many bytes; one largest record always fits.
-pub(crate) const BLOCK_BYTES_MAX: u64 = 2 << 20;
+pub const BLOCK_BYTES_MAX: u64 = 2 << 20;
 
 /// Size of [`BlockHead`] in bytes.
 pub(crate) const HEAD_BYTES: usize = size_of::<BlockHead>();
@@ -229,8 +229,8 @@ pub(crate) struct BlockInfo {
     body_bytes: u32,
 }
 
-/// The head of a block that is to be written; `heads` are its entries' heads in order.
-pub(crate) struct NewBlock<'a> {
+/// What the head of a block that is to be written says.
+pub(crate) struct NewBlock {
     pub(crate) journal_id: u64,
     pub(crate) position: u64,
     pub(crate) recovery_epoch: u64,
@@ -240,36 +240,50 @@ pub(crate) struct NewBlock<'a> {
     pub(crate) blocks: u32,
     pub(crate) body_bytes: u32,
     pub(crate) continues: bool,
-    pub(crate) heads: &'a [EntryHead],
+    pub(crate) entries: u32,
 }
 
-/// Bytes of a new block's head, and its checksum.
-pub(crate) fn block_head(new: &NewBlock<'_>) -> ([u8; HEAD_BYTES], u32) {
-    let mut head = BlockHead {
-        magic: BLOCK_MAGIC,
-        version: VERSION.into(),
-        checksum: 0.into(),
-        head_crc: 0.into(),
-        previous: new.previous.into(),
-        journal_id: new.journal_id.into(),
-        position: new.position.into(),
-        recovery_epoch: new.recovery_epoch.into(),
-        durable_end: new.durable_end.into(),
-        limit: new.limit.0.into(),
-        blocks: new.blocks.into(),
-        entries: (new.heads.len() as u32).into(),
-        body_bytes: new.body_bytes.into(),
-        continues: u32::from(new.continues).into(),
-    };
-    head.head_crc = crc32c::crc32c(head.as_bytes()).into();
-    let mut checksum = crc32c::crc32c(head.as_bytes());
-    for entry in new.heads {
-        checksum = crc32c::crc32c_append(checksum, entry.as_bytes());
+/// A block's head, whose checksum grows with each entry.
+pub(crate) struct NewHead {
+    head: BlockHead,
+    checksum: u32,
+}
+
+impl NewHead {
+    pub(crate) fn new(new: &NewBlock) -> NewHead {
+        let mut head = BlockHead {
+            magic: BLOCK_MAGIC,
+            version: VERSION.into(),
+            checksum: 0.into(),
+            head_crc: 0.into(),
+            previous: new.previous.into(),
+            journal_id: new.journal_id.into(),
+            position: new.position.into(),
+            recovery_epoch: new.recovery_epoch.into(),
+            durable_end: new.durable_end.into(),
+            limit: new.limit.0.into(),
+            blocks: new.blocks.into(),
+            entries: new.entries.into(),
+            body_bytes: new.body_bytes.into(),
+            continues: u32::from(new.continues).into(),
+        };
+        head.head_crc = crc32c::crc32c(head.as_bytes()).into();
+        let checksum = crc32c::crc32c(head.as_bytes());
+        NewHead { head, checksum }
     }
-    head.checksum = checksum.into();
-    let mut bytes = [0; HEAD_BYTES];
-    bytes.copy_from_slice(head.as_bytes());
-    (bytes, checksum)
+
+    /// The next entry's head.
+    pub(crate) fn add(&mut self, entry: &EntryHead) {
+        self.checksum = crc32c::crc32c_append(self.checksum, entry.as_bytes());
+    }
+
+    /// Its bytes, and its checksum.
+    pub(crate) fn finish(mut self) -> ([u8; HEAD_BYTES], u32) {
+        self.head.checksum = self.checksum.into();
+        let mut bytes = [0; HEAD_BYTES];
+        bytes.copy_from_slice(self.head.as_bytes());
+        (bytes, self.checksum)
+    }
 }
 
 /// Why bytes are not the block that was expected. At the journal's end every one of these is normal.

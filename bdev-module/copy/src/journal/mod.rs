@@ -2,12 +2,18 @@
 //! blocks, and a primary group's spill are each one. It is written by [`Journal`], read by [`walk::Walk`], and opened
 //! again after a restart by the parts in [`open`]; what a log wants of the world it asks through [`device::LogPorts`].
 //!
-//! Group commit: everything released while one block is being written forms the next; one block is in flight at a time,
-//! written, then flushed, durable when the flush is done. So a crash tears at most the last block, and every block found
-//! proves that all before it were durable. Room is freed by the owner alone ([`Journal::free`]). A full log takes nothing: its
-//! owner sees that before and waits ([`Journal::has_room`]).
+//! Group commit: everything released while a block is being made durable forms the next one. When there is little, one block
+//! is in flight at a time: written, then flushed, durable when the flush is done. When more waits than one block takes, up to
+//! [`DEPTH`] are in flight ([`Journal::takes_more`]): the next is put together while others are written and flushed, and a
+//! flush covers all that were written when it began, so that the device waits for no copy, and pays fewer flushes the longer
+//! they take. A crash tears any of the blocks in flight: recovery cuts at the first that does not check. What a block proves is
+//! what it says: the end of what was durable when it was begun.
 //!
-//! What the design gives up: a payload is copied once, into the block; and two flushes are never in flight together.
+//! Room is freed by the owner alone ([`Journal::free`]). A full log takes nothing: its owner sees that before and waits
+//! ([`Journal::has_room`]).
+//!
+//! What the design gives up: a payload is copied once, into the block; and two flushes are never in flight together. One
+//! error sends all blocks in flight again, those too that had no part in it.
 
 #[doc(hidden)]
 pub mod alone;
@@ -22,17 +28,22 @@ mod tests;
 use crate::ports::{DeviceError, LocalIo, Memory};
 use crate::types::{Epoch, Extent, Mono, Record, Time};
 use device::LogPorts;
-use format::{Area, BLOCK_BYTES_MAX, Entry, EntryHead, HEAD_BYTES, NewBlock};
+pub use format::BLOCK_BYTES_MAX;
+use format::{Area, Entry, HEAD_BYTES, NewBlock, NewHead};
 use smallvec::SmallVec;
+use std::collections::VecDeque;
 use zerocopy::IntoBytes;
 
 /// Smallest journal, in bytes: the superblock, and two blocks of the largest size beside the one that is being freed.
 pub const BYTES_MIN: u64 = if cfg!(test) { 64 << 10 } else { 8 << 20 };
 
-/// Memory that a journal and the apply behind it take of the arena beside the streams' grants, in bytes: a block that is
-/// being written, two that are being replayed, and a read; as much as two for an overlay's block and what it is made of;
+/// Memory that a journal and the apply behind it take of the arena beside the streams' grants, in bytes: the blocks that are
+/// in flight, two that are being replayed, and a read; as much as two for an overlay's block and what it is made of;
 /// and as much as two for what is read to answer questions and verify records, which waits when there is none.
-pub const ARENA_BYTES: u64 = 8 * BLOCK_BYTES_MAX;
+pub const ARENA_BYTES: u64 = (7 + DEPTH as u64) * BLOCK_BYTES_MAX;
+
+/// Blocks in flight at most.
+pub(crate) const DEPTH: usize = 6;
 
 /// Bytes of one write or read.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -75,6 +86,9 @@ impl<S> Item<S> {
     }
 }
 
+/// What a flush made durable, oldest first.
+pub(crate) type Flushed<S> = SmallVec<[Committed<S>; DEPTH]>;
+
 /// A block that is durable.
 pub(crate) struct Committed<S> {
     /// The commit goes on: nothing of it counts yet.
@@ -98,24 +112,22 @@ impl<S> Committed<S> {
 /// A block's pieces: one for each [`CHUNK_BYTES`], one more at the circle's seam, and both ends may be odd.
 type Pieces<B> = SmallVec<[(Extent, B); (BLOCK_BYTES_MAX / CHUNK_BYTES) as usize + 3]>;
 
+/// A block that is in flight.
 struct Batch<S> {
-    items: Vec<Item<S>>,
+    /// No other one in flight has it: its writes are known by it.
+    lane: u8,
+    /// Pieces that are being written.
+    writing: u16,
     chunks: Pieces<S>,
-    blocks: u64,
-    checksum: u32,
-    limit: Time,
-    durable_end: u64,
-    continues: bool,
-    writing: usize,
-    error: Option<DeviceError>,
-    retry_at: Option<Mono>,
+    block: Committed<S>,
 }
 
 /// What a [`Journal`] submits its I/O for, in its owner's words.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Purposes<T> {
-    /// A piece of a block is being written; ends in [`Journal::written`].
-    pub(crate) write: T,
+    /// A piece of the block in this lane is being written; ends in [`Journal::written`]. A log whose owner begins a block only
+    /// when none is in flight uses the first lane alone.
+    pub(crate) write: [T; DEPTH],
     /// The flush behind it; ends in [`Journal::flushed`].
     pub(crate) flush: T,
 }
@@ -124,36 +136,54 @@ pub(crate) struct Purposes<T> {
 pub(crate) struct Journal<S, T> {
     area: Area,
     purposes: Purposes<T>,
+    /// Entries of one block are at most this many bytes.
+    block_bytes_max: u64,
     id: u64,
     recovery_epoch: u64,
     /// Everything before this position is free.
     tail: u64,
-    /// Everything before this position is durable; the next block goes here.
-    end: u64,
+    /// Everything before this point is durable.
+    end: Point,
     /// End of the last whole commit; not after `end`.
     committed: u64,
-    previous: u32,
-    batch: Option<Batch<S>>,
-    /// Kept for its storage only.
-    heads: Vec<EntryHead>,
+    /// Behind the blocks in flight: the next one goes here.
+    head: Point,
+    /// In flight, oldest first.
+    flying: VecDeque<Batch<S>>,
+    /// The flush under way covers so many of them; 0: none is under way.
+    flushing: usize,
+    /// Since the last flush that went well; no block begins behind it.
+    error: Option<DeviceError>,
+    /// When all that is in flight is written again.
+    retry_at: Option<Mono>,
+    /// A flush was asked for, and [`Journal::takes_more`] not since.
+    is_flush_new: bool,
 }
 
 impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
     /// A log whose valid blocks lie from `tail` to `end`. `recovery_epoch` is durable and greater than that of any block.
     pub(crate) fn new(area: Area, purposes: Purposes<T>, id: u64, recovery_epoch: u64, tail: u64, end: Point) -> Self {
-        let (end, previous) = (end.position, end.previous);
         Journal {
             area,
             purposes,
+            block_bytes_max: BLOCK_BYTES_MAX.min(area.capacity * u64::from(area.block_bytes) / 4),
             id,
             recovery_epoch,
             tail,
             end,
-            committed: end,
-            previous,
-            batch: None,
-            heads: Vec::new(),
+            committed: end.position,
+            head: end,
+            flying: VecDeque::with_capacity(DEPTH),
+            flushing: 0,
+            error: None,
+            retry_at: None,
+            is_flush_new: false,
         }
+    }
+
+    /// With blocks of at most this many bytes of entries, if they are not smaller anyway.
+    pub(crate) fn with_block_bytes_max(self, bytes: u64) -> Self {
+        Journal { block_bytes_max: self.block_bytes_max.min(bytes), ..self }
     }
 
     /// Position up to which whole commits are durable.
@@ -161,20 +191,36 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
         self.committed
     }
 
-    /// The point behind the last block; its limit means nothing.
+    /// The point behind the last durable block; its limit is that of the last block.
     pub(crate) fn point(&self) -> Point {
-        Point { position: self.end, previous: self.previous, limit: Time(0) }
+        self.end
     }
 
-    /// Whether a block is being written.
+    /// Every record not later is in a block that was begun.
+    pub(crate) fn limit(&self) -> Time {
+        self.head.limit
+    }
+
+    /// Whether a block is in flight.
     pub(crate) fn is_busy(&self) -> bool {
-        self.batch.is_some()
+        !self.flying.is_empty()
     }
 
-    /// Bytes that a checkpoint has not freed, a block in flight included.
+    /// Whether a block may begin now: none is in flight, or more waits than one block takes, which is worth a further one.
+    /// `waiting_bytes`: of entries that wait for a block. The copy takes a while and a flush that was just asked for goes out
+    /// before it: so it is no once, behind each flush.
+    pub(crate) fn takes_more(&mut self, waiting_bytes: u64) -> bool {
+        let goes_out = std::mem::take(&mut self.is_flush_new);
+        if self.flying.is_empty() {
+            return true;
+        }
+        let has_lane = self.error.is_none() && self.flying.len() < DEPTH;
+        has_lane && !goes_out && waiting_bytes > self.block_bytes_max()
+    }
+
+    /// Bytes that a checkpoint has not freed, blocks in flight included.
     pub(crate) fn used_bytes(&self) -> u64 {
-        let flying = self.batch.as_ref().map_or(0, |batch| batch.blocks);
-        (self.end - self.tail + flying) * u64::from(self.area.block_bytes)
+        (self.head.position - self.tail) * u64::from(self.area.block_bytes)
     }
 
     /// Bytes of the circle.
@@ -184,13 +230,13 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
 
     /// Entries of one block are at most this many bytes, so that a few blocks always fit into the circle.
     pub(crate) fn block_bytes_max(&self) -> u64 {
-        BLOCK_BYTES_MAX.min(self.total_bytes() / 4)
+        self.block_bytes_max
     }
 
     /// Whether a block with entries of this many bytes has room now.
     pub(crate) fn has_room(&self, entries_bytes: u64) -> bool {
         let blocks = self.area.blocks_for(HEAD_BYTES as u64 + entries_bytes);
-        self.end - self.tail + blocks <= self.area.capacity
+        self.head.position - self.tail + blocks <= self.area.capacity
     }
 
     /// Frees everything before the position; a checkpoint there is durable.
@@ -201,22 +247,25 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
 
     /// The device's error, if it stands in the way; the write is tried again.
     pub(crate) fn error(&self) -> Option<DeviceError> {
-        self.batch.as_ref().and_then(|batch| batch.error)
+        self.error
     }
 
-    /// The device's error while nothing of the block is under way: now it may be given up ([`Journal::abandon`]).
+    /// The device's error while nothing is under way: now what is in flight may be given up ([`Journal::abandon`]).
     pub(crate) fn fault(&self) -> Option<DeviceError> {
-        let idle = self.batch.as_ref().filter(|batch| batch.writing == 0 && batch.retry_at.is_some());
-        idle.and_then(|batch| batch.error)
+        self.error.filter(|_| self.is_resting() && self.retry_at.is_some())
+    }
+
+    fn is_resting(&self) -> bool {
+        self.flushing == 0 && self.flying.iter().all(|batch| batch.writing == 0)
     }
 
     /// When to call [`Journal::poll`] for another try.
     pub(crate) fn retry_at(&self) -> Option<Mono> {
-        self.batch.as_ref().and_then(|batch| batch.retry_at)
+        self.retry_at
     }
 
     /// Starts writing the items as one block; every record not later than `limit` is in it or before. With `continues`
-    /// the commit takes more blocks. The caller saw that there is room and that none is in flight. Without memory gives
+    /// the commit takes more blocks. The caller saw that there is room and that the log takes it. Without memory gives
     /// the items back: again in a later turn.
     pub(crate) fn begin<I: LogPorts<T, Shared = S>>(
         &mut self,
@@ -225,119 +274,134 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Journal<S, T> {
         limit: Time,
         continues: bool,
     ) -> Result<(), Vec<Item<S>>> {
-        assert!(self.batch.is_none(), "one block is in flight at a time");
+        assert!(self.flying.len() < DEPTH && self.error.is_none(), "no block begins behind an error, or behind many");
         let body_bytes: u64 = items.iter().map(Item::entry_bytes).sum();
         assert!(body_bytes <= BLOCK_BYTES_MAX && self.has_room(body_bytes));
         let blocks = self.area.blocks_for(HEAD_BYTES as u64 + body_bytes);
-        let Some(mut chunks) = Chunks::alloc(&self.area, self.end, blocks, io) else { return Err(items) };
+        let Some(mut chunks) = Chunks::alloc(&self.area, self.head.position, blocks, io) else { return Err(items) };
 
-        let mut heads = std::mem::take(&mut self.heads);
-        heads.extend(items.iter().map(|item| {
-            let entry = Entry { head: item.record.head, epoch: item.epoch, generation: item.generation };
-            entry.encode(payload_of(item))
-        }));
-        let (head, checksum) = format::block_head(&NewBlock {
+        let mut head = NewHead::new(&NewBlock {
             journal_id: self.id,
-            position: self.end,
+            position: self.head.position,
             recovery_epoch: self.recovery_epoch,
-            previous: self.previous,
+            previous: self.head.previous,
             durable_end: self.committed,
             limit,
             blocks: blocks as u32,
             body_bytes: body_bytes as u32,
             continues,
-            heads: &heads,
+            entries: items.len() as u32,
         });
-        chunks.write(&head);
-        for (item, head) in items.iter().zip(&heads) {
+        // Its checksum is known last.
+        chunks.zero(HEAD_BYTES);
+        for item in &items {
             let payload = payload_of(item);
-            chunks.write(head.as_bytes());
+            let entry = Entry { head: item.record.head, epoch: item.epoch, generation: item.generation };
+            let entry = entry.encode(payload);
+            head.add(&entry);
+            chunks.write(entry.as_bytes());
+            // While the checksum has it in the cache.
             chunks.write(payload);
             chunks.zero(payload.len().next_multiple_of(8) - payload.len());
         }
-        heads.clear();
-        self.heads = heads;
-        let chunks = chunks.finish(io);
-        self.batch = Some(Batch {
-            items,
-            chunks,
-            blocks,
-            checksum,
-            limit,
-            durable_end: self.committed,
-            continues,
-            writing: 0,
-            error: None,
-            retry_at: None,
-        });
-        self.write(io);
+        let (head, checksum) = head.finish();
+        let chunks = chunks.finish(&head, io);
+        self.head = Point { position: self.head.position + blocks, previous: checksum, limit };
+        let (end, durable_end) = (self.head.position, self.committed);
+        let block = Committed { continues, items, end, checksum, limit, durable_end };
+        let is_free = |lane: &u8| self.flying.iter().all(|batch| batch.lane != *lane);
+        let lane = (0..DEPTH as u8).find(is_free).unwrap_or_default();
+        self.flying.push_back(Batch { lane, writing: 0, chunks, block });
+        self.write(io, self.flying.len() - 1);
         Ok(())
     }
 
-    fn write<I: LogPorts<T, Shared = S>>(&mut self, io: &mut I) {
-        let Some(batch) = &mut self.batch else { return };
-        batch.retry_at = None;
-        batch.writing = batch.chunks.len();
-        for (extent, data) in &batch.chunks {
-            let write = LocalIo::Write { extent: *extent, data: data.clone(), fua: false };
-            io.submit_log(self.purposes.write, self.area.volume, write);
+    /// Writes the blocks in flight from this one on.
+    fn write<I: LogPorts<T, Shared = S>>(&mut self, io: &mut I, from: usize) {
+        for batch in self.flying.range_mut(from..) {
+            batch.writing = batch.chunks.len() as u16;
+            for (extent, data) in &batch.chunks {
+                let write = LocalIo::Write { extent: *extent, data: data.clone(), fua: false };
+                io.submit_log(self.purposes.write[usize::from(batch.lane)], self.area.volume, write);
+            }
         }
     }
 
-    /// A piece of the block was written, or not.
-    pub(crate) fn written<I: LogPorts<T, Shared = S>>(&mut self, io: &mut I, result: Result<(), DeviceError>) {
-        let Some(batch) = &mut self.batch else { return };
+    /// A piece of the block in this lane was written, or not.
+    pub(crate) fn written<I: LogPorts<T, Shared = S>>(
+        &mut self,
+        io: &mut I,
+        lane: u8,
+        result: Result<(), DeviceError>,
+    ) {
+        let Some(batch) = self.flying.iter_mut().find(|batch| batch.lane == lane) else { return };
         batch.writing = batch.writing.saturating_sub(1);
         if let Err(error) = result {
-            batch.error = Some(error);
-            batch.retry_at = Some(io.mono().after_ns(RETRY_NS));
+            self.fail(io, error);
         }
-        if batch.writing == 0 && batch.retry_at.is_none() {
+        self.flush(io);
+    }
+
+    /// Flushes what is written, if no flush is under way.
+    fn flush<I: LogPorts<T, Shared = S>>(&mut self, io: &mut I) {
+        if self.flushing > 0 || self.retry_at.is_some() {
+            return;
+        }
+        self.flushing = self.flying.iter().take_while(|batch| batch.writing == 0).count();
+        if self.flushing > 0 {
+            self.is_flush_new = true;
             io.submit_log(self.purposes.flush, self.area.volume, LocalIo::Flush);
         }
     }
 
-    /// The flush behind the block ended: the block, if it is durable now. After a failure all of it is written again: a
-    /// device may have forgotten what it could not make durable.
+    fn fail<I: LogPorts<T, Shared = S>>(&mut self, io: &mut I, error: DeviceError) {
+        self.error = Some(error);
+        self.retry_at = Some(io.mono().after_ns(RETRY_NS));
+    }
+
+    /// The flush ended: the blocks that are durable now. After a failure all that is in flight is written again: a device
+    /// may have forgotten what it could not make durable.
     pub(crate) fn flushed<I: LogPorts<T, Shared = S>>(
         &mut self,
         io: &mut I,
         result: Result<(), DeviceError>,
-    ) -> Option<Committed<S>> {
+    ) -> Flushed<S> {
+        let covered = std::mem::take(&mut self.flushing);
+        if covered == 0 {
+            return Flushed::new();
+        }
         if let Err(error) = result {
-            let batch = self.batch.as_mut()?;
-            batch.error = Some(error);
-            batch.retry_at = Some(io.mono().after_ns(RETRY_NS));
-            return None;
+            self.fail(io, error);
+            return Flushed::new();
         }
-        let batch = self.batch.take()?;
-        self.end += batch.blocks;
-        self.previous = batch.checksum;
-        if !batch.continues {
-            self.committed = self.end;
+        if self.retry_at.is_none() {
+            self.error = None;
         }
-        Some(Committed {
-            continues: batch.continues,
-            items: batch.items,
-            end: self.end,
-            checksum: batch.checksum,
-            limit: batch.limit,
-            durable_end: batch.durable_end,
-        })
+        let durable: Flushed<S> = self.flying.drain(..covered).map(|batch| batch.block).collect();
+        for block in &durable {
+            self.end = block.point();
+            if !block.continues {
+                self.committed = block.end;
+            }
+        }
+        self.flush(io);
+        durable
     }
 
     /// Tries again what failed, when it is time.
     pub(crate) fn poll<I: LogPorts<T, Shared = S>>(&mut self, io: &mut I) {
-        let due = self.retry_at().is_some_and(|at| at <= io.mono());
-        if due && self.batch.as_ref().is_some_and(|batch| batch.writing == 0) {
-            self.write(io);
+        if self.is_resting() && self.retry_at.is_some_and(|at| at <= io.mono()) {
+            self.retry_at = None;
+            self.write(io, 0);
         }
     }
 
-    /// Gives a block up that the device does not take: its items, which count as never journaled. What of it may be on
-    /// the device lies beyond [`Journal::end`], and the caller sees to it that no recovery reads that far.
+    /// Gives up what is in flight and the device does not take: the items, in order, which count as never journaled. What of
+    /// them may be on the device lies beyond the log's end, and the caller sees to it that no recovery reads that far.
     pub(crate) fn abandon(&mut self) -> Vec<Item<S>> {
-        self.batch.take().map_or_else(Vec::new, |batch| batch.items)
+        (self.head, self.flushing) = (self.end, 0);
+        (self.error, self.retry_at) = (None, None);
+        self.flying.drain(..).flat_map(|batch| batch.block.items).collect()
     }
 }
 
@@ -396,11 +460,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static> Chunks<B> {
         self.each(length, |room| room.fill(0));
     }
 
-    /// Zeroes what is left and freezes.
-    fn finish<P: Memory<Buf = B>>(mut self, ports: &mut P) -> Pieces<P::Shared> {
+    /// Zeroes what is left, puts the head in front and freezes.
+    fn finish<P: Memory<Buf = B>>(mut self, head: &[u8; HEAD_BYTES], ports: &mut P) -> Pieces<P::Shared> {
         if let Some((_, buf)) = self.pieces.get_mut(self.piece) {
             buf.as_mut()[self.offset..].fill(0);
         }
+        (self.piece, self.offset) = (0, 0);
+        self.write(head);
         let freeze = |(extent, buf): (Extent, B)| {
             let bytes = buf.as_ref().len();
             (extent, ports.freeze(buf, bytes))

@@ -24,7 +24,7 @@ fn block(position: u64, epoch: u64, previous: u32, payloads: &[Vec<u8>]) -> Vec<
         payloads.iter().enumerate().map(|(seq, payload)| entry(seq as u64 + 1, payload).encode(payload)).collect();
     let body_bytes: u64 = payloads.iter().map(|payload| entry_bytes(payload.len() as u32)).sum();
     let blocks = (HEAD_BYTES as u64 + body_bytes).div_ceil(512) as u32;
-    let (head, _) = block_head(&NewBlock {
+    let mut head = NewHead::new(&NewBlock {
         journal_id: ID,
         position,
         recovery_epoch: epoch,
@@ -34,9 +34,10 @@ fn block(position: u64, epoch: u64, previous: u32, payloads: &[Vec<u8>]) -> Vec<
         blocks,
         body_bytes: body_bytes as u32,
         continues: false,
-        heads: &heads,
+        entries: heads.len() as u32,
     });
-    let mut bytes = head.to_vec();
+    heads.iter().for_each(|entry| head.add(entry));
+    let mut bytes = head.finish().0.to_vec();
     for (payload, head) in payloads.iter().zip(&heads) {
         bytes.extend_from_slice(head.as_bytes());
         bytes.extend_from_slice(payload);

@@ -2,7 +2,7 @@
 
 use super::device::LogPorts;
 use super::format::{self, Area, BLOCK_BYTES_MAX, BlockInfo, Entry, Expect, HEAD_BYTES};
-use super::{CHUNK_BYTES, RETRY_NS};
+use super::{CHUNK_BYTES, DEPTH, RETRY_NS};
 use crate::ports::{DeviceError, LocalIo};
 use crate::types::Mono;
 
@@ -156,11 +156,11 @@ impl<T: Copy> Walk<T> {
         self.expect = self.expect.after(info);
     }
 
-    /// After the end: whether a block lies ahead that says that the journal was durable beyond this position. The next
-    /// one would begin within one block's length, so that is how far it looks.
+    /// After the end: whether a block lies ahead that says that the journal was durable beyond this position. The first
+    /// that can say it was begun when this one was durable, behind those that were in flight with it: so far it looks.
     pub(crate) fn look_ahead<I: LogPorts<T>>(&mut self, io: &mut I) -> Ahead {
         let device_block = self.area.block_bytes as usize;
-        let reach = BLOCK_BYTES_MAX as usize + HEAD_BYTES + 2 * device_block;
+        let reach = DEPTH * (BLOCK_BYTES_MAX as usize + HEAD_BYTES + device_block) + device_block;
         if !self.want(io, reach) {
             return Ahead::Wait;
         }

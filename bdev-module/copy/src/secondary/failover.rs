@@ -231,7 +231,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
                 Phase::Ready(ready) => ready.journal.abandon(),
                 _ => Vec::new(),
             };
-            let released = std::mem::take(&mut self.released);
+            let released = self.take_released();
             let begun = self.commit.drain(..).flat_map(|block| block.items).collect::<Vec<_>>();
             for item in begun.into_iter().chain(abandoned).chain(released) {
                 // It counts as seen: put back where it came from, in order.

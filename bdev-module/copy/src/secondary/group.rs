@@ -154,6 +154,8 @@ pub(crate) struct Group<S> {
     pub(crate) buried: BTreeMap<PairId, u64>,
     /// Released, in order, not in the journal.
     pub(crate) released: VecDeque<Item<S>>,
+    /// What they take in journal blocks, in bytes.
+    released_bytes: u64,
     /// Durable blocks of a commit that goes on.
     pub(crate) commit: Vec<crate::journal::Committed<S>>,
     pub(crate) volumes: BTreeMap<PairId, (VolumeId, String)>,
@@ -228,6 +230,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             volatile: BTreeSet::new(),
             buried: BTreeMap::new(),
             released: VecDeque::new(),
+            released_bytes: 0,
             commit: Vec::new(),
             volumes: BTreeMap::new(),
             candidates: BTreeMap::new(),
@@ -385,6 +388,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         self.limit = limit;
         let before = self.released.len();
         self.waiting.release(limit, &mut self.released);
+        self.released_bytes += self.released.range(before..).map(Item::entry_bytes).sum::<u64>();
         effects.is_busy |= self.released.len() > before;
     }
 
@@ -418,12 +422,18 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         !self.released.is_empty() && !ready.journal.is_busy()
     }
 
-    /// Starts the next block, if there is something for it.
+    /// Takes what was released and is in no block.
+    pub(crate) fn take_released(&mut self) -> VecDeque<Item<S>> {
+        self.released_bytes = 0;
+        std::mem::take(&mut self.released)
+    }
+
+    /// Starts the next block, if there is something for it and the journal takes it now.
     fn journal<P: Downlink<Shared = S>>(&mut self, io: &mut Io<'_, P>, effects: &mut Effects) {
         let _step = within(Step::Journal);
         let Phase::Ready(ready) = &mut self.phase else { return };
         ready.journal.poll(io);
-        if ready.journal.is_busy() {
+        if !ready.journal.takes_more(self.released_bytes) {
             return;
         }
         // A takeover to an earlier point needs nothing more, and a journal that is full of what lies behind that point would
@@ -442,14 +452,17 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         }
         // The cut behind the block: with what stays in memory, everything before the next record's time.
         let limit = match self.released.get(count) {
-            _ if continues => self.journaled,
+            _ if continues => self.journaled.max(ready.journal.limit()),
             None => self.limit,
             Some(next) => Time(next.record.head.stamp.time.0 - 1),
         };
         let mut items = ready.applier.spare_items();
         items.extend(self.released.drain(..count));
         match ready.journal.begin(io, items, limit, continues) {
-            Ok(()) => effects.is_busy = true,
+            Ok(()) => {
+                self.released_bytes -= bytes;
+                effects.is_busy = true;
+            }
             Err(items) => {
                 for item in items.into_iter().rev() {
                     self.released.push_front(item);
@@ -596,7 +609,7 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         effects.is_busy = true;
         let mono = io.now.mono;
         let _step = within(match op {
-            Op::BatchWrite | Op::BatchFlush => Step::Journal,
+            Op::BatchWrite(_) | Op::BatchFlush => Step::Journal,
             _ => Step::Apply,
         });
         match (op, &mut self.phase) {
@@ -605,9 +618,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             }
             (Op::Scan, Phase::Scan(scan)) => scan.search.done(mono, result, data),
             (Op::Replay, Phase::Ready(ready)) => ready.applier.replay_read(mono, result, data),
-            (Op::BatchWrite, Phase::Ready(ready)) => ready.journal.written(io, result),
+            (Op::BatchWrite(lane), Phase::Ready(ready)) => ready.journal.written(io, lane, result),
             (Op::BatchFlush, Phase::Ready(ready)) => {
-                if let Some(block) = ready.journal.flushed(io, result) {
+                for block in ready.journal.flushed(io, result) {
                     self.committed(mono, block, effects);
                 }
             }
@@ -619,14 +632,14 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             }
             (Op::OverlayWrite, _) => {
                 if let State::Open(log) = &mut self.overlay.state {
-                    log.written(io, result);
+                    log.written(io, 0, result);
                 }
             }
             (Op::OverlayFlush, _) => {
-                if let State::Open(log) = &mut self.overlay.state
-                    && let Some(block) = log.flushed(io, result)
-                {
-                    self.overlay_committed(block);
+                if let State::Open(log) = &mut self.overlay.state {
+                    for block in log.flushed(io, result) {
+                        self.overlay_committed(block);
+                    }
                 }
             }
             (Op::OverlayRead(read), _) => self.overlay_read(io, read, result, data),

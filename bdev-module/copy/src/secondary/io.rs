@@ -20,8 +20,8 @@ pub(crate) enum Op {
     OpenFlush,
     /// The journal is being searched for its end.
     Scan,
-    /// A piece of a journal block is being written.
-    BatchWrite,
+    /// A piece of the journal block in this lane is being written.
+    BatchWrite(u8),
     /// The journal is being flushed behind it.
     BatchFlush,
     /// The journal is being read again, to be applied.

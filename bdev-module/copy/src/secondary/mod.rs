@@ -125,6 +125,8 @@ pub struct SecondaryConfig {
     pub limit_interval_ns_max: u64,
     /// Least size of a journal or overlay, in bytes; [`crate::journal::BYTES_MIN`] but for simulations.
     pub journal_bytes_min: u64,
+    /// A journal's block takes as many bytes of records at most, and one record at least; lower for simulations.
+    pub journal_block_bytes_max: u64,
 }
 
 impl Default for SecondaryConfig {
@@ -139,6 +141,7 @@ impl Default for SecondaryConfig {
             limit_interval_ns: 100_000_000,
             limit_interval_ns_max: 500_000_000,
             journal_bytes_min: crate::journal::BYTES_MIN,
+            journal_block_bytes_max: crate::journal::BLOCK_BYTES_MAX,
         }
     }
 }

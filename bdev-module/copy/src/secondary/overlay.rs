@@ -19,7 +19,7 @@ use super::meta::{Life, UnitMeta};
 use crate::apply::Gate;
 use crate::journal::format::{Area, Entry};
 use crate::journal::open::{Ask, Identity, LogMeta, Opening};
-use crate::journal::{Committed, Item, Journal, Point, Purposes};
+use crate::journal::{Committed, DEPTH, Item, Journal, Point, Purposes};
 use crate::ports::{DeviceError, LocalIo};
 use crate::types::{Epoch, Extent, Mono, PairId, Record, RecordHead, RecordKind, Seq, Stamp, StreamId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -29,7 +29,7 @@ pub(crate) const GRANULE_BYTES: u64 = if cfg!(test) { 2 << 10 } else { 64 << 10 
 /// Granules being read at a time.
 const READS_MAX: usize = 16;
 /// What the overlay's own I/O is for.
-const OVERLAY: Purposes<Op> = Purposes { write: Op::OverlayWrite, flush: Op::OverlayFlush };
+const OVERLAY: Purposes<Op> = Purposes { write: [Op::OverlayWrite; DEPTH], flush: Op::OverlayFlush };
 
 /// A granule of a pair's volume, by its index.
 type Granule = (PairId, u64);

@@ -18,7 +18,17 @@ use crate::types::{Epoch, PairId, RecordHead, RecordKind, Seq, StreamId, Time};
 use std::collections::HashMap;
 
 /// What the journal's own I/O is for.
-const JOURNAL: Purposes<Op> = Purposes { write: Op::BatchWrite, flush: Op::BatchFlush };
+const JOURNAL: Purposes<Op> = Purposes {
+    write: [
+        Op::BatchWrite(0),
+        Op::BatchWrite(1),
+        Op::BatchWrite(2),
+        Op::BatchWrite(3),
+        Op::BatchWrite(4),
+        Op::BatchWrite(5),
+    ],
+    flush: Op::BatchFlush,
+};
 
 /// The search for the journal's end.
 pub(crate) struct Scan {
@@ -243,7 +253,8 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         let tail = Point { position: checkpoint.position, previous: checkpoint.previous, limit: checkpoint.limit };
         let (id, epoch) = (self.meta.journal_id, self.meta.recovery_epoch);
         self.phase = Phase::Ready(Box::new(Ready {
-            journal: Journal::new(self.area, JOURNAL, id, epoch, tail.position, end),
+            journal: Journal::new(self.area, JOURNAL, id, epoch, tail.position, end)
+                .with_block_bytes_max(self.attest.config.journal_block_bytes_max),
             applier: Applier::new(self.area, id, epoch, tail, end.position, latest),
         }));
         io.ports.log(format_args!(

@@ -45,7 +45,7 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
             }
         };
         let (id, epoch, from) = (self.meta.id, self.meta.recovery_epoch, self.meta.tail);
-        let purposes = journal::Purposes { write: self.purposes.write, flush: self.purposes.flush };
+        let purposes = journal::Purposes { write: [self.purposes.write; journal::DEPTH], flush: self.purposes.flush };
         self.phase = Phase::Open(Box::new(Journal::new(self.area, purposes, id, epoch, from.position, end)));
         (self.end, self.on_disk) = (end, self.appended);
         if self.appended > 0 {

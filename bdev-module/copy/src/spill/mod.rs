@@ -591,9 +591,9 @@ impl<S: AsRef<[u8]> + Clone + 'static, T: Copy> Spill<S, T> {
     ) {
         match (op, &mut self.phase) {
             (SpillOp::Open, Phase::Opening(opening)) => opening.done(io.mono(), result, data),
-            (SpillOp::Write, Phase::Open(journal)) => journal.written(io, result),
+            (SpillOp::Write, Phase::Open(journal)) => journal.written(io, 0, result),
             (SpillOp::Flush, Phase::Open(journal)) => {
-                if let Some(block) = journal.flushed(io, result) {
+                for block in journal.flushed(io, result) {
                     self.committed(&block);
                 }
             }

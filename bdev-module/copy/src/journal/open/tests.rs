@@ -1,5 +1,5 @@
 use super::*;
-use crate::journal::{Item, Journal, Purposes};
+use crate::journal::{DEPTH, Item, Journal, Purposes};
 use crate::types::{Epoch, Extent, PairId, Record, RecordHead, RecordKind, Seq, Stamp, StreamId, VolumeId};
 
 const GEOMETRY: Geometry = Geometry { blocks: 8 + 256, block_bytes: 512 };
@@ -10,6 +10,7 @@ struct Device {
     bytes: Vec<u8>,
     done: Vec<(u8, Option<Vec<u8>>)>,
     fails: bool,
+    now: Mono,
 }
 
 impl Memory for Device {
@@ -27,7 +28,7 @@ impl Memory for Device {
 
 impl LogPorts<u8> for Device {
     fn mono(&self) -> Mono {
-        Mono(0)
+        self.now
     }
 
     fn submit_log(&mut self, purpose: u8, _: VolumeId, io: LocalIo<Vec<u8>, std::rc::Rc<[u8]>>) {
@@ -72,30 +73,49 @@ fn open(device: &mut Device, meta: &mut LogMeta, durable: &mut LogMeta) -> (Ask,
     }
 }
 
-fn append(device: &mut Device, meta: &LogMeta, end: Point, seqs: std::ops::Range<u64>) -> Point {
-    let purposes = Purposes { write: 1, flush: 2 };
-    let mut log = Journal::new(area(), purposes, meta.id, meta.recovery_epoch, meta.tail.position, end);
-    let mut last = end;
-    for seq in seqs {
-        let stamp = Stamp { time: Time(seq), stream: StreamId(1), seq: Seq(seq) };
-        let extent = Extent { lba: seq, blocks: 1 };
-        let head = RecordHead { stamp, pair: PairId(1), kind: RecordKind::Write, extent, payload_bytes: 512 };
-        let record = Record { head, payload: Some(vec![seq as u8; 512].into()) };
-        let item = Item { record, epoch: Epoch(1), generation: (1, 1), charged: false };
-        log.begin(device, vec![item], Time(seq), false).ok().unwrap();
-        while let Some((purpose, _)) = device.done.pop() {
-            if purpose == 1 {
-                log.written(device, Ok(()));
-            } else {
-                last = log.flushed(device, Ok(())).unwrap().point();
-            }
+fn log(meta: &LogMeta, end: Point) -> Journal<std::rc::Rc<[u8]>, u8> {
+    let purposes = Purposes { write: std::array::from_fn(|lane| 10 + lane as u8), flush: 2 };
+    Journal::new(area(), purposes, meta.id, meta.recovery_epoch, meta.tail.position, end)
+}
+
+fn begin(log: &mut Journal<std::rc::Rc<[u8]>, u8>, device: &mut Device, seq: u64) {
+    begin_with(log, device, seq, 512);
+}
+
+fn begin_with(log: &mut Journal<std::rc::Rc<[u8]>, u8>, device: &mut Device, seq: u64, bytes: usize) {
+    let stamp = Stamp { time: Time(seq), stream: StreamId(1), seq: Seq(seq) };
+    let extent = Extent { lba: seq, blocks: 1 };
+    let head = RecordHead { stamp, pair: PairId(1), kind: RecordKind::Write, extent, payload_bytes: bytes as u32 };
+    let record = Record { head, payload: Some(vec![seq as u8; bytes].into()) };
+    let item = Item { record, epoch: Epoch(1), generation: (1, 1), charged: false };
+    log.begin(device, vec![item], Time(seq), false).ok().unwrap();
+}
+
+/// Tells the log that what it asked for is done, until it asks for nothing more. The numbers that are durable.
+fn settle(log: &mut Journal<std::rc::Rc<[u8]>, u8>, device: &mut Device) -> Vec<u64> {
+    let mut durable = Vec::new();
+    while !device.done.is_empty() {
+        let (purpose, _) = device.done.remove(0);
+        if purpose == 2 {
+            durable.extend(log.flushed(device, Ok(())).iter().map(|block| block.limit.0));
+        } else {
+            log.written(device, purpose - 10, Ok(()));
         }
     }
-    last
+    durable
+}
+
+fn append(device: &mut Device, meta: &LogMeta, end: Point, seqs: std::ops::Range<u64>) -> Point {
+    let mut log = log(meta, end);
+    for seq in seqs {
+        begin(&mut log, device, seq);
+        assert_eq!(settle(&mut log, device), [seq]);
+    }
+    log.point()
 }
 
 fn empty() -> (Device, LogMeta, LogMeta) {
-    let device = Device { bytes: vec![0; GEOMETRY.bytes() as usize], done: Vec::new(), fails: false };
+    let device = Device { bytes: vec![0; GEOMETRY.bytes() as usize], done: Vec::new(), fails: false, now: Mono(0) };
     (device, LogMeta::new(99), LogMeta::new(99))
 }
 
@@ -138,6 +158,116 @@ fn damage_before_the_durable_end_is_told_from_a_torn_tail() {
     meta.durable_end = two.position;
     let (ask, found) = open(&mut device, &mut meta, &mut durable);
     assert_eq!((ask, found), (Ask::Damaged { end: one, known: two.position }, vec![1]));
+}
+
+#[test]
+fn a_further_block_begins_only_when_more_waits_than_one_takes() {
+    let (mut device, mut meta, mut durable) = empty();
+    open(&mut device, &mut meta, &mut durable);
+    let mut log = log(&meta, Point::default());
+    let full = log.block_bytes_max();
+    assert!(log.takes_more(1));
+    for seq in 1..=DEPTH as u64 {
+        begin(&mut log, &mut device, seq);
+        assert!(!log.takes_more(full), "what fits in one block waits for the flush");
+        assert_eq!(log.takes_more(full + 1), seq < DEPTH as u64);
+    }
+    assert_eq!(settle(&mut log, &mut device), [1, 2, 3, 4, 5, 6]);
+    assert!(log.takes_more(1) && !log.is_busy());
+}
+
+#[test]
+fn a_flush_covers_the_blocks_that_were_written_when_it_began_and_goes_out_before_the_next_is_put_together() {
+    let (mut device, mut meta, mut durable) = empty();
+    open(&mut device, &mut meta, &mut durable);
+    let mut log = log(&meta, Point::default());
+    (1..=3).for_each(|seq| begin(&mut log, &mut device, seq));
+    device.done.clear();
+    log.written(&mut device, 1, Ok(()));
+    assert!(device.done.is_empty(), "the first is not written");
+    log.written(&mut device, 0, Ok(()));
+    assert_eq!(std::mem::take(&mut device.done), [(2, None)]);
+    assert!(!log.takes_more(u64::MAX) && log.takes_more(u64::MAX), "once not");
+    log.written(&mut device, 2, Ok(()));
+    assert!(device.done.is_empty(), "two flushes are never in flight together");
+    let limits: Vec<u64> = log.flushed(&mut device, Ok(())).iter().map(|block| block.limit.0).collect();
+    assert_eq!((limits, log.committed_end()), (vec![1, 2], log.point().position));
+    assert_eq!(device.done, [(2, None)], "and another for the third");
+    assert_eq!(settle(&mut log, &mut device), [3]);
+}
+
+#[test]
+fn what_fails_sends_all_that_is_in_flight_again_and_nothing_of_it_counts_before() {
+    let (mut device, mut meta, mut durable) = empty();
+    open(&mut device, &mut meta, &mut durable);
+    for fails_at_flush in [false, true] {
+        let mut log = log(&meta, Point::default());
+        let error = DeviceError { errno: 5 };
+        (1..=3).for_each(|seq| begin(&mut log, &mut device, seq));
+        device.done.clear();
+        log.written(&mut device, 0, Ok(()));
+        log.written(&mut device, 1, if fails_at_flush { Ok(()) } else { Err(error) });
+        let flushed = log.flushed(&mut device, if fails_at_flush { Err(error) } else { Ok(()) });
+        assert_eq!(flushed.len(), usize::from(!fails_at_flush), "the first was written, and flushed");
+        assert_eq!((log.error(), log.fault()), (Some(error), None), "the third is being written");
+        assert!(!log.takes_more(u64::MAX));
+        log.written(&mut device, 2, Ok(()));
+        device.done.clear();
+        assert_eq!((log.fault(), log.retry_at()), (Some(error), Some(Mono(RETRY_NS))));
+        device.now = Mono(RETRY_NS - 1);
+        log.poll(&mut device);
+        assert!(device.done.is_empty(), "not before its time");
+        device.now = Mono(RETRY_NS);
+        log.poll(&mut device);
+        assert_eq!(device.done.len(), 3 - flushed.len());
+        let left: &[u64] = if fails_at_flush { &[1, 2, 3] } else { &[2, 3] };
+        assert_eq!(settle(&mut log, &mut device), left);
+        assert_eq!((log.error(), log.retry_at()), (None, None));
+        device.now = Mono(0);
+    }
+}
+
+#[test]
+fn a_whole_block_behind_a_torn_one_of_the_same_crash_never_was() {
+    let (mut device, mut meta, mut durable) = empty();
+    open(&mut device, &mut meta, &mut durable);
+    let one = append(&mut device, &meta, Point::default(), 1..2);
+    let mut log = log(&meta, one);
+    (2..=4).for_each(|seq| begin(&mut log, &mut device, seq));
+    // The power goes: 3 and 4 are on the device, 2 is not.
+    let torn = 4096 + one.position as usize * 512;
+    device.bytes[torn..torn + 512].fill(0);
+    device.done.clear();
+    let (ask, found) = open(&mut device, &mut meta, &mut durable);
+    assert_eq!((ask, found), (Ask::Open(one), vec![1]));
+    // What is appended there is of the same length: 3 and 4 lie where its successors will.
+    let five = append(&mut device, &meta, one, 5..6);
+    let (ask, found) = open(&mut device, &mut meta, &mut durable);
+    assert_eq!((ask, found), (Ask::Open(five), vec![1, 5]));
+}
+
+#[test]
+fn damage_is_told_by_the_first_block_that_was_begun_when_the_damaged_one_was_durable() {
+    // As far away as it can be: all blocks in flight are of the largest size.
+    let area = Area::new(VolumeId(1), Geometry { blocks: 8 + (32 << 10), block_bytes: 512 });
+    let (mut device, meta, _) = empty();
+    device.bytes = vec![0; 4096 + (16 << 20)];
+    let mut log = Journal { area, ..log(&meta, Point::default()) };
+    let bytes = format::BLOCK_BYTES_MAX - format::entry_bytes(0);
+    (1..=DEPTH as u64).for_each(|seq| begin_with(&mut log, &mut device, seq, bytes as usize));
+    settle(&mut log, &mut device);
+    let position = log.point().position;
+    begin(&mut log, &mut device, 9);
+    settle(&mut log, &mut device);
+    device.bytes[4096 + 200] ^= 1;
+    let mut search = Search::new(area, 7, meta.id, meta.recovery_epoch, Point::default(), area.capacity);
+    let found = loop {
+        match search.poll(&mut device, 0, |_, _| panic!("nothing is whole")) {
+            Found::Wait => device.done.drain(..).for_each(|(_, data)| search.done(Mono(0), Ok(()), data.as_deref())),
+            found => break found,
+        }
+    };
+    assert_eq!(found, Found::Damaged { at: 0, known: position, end: Point::default() });
 }
 
 #[test]

@@ -57,6 +57,7 @@ impl Rig {
             limit_interval_ns: 400,
             limit_interval_ns_max: 800,
             journal_bytes_min: crate::journal::BYTES_MIN,
+            journal_block_bytes_max: crate::journal::BLOCK_BYTES_MAX,
         };
         let world = World {
             chance: ChaCha8Rng::seed_from_u64(seed),
