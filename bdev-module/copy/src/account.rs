@@ -7,7 +7,7 @@
 /// A part of a write's way, or of what a reactor does beside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// Whole turns in which there was nothing to do: looked for work, or slept until there was some.
+    /// Waiting, and whole turns that looked for work and found none.
     Idle,
     /// Whatever has no name of its own: looking for work, timers, control.
     Rest,

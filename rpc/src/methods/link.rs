@@ -47,8 +47,9 @@ pub struct LinkCreate {
 impl LinkCreate {
     /// Used where `mtu_bytes` is not given: fits Ethernet's 1500 with room for a tunnel's headers.
     pub const MTU_BYTES_DEFAULT: u16 = 1400;
-    /// The least `mtu_bytes`: what every IPv4 network carries (RFC 791), less the headers, with room for a frame's own.
-    pub const MTU_BYTES_MIN: u16 = 512;
+    /// The least `mtu_bytes`: every message between systems that is not cut fits into one datagram, and every path of IPv6
+    /// carries it (RFC 8200, section 5).
+    pub const MTU_BYTES_MIN: u16 = 1200;
     /// The greatest `mtu_bytes`: Ethernet's jumbo frame less the headers of IPv6 and UDP.
     pub const MTU_BYTES_MAX: u16 = 8952;
 

@@ -246,7 +246,7 @@ fn rules_between_parameters_are_told_in_a_sentence_that_says_what_to_do() {
                        "avg_write_latency": 3, "p99_write_latency": 4});
     let cases = [
         ("link_create", link(json!({})), "remote_public_key is missing"),
-        ("link_create", link(json!({"security": "none", "mtu_bytes": 100})), "expected 512 to 8952"),
+        ("link_create", link(json!({"security": "none", "mtu_bytes": 100})), "expected 1200 to 8952"),
         ("link_create", link(json!({"security": "none", "loss_tolerance": 2})), "from 0 to 1"),
         ("link_create", link(json!({"security": "none", "remote_addr": "[::1]:5"})), "different address families"),
         ("link_create", link(json!({"security": "none", "remote_addr": "0.0.0.0:5"})), "no place to send to"),

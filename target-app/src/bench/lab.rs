@@ -7,7 +7,7 @@ use crate::cli::args::IoMode;
 use crate::lab::cable::{self, Cable};
 use crate::lab::children::Children;
 use crate::lab::relay::{Impairment, Relay};
-use crate::lab::system::{System, SystemError};
+use crate::lab::system::{LinkQuality, System, SystemError};
 use longrun_nvmf::Nqn;
 use longrun_rpc::Client;
 use longrun_rpc::methods::framework::FrameworkGetReactors;
@@ -114,12 +114,11 @@ impl Lab {
         Some(LinkFrames { transport, bytes: mtu_bytes, per_s: counters.frames_sent as f64, floor_per_s: None })
     }
 
-    /// Where the systems' time went so far, the primary's first; `None` if they keep no accounts.
-    pub fn accounts(&self) -> Option<Vec<Counted>> {
+    /// What the systems' reactors did so far, the primary's first; `None` if one does not answer.
+    pub fn counted(&self) -> Option<Vec<Counted>> {
         let systems = std::iter::once(&self.primary).chain(&self.secondary);
         let counted = systems.map(|system| {
-            let reactors = system.client().ok()?.invoke(&FrameworkGetReactors {}).ok()?.reactors;
-            let cores = reactors.into_iter().map(|reactor| reactor.accounts).collect::<Option<_>>()?;
+            let cores = system.client().ok()?.invoke(&FrameworkGetReactors {}).ok()?;
             Some(Counted { system: system.name(), cores })
         });
         counted.collect()
@@ -180,7 +179,8 @@ fn pair_up(
         let mut client = system.client()?;
         let is_primary = std::ptr::eq(system, primary);
         let key = (!shape.plain_link).then(|| other.key());
-        system.create_link(&mut client, facing, key, (shape.loss * 2.0).clamp(0.1, 0.5))?;
+        let loss_tolerance = (shape.loss * 2.0).clamp(0.1, 0.5);
+        system.create_link(&mut client, facing, key, LinkQuality { mtu_bytes: shape.mtu_bytes, loss_tolerance })?;
         // A pair would wait for it, and say nothing for as long.
         wait_until_linked(system, &mut client)?;
         let mut group = json!({"name": GROUP, "role": system.name(), "link": crate::lab::system::LINK});

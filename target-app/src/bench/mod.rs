@@ -240,7 +240,7 @@ fn measure(plan: &Plan, args: &BenchArgs) -> Result<Report, String> {
                 .map_err(|error| format!("the floor: {error}"))?;
             let exchange_ns = bare.as_ref().map(|bare| 1e9 / bare.together_per_s);
             let mut round = Measured::new(workload, &seen, parts.cpu, parts.rpo, bare);
-            if let Some([before, after]) = &parts.accounts {
+            if let Some([before, after]) = &parts.counted {
                 let floors = Floors::measure(&plan.lab, workload.block_bytes);
                 round.steps = steps::costs(before, after, seen.commands(), &floors, exchange_ns);
             }
@@ -292,8 +292,9 @@ fn describe(plan: &Plan, ground: &Ground) -> String {
     let copy = match lab.replication {
         false => "without a copy".to_owned(),
         true => format!(
-            "copied to a second system by {}, {} ms away, {} % lost{}",
-            if lab.transport == Transport::Xdp { "raw frames" } else { "UDP" },
+            "copied to a second system by {} of {} bytes, {} ms away, {} % lost{}",
+            if lab.transport == Transport::Xdp { "raw frames" } else { "datagrams" },
+            lab.mtu_bytes,
             lab.delay_ms,
             lab.loss * 100.0,
             if lab.plain_link { ", not encrypted" } else { "" }
@@ -331,8 +332,8 @@ struct Beside {
     rpo: Option<Rpo>,
     /// The frames that the primary sent meanwhile.
     link: Option<LinkFrames>,
-    /// What the systems' accounts were before and after, if they keep some.
-    accounts: Option<[Vec<Counted>; 2]>,
+    /// What the lab's systems counted before and after.
+    counted: Option<[Vec<Counted>; 2]>,
 }
 
 fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Beside, Seen), String> {
@@ -364,8 +365,8 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
     let from = begin + Duration::from_secs_f64(workload.warmup_seconds);
     let times = Times { begin, from, until: from + Duration::from_secs_f64(workload.seconds) };
     let sent = || ground.lab.as_ref().and_then(Lab::link_frames);
-    let counted = || ground.lab.as_ref().and_then(Lab::accounts);
-    let (seen, cpu, link, accounts) = std::thread::scope(|scope| {
+    let counted = || ground.lab.as_ref().and_then(Lab::counted);
+    let (seen, cpu, link, counted) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..)
             .zip(jobs)
             .map(|(number, job)| {
@@ -381,7 +382,7 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
         let (before, sent_before, since) = (ground.used(), sent(), Instant::now());
         sleep_until(times.until);
         let (after, sent_after, took) = (ground.used(), sent(), since.elapsed());
-        let accounts = counted_before.zip(counted()).map(|(before, after)| [before, after]);
+        let counted = counted_before.zip(counted()).map(|(before, after)| [before, after]);
         bar.set_message("waiting for what is in flight");
         let mut all = Seen::new();
         for thread in threads {
@@ -392,7 +393,7 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
             let per_s = ((after.per_s - before.per_s) / took.as_secs_f64()).round();
             LinkFrames { per_s, ..after }
         });
-        Ok::<_, String>((all, used, link, accounts))
+        Ok::<_, String>((all, used, link, counted))
     })?;
     drop(admin);
     let commands = seen.commands().max(1) as f64;
@@ -401,8 +402,17 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
         let measured = watch.finish().into_iter().filter(|age| age.at >= times.from && age.at < times.until);
         Rpo::of(measured.map(|age| ((age.at - times.from).as_secs_f64(), age.ms)).collect())
     });
-    let cpu = Cpu { target_us: each(cpu[0]), secondary_us: each(cpu[1]) };
-    Ok((Beside { cpu, rpo, link, accounts }, seen))
+    let busy = |which: usize| {
+        let [before, after] = counted.as_ref()?;
+        Some(after.get(which)?.busy_since(before.get(which)?))
+    };
+    let cpu = Cpu {
+        target_us: each(cpu[0]),
+        secondary_us: each(cpu[1]),
+        target_busy_us: each(busy(0)),
+        secondary_busy_us: each(busy(1)),
+    };
+    Ok((Beside { cpu, rpo, link, counted }, seen))
 }
 
 fn sleep_until(at: Instant) {

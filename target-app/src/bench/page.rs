@@ -176,7 +176,7 @@ pub fn page(report: &Report) -> String {
 
 fn overview(report: &Report) -> String {
     let mut table = "<table><tr><th>workload<th>I/O per s<th>MiB/s<th>p50 us<th>p99 us<th>of floor<th>p50 of floor\
-                     <th>of stream<th>CPU us/IO<th>RPO p99 ms<th>errors</tr>"
+                     <th>of stream<th>CPU us/IO<th>busy us/IO<th>RPO p99 ms<th>errors</tr>"
         .to_owned();
     let dash = || "–".to_owned();
     let ratio = |value: Option<f64>| value.map_or_else(dash, |value| format!("{value:.2}"));
@@ -184,7 +184,7 @@ fn overview(report: &Report) -> String {
         let at = |quantile| result.latency().map_or_else(dash, |latency| format!("{:.1}", latency.at(quantile)));
         let _ = write!(
             table,
-            "<tr><td>{}<td>{:.0}<td>{:.0}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+            "<tr><td>{}<td>{:.0}<td>{:.0}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
             escaped(&result.title),
             result.per_s,
             result.mib_per_s,
@@ -194,6 +194,7 @@ fn overview(report: &Report) -> String {
             ratio(result.ratios.p50_of_floor),
             ratio(result.ratios.of_stream),
             result.cpu.target_us.map_or_else(dash, |us| format!("{us:.1}")),
+            result.cpu.target_busy_us.map_or_else(dash, |us| format!("{us:.1}")),
             result.rpo.as_ref().map_or_else(dash, |rpo| format!("{:.2}", rpo.p99_ms)),
             result.errors
         );

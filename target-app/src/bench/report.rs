@@ -139,6 +139,10 @@ pub struct Cpu {
     pub target_us: Option<f64>,
     /// Of the secondary's.
     pub secondary_us: Option<f64>,
+    /// Of that, what the reactors of a lab's system were at work, not waiting or looking for work: what a command costs.
+    pub target_busy_us: Option<f64>,
+    /// The secondary's.
+    pub secondary_busy_us: Option<f64>,
 }
 
 /// A workload's figures.
@@ -325,6 +329,7 @@ pub fn table(report: &Report) -> String {
         "P50 OF FLOOR",
         "OF STREAM",
         "CPU US/IO",
+        "BUSY US/IO",
         "RPO P50/P99 MS",
         "ERRORS",
     ];
@@ -347,6 +352,7 @@ pub fn table(report: &Report) -> String {
             ratio(result.ratios.p50_of_floor),
             ratio(result.ratios.of_stream),
             or_dash(result.cpu.target_us.map(|us| format!("{us:.1}"))),
+            or_dash(result.cpu.target_busy_us.map(|us| format!("{us:.1}"))),
             or_dash(result.rpo.as_ref().map(|rpo| format!("{:.2}/{:.2}", rpo.p50_ms, rpo.p99_ms))),
             result.errors.to_string(),
         ]);
@@ -402,7 +408,7 @@ pub(super) mod tests {
         let floor =
             TcpFloor { per_s: 2000.0, p50_us: 250.0, p99_us: 900.0, together_per_s: 4000.0, stream_mib_per_s: 39.0625 };
         let rpo = Rpo::of(vec![(0.0, 0.4), (0.5, 9.25), (0.9, 0.5)]);
-        let cpu = Cpu { target_us: Some(3.25), secondary_us: None };
+        let cpu = Cpu { target_us: Some(3.25), target_busy_us: Some(2.5), ..Cpu::default() };
         Measured::new(&workload, &seen, cpu, rpo, Some(floor))
     }
 

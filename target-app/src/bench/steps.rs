@@ -4,7 +4,7 @@
 use super::workload::Lab as LabShape;
 use longrun_copy::account::Step;
 use longrun_hal::clock;
-use longrun_rpc::methods::framework::Accounts;
+use longrun_rpc::methods::framework::Reactors;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde::Serialize;
 use std::hint::black_box;
@@ -15,13 +15,22 @@ const MEASURED: Duration = Duration::from_millis(40);
 /// Blocks are taken from so much memory, so that the caches do not help: those of hosts are as cold.
 const SPREAD_BYTES: usize = 64 << 20;
 
-/// What a system's reactors counted, all of its cores together.
+/// What a system's reactors counted until a moment.
 #[derive(Clone, Debug)]
 pub struct Counted {
     /// Which system.
     pub system: &'static str,
-    /// By core.
-    pub cores: Vec<Accounts>,
+    /// Of each core.
+    pub cores: Reactors,
+}
+
+impl Counted {
+    /// How long its reactors were at work since then, what they waited and looked for work left out.
+    pub fn busy_since(&self, before: &Counted) -> Duration {
+        let ticks = |counted: &Counted| counted.cores.reactors.iter().map(|reactor| reactor.busy).sum::<u64>();
+        let ticks = ticks(self).saturating_sub(ticks(before));
+        Duration::from_secs_f64(ticks as f64 / self.cores.tick_rate.max(1) as f64)
+    }
 }
 
 /// A step of one system.
@@ -159,7 +168,8 @@ pub fn costs(
     for (which, (before, after)) in before.iter().zip(after).enumerate() {
         for (nth, step) in Step::ALL.into_iter().enumerate() {
             let (mut entered, mut ns) = (0, 0.0);
-            for (before, after) in before.cores.iter().zip(&after.cores) {
+            for (before, after) in before.cores.reactors.iter().zip(&after.cores.reactors) {
+                let Some((before, after)) = before.accounts.as_ref().zip(after.accounts.as_ref()) else { continue };
                 let between = after.since(before);
                 let Some(account) = between.steps.get(nth) else { continue };
                 entered += account.entered;
@@ -184,16 +194,20 @@ pub fn costs(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use longrun_rpc::methods::framework::StepAccount;
+    use longrun_rpc::methods::framework::{Accounts, StepAccount};
+    use serde_json::{from_value, json};
 
-    /// A core on which each step took ten times its number, since a time at which all were at nothing.
+    /// A core on which each step took ten times its number so often, and that was at work for a millisecond each time.
     fn counted(system: &'static str, times: u64) -> Counted {
         let steps = Step::ALL.into_iter().enumerate().map(|(nth, step)| StepAccount {
             step: step.name().to_owned(),
             entered: times,
             cycles: times * 10 * nth as u64,
         });
-        Counted { system, cores: vec![Accounts { cycles_per_s: 2_000_000_000, steps: steps.collect() }] }
+        let accounts = Accounts { cycles_per_s: 2_000_000_000, steps: steps.collect() };
+        let core = json!({"lcore": 0, "busy": times, "idle": 77, "in_interrupt": true, "accounts": accounts});
+        let cores = from_value(json!({"tick_rate": 1000, "pid": 1, "reactors": [core]})).unwrap();
+        Counted { system, cores }
     }
 
     #[test]
@@ -219,6 +233,11 @@ mod tests {
         assert_eq!(sealed.of(Step::Open, false, None).map(|floor| floor.ns), Some(600.0));
         assert!(Floors::measure(&shape, 4096).is_sealed);
         assert!(!Floors::measure(&LabShape { plain_link: true, ..shape }, 4096).is_sealed);
+    }
+
+    #[test]
+    fn a_system_is_busy_for_the_ticks_that_its_cores_were_at_work() {
+        assert_eq!(counted("primary", 500).busy_since(&counted("primary", 100)), Duration::from_millis(400));
     }
 
     #[test]

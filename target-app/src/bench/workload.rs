@@ -2,7 +2,7 @@
 
 use crate::cli::args::IoMode;
 use longrun_rpc::methods::group::SequenceScope;
-use longrun_rpc::methods::link::Transport;
+use longrun_rpc::methods::link::{LinkCreate, Transport};
 use longrun_rpc::types::Nqn;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -137,6 +137,9 @@ impl Workload {
     }
 }
 
+/// What virtual cables carry: Ethernet's 1500 less the headers of IPv4 and UDP.
+const MTU_BYTES_OF_CABLES: u16 = 1472;
+
 /// Two systems of this program's own, on this machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -155,6 +158,8 @@ pub struct Lab {
     pub transport: Transport,
     /// Without encryption and authentication between the two.
     pub plain_link: bool,
+    /// Bytes of the longest datagram between the two, UDP payload.
+    pub mtu_bytes: u16,
     /// Share of datagrams that the network between them loses, 0 to 1.
     pub loss: f64,
     /// One-way delay of that network, milliseconds.
@@ -175,6 +180,7 @@ impl Default for Lab {
             scope: SequenceScope::Group,
             transport: Transport::Udp,
             plain_link: false,
+            mtu_bytes: LinkCreate::MTU_BYTES_DEFAULT,
             loss: 0.0,
             delay_ms: 0,
             busy: false,
@@ -195,6 +201,11 @@ impl Lab {
             return Err(
                 "lab: transport is xdp without replication; there is no link then that could go by it".to_owned()
             );
+        }
+        let most = if self.transport == Transport::Xdp { MTU_BYTES_OF_CABLES } else { LinkCreate::MTU_BYTES_MAX };
+        if !(LinkCreate::MTU_BYTES_MIN..=most).contains(&self.mtu_bytes) {
+            let (given, least) = (self.mtu_bytes, LinkCreate::MTU_BYTES_MIN);
+            return Err(format!("lab: mtu_bytes is {given}, expected {least} to {most}"));
         }
         if !(0.0..=0.5).contains(&self.loss) {
             return Err(format!("lab: loss is {}, expected 0 to 0.5", self.loss));
@@ -337,6 +348,8 @@ mod tests {
             (&format!("{one}idle_connections = 1001\n"), "0 to 1000"),
             (&format!("rest_seconds = -1\n{one}"), "0 to 3600"),
             (&format!("[lab]\nloss = 0.9\n{one}"), "0 to 0.5"),
+            (&format!("[lab]\nmtu_bytes = 9000\n{one}"), "1200 to 8952"),
+            (&format!("[lab]\nreplication = true\ntransport = \"xdp\"\nmtu_bytes = 8000\n{one}"), "1200 to 1472"),
             (&format!("[lab]\nvolumes = 0\n{one}"), "1 to 64"),
             (&format!("[lab]\ntransport = \"xdp\"\n{one}"), "replication"),
             (

@@ -29,7 +29,7 @@ use longrun_checker::{Contents, Cut, Extent, History, Image, Volume, judge};
 use longrun_nvmf::Nqn;
 use longrun_rpc::Client;
 use longrun_rpc::methods::group::{GroupInfo, LossCertificate, Role, SequenceScope};
-use longrun_rpc::methods::link::{RawInfo, RawMode, Transport};
+use longrun_rpc::methods::link::{LinkCreate, RawInfo, RawMode, Transport};
 use longrun_rpc::methods::pair::PairState;
 use serde_json::json;
 
@@ -37,7 +37,7 @@ use crate::cli::args::DemoArgs;
 use crate::lab::cable::{self, Cable};
 use crate::lab::children::Children;
 use crate::lab::relay::{Impairment, Relay};
-use crate::lab::system::{LINK, System};
+use crate::lab::system::{LINK, LinkQuality, System};
 
 use clock::HostClock;
 use host::{Host, HostOptions, Namespace};
@@ -329,7 +329,9 @@ fn pair_up(options: &Options, primary: &System, secondary: &System, relay: &Rela
         let is_primary = at == "primary";
         let (remote, key) =
             if is_primary { (relay.facing_a(), secondary.key()) } else { (relay.facing_b(), primary.key()) };
-        system.create_link(&mut client, remote, Some(key), options.loss_tolerance())?;
+        let quality =
+            LinkQuality { mtu_bytes: LinkCreate::MTU_BYTES_DEFAULT, loss_tolerance: options.loss_tolerance() };
+        system.create_link(&mut client, remote, Some(key), quality)?;
         let mut group = json!({"name": GROUP, "role": at, "link": LINK});
         if is_primary {
             group["sequence_scope"] = scope_word(options.scope).into();

@@ -19,6 +19,16 @@ use crate::identity::{self, IdentityError};
 
 /// The link between two systems, at both.
 pub const LINK: &str = "wan";
+
+/// What a link's ends are told of the network between them.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkQuality {
+    /// Bytes of the longest datagram.
+    pub mtu_bytes: u16,
+    /// Share of datagrams that may be lost without anybody going slower.
+    pub loss_tolerance: f64,
+}
+
 /// How long a process may take until its RPC socket answers.
 const START_WITHIN: Duration = Duration::from_secs(20);
 /// How much of a log an error shows.
@@ -221,10 +231,11 @@ impl System {
         client: &mut Client,
         remote: SocketAddr,
         remote_key: Option<PublicKey>,
-        loss_tolerance: f64,
+        quality: LinkQuality,
     ) -> Result<(), SystemError> {
         let mut params = json!({
-            "name": LINK, "local_addr": self.link, "remote_addr": remote, "loss_tolerance": loss_tolerance,
+            "name": LINK, "local_addr": self.link, "remote_addr": remote, "mtu_bytes": quality.mtu_bytes,
+            "loss_tolerance": quality.loss_tolerance,
         });
         if self.cable.is_some() {
             (params["transport"], params["interface"]) = (json!("xdp"), json!(Cable::FAR_INTERFACE));

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 #[derive(Parser)]
 #[command(
     name = "lab",
-    after_help = "Examples:\n  scripts/lab                                     everything, about half an hour; needs root for xdp\n  scripts/lab --transports udp --ios enter --seconds 5 --rounds 5\n  scripts/lab --blocks 4096 --depths 32 --reads 0 --scopes group --transports udp --ios enter --seconds 0.3 --rounds 1"
+    after_help = "Examples:\n  scripts/lab                                     everything, about half an hour; needs root for xdp\n  scripts/lab --transports udp --ios enter --seconds 5 --rounds 5\n  scripts/lab --blocks 4096 --depths 32 --reads 0 --rates 50000 --ios enter      what a copy costs\n  scripts/lab --blocks 4096 --depths 32 --reads 0 --scopes group --transports udp --ios enter --seconds 0.3 --rounds 1"
 )]
 struct Arguments {
     /// Bytes of a command.
@@ -40,6 +40,10 @@ struct Arguments {
     /// How the reactors speak with the kernel.
     #[arg(long, value_delimiter = ',', default_value = "enter,sqpoll")]
     ios: Vec<String>,
+    /// Commands per second, at times that were fixed before; 0: one when another ends. What a copy costs is comparable at one
+    /// rate: a busy system does more at once, each for less.
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    rates: Vec<u64>,
     /// Volumes of each system.
     #[arg(long, default_value_t = 1)]
     volumes: u16,
@@ -94,11 +98,12 @@ impl Arguments {
         let mut text = String::new();
         for block in &self.blocks {
             for depth in &self.depths {
-                for read in &self.reads {
+                for (read, rate) in self.reads.iter().flat_map(|read| self.rates.iter().map(move |rate| (read, rate))) {
+                    let rate = if *rate > 0 { format!("rate = {rate}\n") } else { String::new() };
                     let _ = write!(
                         text,
                         "[[workload]]\nblock_bytes = {block}\ndepth = {depth}\nread_percent = {read}\nseconds = {}\n\
-                         warmup_seconds = 0.2\nrounds = {}\n",
+                         warmup_seconds = 0.2\nrounds = {}\n{rate}",
                         self.seconds, self.rounds
                     );
                 }
@@ -220,14 +225,14 @@ fn rows(measured: &[Value]) -> Vec<Value> {
                 "p50_of_floor": result["p50_of_floor"],
                 "of_together": result["of_together"],
                 "of_stream": result["of_stream"],
-                "cpu_us": result["cpu"]["target_us"],
-                "secondary_cpu_us": result["cpu"]["secondary_us"],
+                "busy_us": result["cpu"]["target_busy_us"],
+                "secondary_busy_us": result["cpu"]["secondary_busy_us"],
                 "rpo_p50_ms": result["rpo"]["p50_ms"],
                 "rpo_p99_ms": result["rpo"]["p99_ms"],
                 "frames_per_s": result["link"]["per_s"],
                 "frames_of_floor": result["frames_of_floor"],
                 "rate_of_first": against(&|result| result["per_s"].as_f64()),
-                "cpu_of_first": against(&|result| result["cpu"]["target_us"].as_f64()),
+                "busy_of_first": against(&|result| result["cpu"]["target_busy_us"].as_f64()),
                 "errors": result["errors"],
             }));
         }
@@ -250,13 +255,13 @@ const COLUMNS: [(&str, &str); 16] = [
     ("p50_of_floor", "p50 of floor"),
     ("of_together", "of all at once"),
     ("of_stream", "of stream"),
-    ("cpu_us", "CPU us/IO"),
-    ("secondary_cpu_us", "secondary"),
+    ("busy_us", "busy us/IO"),
+    ("secondary_busy_us", "secondary"),
     ("rpo_p50_ms", "RPO p50 ms"),
     ("rpo_p99_ms", "RPO p99 ms"),
     ("frames_of_floor", "frames of floor"),
     ("rate_of_first", "rate of first"),
-    ("cpu_of_first", "CPU of first"),
+    ("busy_of_first", "busy of first"),
 ];
 
 const STYLE: &str = "\
@@ -348,7 +353,7 @@ mod tests {
     fn rows_compare_with_the_first_kind_that_was_measured() {
         let result = |per_s: f64, cpu: f64| {
             json!({"title": "w", "per_s": per_s, "writes": {"quantiles": [[0.5, 7.0], [0.99, 9.0]]},
-                   "cpu": {"target_us": cpu}})
+                   "cpu": {"target_busy_us": cpu}})
         };
         let measured = [
             json!({"setup": "a", "missing": "the time was over\nand the log"}),
@@ -357,7 +362,7 @@ mod tests {
         ];
         let rows = rows(&measured);
         assert_eq!((rows.len(), &rows[0]["rate_of_first"]), (2, &json!(1.0)));
-        assert_eq!((&rows[1]["rate_of_first"], &rows[1]["cpu_of_first"]), (&json!(0.8), &json!(1.25)));
+        assert_eq!((&rows[1]["rate_of_first"], &rows[1]["busy_of_first"]), (&json!(0.8), &json!(1.25)));
         assert_eq!((&rows[1]["p50_us"], &rows[1]["p99_us"]), (&json!(7.0), &json!(9.0)));
         let page = page(&json!({"seconds": 1, "rounds": 3, "setups": measured, "rows": rows}));
         assert!(page.contains("a: the time was over") && page.contains("<td>0.8<"), "{page}");

@@ -4,6 +4,7 @@ use super::{IoMode, Scope, TransportFlag};
 use crate::bench::{LabShape, Pattern, Workload};
 use crate::cli::values::Cores;
 use clap::Args;
+use longrun_rpc::methods::link::LinkCreate;
 use longrun_rpc::types::{Fraction, Nqn};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -100,6 +101,9 @@ pub struct BenchArgs {
     /// Without encryption and authentication between the two
     #[arg(long, conflicts_with_all = ["file", "target"])]
     pub plain_link: bool,
+    /// Bytes of the longest datagram between the two; virtual cables carry 1472
+    #[arg(long, value_name = "N", default_value_t = LinkCreate::MTU_BYTES_DEFAULT, conflicts_with_all = ["file", "target"])]
+    pub mtu_bytes: u16,
     /// Share of datagrams that are lost between the two, 0 to 1
     #[arg(long, value_name = "P", default_value = "0", conflicts_with_all = ["file", "target"])]
     pub loss: Fraction,
@@ -164,6 +168,7 @@ impl BenchArgs {
             scope: self.scope.into(),
             transport: self.transport.into(),
             plain_link: self.plain_link,
+            mtu_bytes: self.mtu_bytes,
             loss: self.loss.get(),
             delay_ms: self.delay_ms,
             busy: self.busy,

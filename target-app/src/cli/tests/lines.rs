@@ -140,10 +140,10 @@ fn what_is_typed_becomes_the_call_it_means() {
         ),
         ("longrun volume create u0 --file /x", "bdev_uring_create", json!({"name": "u0", "filename": "/x"})),
         (
-            "longrun link create w --local 10.0.0.1:1 --remote 10.0.0.2:2 --security none --mtu-bytes 900 --rate-limit 1MiB",
+            "longrun link create w --local 10.0.0.1:1 --remote 10.0.0.2:2 --security none --mtu-bytes 1300 --rate-limit 1MiB",
             "link_create",
             json!({"name": "w", "local_addr": "10.0.0.1:1", "remote_addr": "10.0.0.2:2", "security": "none",
-                   "mtu_bytes": 900, "rate_limit_bytes_per_s": 1_048_576}),
+                   "mtu_bytes": 1300, "rate_limit_bytes_per_s": 1_048_576}),
         ),
         (
             &format!("longrun link create w --local 10.0.0.1:1 --remote 10.0.0.2:2 --remote-public-key {key}"),
