@@ -8,6 +8,9 @@ pub const NQN_BYTES_MAX: usize = 223;
 /// The well-known name of the discovery subsystem (Base 2.0, 3.1.2.3.1).
 pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
 
+/// Before a UUID, in names that nobody's domain is needed for (Base 2.0, 4.5).
+const UUID_PREFIX: &str = "nqn.2014-08.org.nvmexpress:uuid:";
+
 /// A checked NVMe Qualified Name; cloning is a reference count, comparing is by bytes as the standard asks.
 ///
 /// Gives up: the date and domain inside the name are not checked, since real hosts send names that break those rules and
@@ -60,6 +63,11 @@ impl Nqn {
         let end = field.iter().position(|&b| b == 0).ok_or(NqnError::Unterminated)?;
         let text = field.get(..end).and_then(|b| std::str::from_utf8(b).ok()).ok_or(NqnError::NotText)?;
         text.parse()
+    }
+
+    /// The name that a host's identifier makes (Base 2.0, 4.5).
+    pub fn from_uuid(id: [u8; 16]) -> Self {
+        Self(Arc::from(format!("{UUID_PREFIX}{}", uuid::Uuid::from_bytes(id))))
     }
 
     /// Writes the name into a zero-filled field; a field shorter than the name takes what fits.

@@ -80,25 +80,49 @@ fn an_io_queue_is_refused_unless_it_fits_its_controller() {
     );
 }
 
-#[test]
-fn a_connect_in_another_format_or_without_names_is_refused() {
-    // Offsets in the capsule PDU: 8 + 40 is RECFMT; the data begins at 72.
-    for (at, byte, expected) in
-        [(48, 1, (0x180, 0)), (72 + 512, 0, (0x182, IN_DATA | 512)), (72 + 256, b'x', (0x182, IN_DATA | 256))]
-    {
-        let mut world = World::new(1, config());
-        let id = world.accept(0);
-        let mut queue = Queue::new(admin_options());
-        world.give(id, &queue.take_output());
-        let reply = std::mem::take(&mut world.conns.get_mut(&id).unwrap().outbox);
-        queue.receive(&reply);
-        let mut connect = queue.take_output();
-        connect[at] = byte;
-        world.give(id, &connect);
-        world.run(&mut [(id, &mut queue)]);
-        let Some(QueueEvent::Failed(HostError::Refused { status, result })) = queue.poll() else { panic!() };
-        assert_eq!((status.code(), result), expected, "offset {at}");
+/// What a Connect is answered in whose capsule PDU these bytes were changed: 8 + 40 is RECFMT; the data begins at 72.
+fn changed(world: &mut World, options: QueueOptions, at: usize, byte: u8) -> Result<u16, (u16, u32)> {
+    let id = world.accept(0);
+    let mut queue = Queue::new(options);
+    world.give(id, &queue.take_output());
+    let reply = std::mem::take(&mut world.conns.get_mut(&id).unwrap().outbox);
+    queue.receive(&reply);
+    let mut connect = queue.take_output();
+    connect[at] = byte;
+    world.give(id, &connect);
+    world.run(&mut [(id, &mut queue)]);
+    match queue.poll() {
+        Some(QueueEvent::Connected { cntlid }) => Ok(cntlid),
+        Some(QueueEvent::Failed(HostError::Refused { status, result })) => Err((status.code(), result)),
+        other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_connect_in_another_format_or_with_names_that_are_none_is_refused() {
+    let refused =
+        [(48, 1, (0x180, 0)), (72 + 512, b'x', (0x182, IN_DATA | 512)), (72 + 256, b'x', (0x182, IN_DATA | 256))];
+    for (at, byte, expected) in refused {
+        assert_eq!(changed(&mut World::new(1, config()), admin_options(), at, byte), Err(expected), "offset {at}");
+    }
+}
+
+#[test]
+fn a_host_without_a_name_is_known_by_its_identifier() {
+    let mut world = World::new(1, config());
+    assert!(changed(&mut world, admin_options(), 72 + 512, 0).is_ok(), "any host is allowed");
+    let by_id = nqn("nqn.2014-08.org.nvmexpress:uuid:07070707-0707-0707-0707-070707070707");
+    let options = QueueOptions { host_id: [7; 16], ..admin_options() };
+    let only = |host: crate::Nqn| {
+        let mut config = config();
+        config.edit(&nqn(SUBSYSTEM), |subsystem| {
+            subsystem.allow_any_host = false;
+            subsystem.hosts = [host.clone()].into();
+        });
+        changed(&mut World::new(1, config), options.clone(), 72 + 512, 0).map(drop)
+    };
+    assert_eq!(only(by_id), Ok(()));
+    assert_eq!(only(options.host.clone()), Err((0x184, 0)), "the name that it did not give");
 }
 
 #[test]

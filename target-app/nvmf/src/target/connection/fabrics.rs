@@ -84,7 +84,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         if command.record_format != 0 {
             return Err(ConnectRefusal::Format);
         }
-        let host = Nqn::from_field(&data.hostnqn).map_err(|_| ConnectRefusal::HostName)?;
+        let host = host_of(data)?;
         let subnqn = Nqn::from_field(&data.subnqn).map_err(|_| ConnectRefusal::UnknownSubsystem)?;
         let config = ports.core().config().clone();
         if command.sqsize == 0 || command.sqsize >= config.limits.io_queue_entries_max.max(2) {
@@ -168,6 +168,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.closed
     }
+}
+
+/// The host's name. One that gives none is known by its identifier: SPDK's perf tool names itself only if it is told to. It is
+/// admitted where any host is, or that name.
+fn host_of(data: &ConnectData) -> Result<Nqn, ConnectRefusal> {
+    if data.hostnqn[0] == 0 {
+        return Ok(Nqn::from_uuid(data.host_id));
+    }
+    Nqn::from_field(&data.hostnqn).map_err(|_| ConnectRefusal::HostName)
 }
 
 /// The discovery subsystem, which every host may use.
