@@ -184,17 +184,22 @@ fn a_takeover_in_the_middle_of_a_resync_gives_the_image_before_it_and_lists_what
     }
 }
 
-#[test]
-fn a_unit_begins_only_when_all_that_was_released_is_in_the_journal() {
+/// A record is released, and its block is on its way to the journal.
+fn with_a_block_being_written() -> Rig {
     let mut rig = with_large_journal(2);
     rig.write(0);
     for _ in 0..10 {
         rig.deliver(0);
     }
     rig.beacon(0);
-    // Released, and its block is being written.
     let now = rig.now();
     rig.secondary.turn(now, &mut rig.world);
+    rig
+}
+
+#[test]
+fn a_unit_begins_only_when_all_that_was_released_is_in_the_journal() {
+    let mut rig = with_a_block_being_written();
     assert_eq!(rig.senders[0].durable, Seq(2));
     rig.resync(0);
     rig.hello();
@@ -208,15 +213,8 @@ fn a_unit_begins_only_when_all_that_was_released_is_in_the_journal() {
 
 #[test]
 fn a_resync_that_waits_for_the_journal_does_not_begin_once_its_primary_has_suspended_again() {
-    let mut rig = with_large_journal(2);
-    rig.write(0);
-    for _ in 0..10 {
-        rig.deliver(0);
-    }
-    rig.beacon(0);
-    // Released, and its block is being written when the primary suspends, resumes and suspends again.
-    let now = rig.now();
-    rig.secondary.turn(now, &mut rig.world);
+    let mut rig = with_a_block_being_written();
+    // Its primary suspends, resumes and suspends again.
     rig.suspend(0);
     rig.resync(0);
     rig.hello();
