@@ -7,13 +7,62 @@ use longrun_nvmf::spec::{AnaState, Status};
 use longrun_tests::load::{HOST_NQN, Load, Target, Watcher, with_queue};
 use longrun_tests::process::{Longrun, eventually, free_tcp, free_udp, listen_address};
 use serde_json::{Value, json};
+use std::future::poll_fn;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 const NQN: &str = "nqn.2026-11.io.longrun:plain";
 const STRANGER: &str = "nqn.2026-11.io.longrun:stranger";
 const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn payloads_of_every_size_arrive_whole_however_they_mix_on_one_connection() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_system, to) = target(directory.path());
+    with_queue(Target { to, subsystem: NQN, namespaces: 2 }, async |queue, _| {
+        for round in 0..8 {
+            // In the capsule and after an R2T, up to 1 MiB, all on their way at once.
+            let mut lba = 0;
+            let writes: Vec<(u64, u16, Vec<u8>)> = [1, 32, 4, 64, 1, 5, 256, 2, 33, 128, 3, 1, 8, 200]
+                .into_iter()
+                .map(|blocks| {
+                    let at = lba;
+                    lba += u64::from(blocks);
+                    (at, blocks, noise(1000 * round + at, usize::from(blocks) * 4096))
+                })
+                .collect();
+            let written = writes
+                .iter()
+                .map(|(lba, blocks, data)| queue.execute(Command::write(1, *lba, *blocks, data.clone(), false)));
+            for answer in all(written).await {
+                assert!(answer.unwrap().completion.status.is_success());
+            }
+            let read = writes
+                .iter()
+                .map(|(lba, blocks, data)| queue.execute(Command::read(1, *lba, *blocks, data.len() as u32)));
+            for (answer, (lba, _, data)) in all(read).await.into_iter().zip(&writes) {
+                assert!(answer.unwrap().completion.data == *data, "round {round}, block {lba}");
+            }
+        }
+    });
+}
+
+/// Has all of them go on at once; what came of each, in their order.
+async fn all<F: Future>(of: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut each: Vec<_> = of.map(|one| (Box::pin(one), None)).collect();
+    poll_fn(|context| {
+        for (one, output) in each.iter_mut().filter(|(_, output)| output.is_none()) {
+            if let Poll::Ready(done) = one.as_mut().poll(context) {
+                *output = Some(done);
+            }
+        }
+        if each.iter().all(|(_, output)| output.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    each.into_iter().filter_map(|(_, output)| output).collect()
+}
 
 /// A target with two volumes in memory.
 fn target(directory: &std::path::Path) -> (Longrun, SocketAddr) {

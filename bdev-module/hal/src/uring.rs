@@ -5,6 +5,7 @@
 //! wrong with an operation comes back as its completion, so there is one path. Dropping the ring cancels and waits.
 
 mod gather;
+mod pool;
 mod request;
 mod storage;
 #[cfg(all(test, not(loom)))]
@@ -21,13 +22,15 @@ use std::time::Duration;
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 
-use crate::arena::{Buf, Shared};
+use crate::arena::{Arena, Buf, Shared};
 use crate::fd::Fd;
 use crate::wake::Sleeper;
 pub use gather::Gather;
+pub use pool::POOL_BUFFERS_MAX;
+use pool::Pool;
 pub use request::{
-    Completion, Durability, Fallocate, GATHER_PIECES_MAX, Mode, Poller, Receive, Returned, Shutdown, Submission,
-    TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Turn, UringConfig, UringError,
+    Completion, Durability, Fallocate, GATHER_PIECES_MAX, Mode, Pending, Poller, Receive, Returned, Shots, Shutdown,
+    Submission, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Turn, UringConfig, UringError,
 };
 use storage::{Batch, Stable, Train};
 
@@ -47,6 +50,8 @@ pub struct Uring {
     batches: Vec<Stable<Batch>>,
     looks: Vec<Stable<libc::statx>>,
     gathers: Vec<Gather>,
+    /// What pooled receives are put into. After `ring`: dropped when the kernel knows of it no more.
+    pool: Option<Pool>,
     /// Slots that owe the caller a completion.
     owed: usize,
     enters: u64,
@@ -74,6 +79,8 @@ enum Op {
     Plain,
     Accept,
     Buf(Buf),
+    /// A receive from the pool: what it puts bytes into is there.
+    Pooled,
     Shared(Shared),
     SendTrain(Stable<Train>),
     RecvTrain(Stable<Train>),
@@ -144,6 +151,7 @@ impl Uring {
             batches: Vec::new(),
             looks: Vec::new(),
             gathers: Vec::new(),
+            pool: None,
             owed: 0,
             enters: 0,
             _not_send: PhantomData,
@@ -253,6 +261,73 @@ impl Uring {
         };
         let entry = opcode::Recv::new(target(fd), address, len).flags(flags).build();
         self.start(token, fd, Op::Buf(buf), entry);
+    }
+
+    /// Makes the pool that [`Uring::recv_pooled`] receives into: `buffers` of `bytes` each, of `arena`. Few that are used again soon
+    /// stay in the caches; more do not make anything faster.
+    ///
+    /// # Errors
+    /// The kernel has no such pools (Linux 5.19) or no multishot receives (6.0), there is one already, or the arena has no memory for
+    /// it. The ring is as before; receive into buffers of your own then.
+    pub fn make_pool(&mut self, arena: &Arena, buffers: usize, bytes: usize) -> io::Result<()> {
+        let refused = |kind, why: &str| io::Error::new(kind, why.to_owned());
+        if self.pool.is_some() || !(1..=POOL_BUFFERS_MAX).contains(&buffers) {
+            return Err(refused(io::ErrorKind::InvalidInput, "a ring has one pool, of 1 to 32768 buffers"));
+        }
+        let short = || refused(io::ErrorKind::OutOfMemory, "the arena has no memory for a pool of buffers");
+        let mut pool = Pool::new(arena.alloc(Pool::entries_bytes(buffers)).ok_or_else(short)?, buffers, bytes);
+        for _ in 0..buffers {
+            if pool.give(arena.alloc(bytes).ok_or_else(short)?).is_err() {
+                break;
+            }
+        }
+        let (entries, count) = pool.registration();
+        // SAFETY: the entries lie in a buffer of the arena that the pool keeps, and so does `self` until the ring is gone, or for
+        // ever (see `Drop`); they are `count` and begin at a page.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(entries, count, pool::GROUP, 0) }?;
+        self.pool = Some(pool);
+        Ok(())
+    }
+
+    /// Buffers that are in the pool for the kernel to take; `None` without one.
+    pub fn pooled(&self) -> Option<usize> {
+        self.pool.as_ref().map(Pool::len)
+    }
+
+    /// Receives from a TCP connection into buffers of the pool, taken when something has come; each comes back in a completion of
+    /// its own, what was received in view. [`Shots::Many`] goes on (`more`) until it is [taken back](Uring::take_back), the stream
+    /// ends (0 bytes, no buffer), it fails, or the pool is empty: `ENOBUFS`, whereupon nothing is lost that the socket has.
+    /// Give buffers back with [`Uring::give_back`].
+    ///
+    /// A ring without a pool answers `ENOBUFS` too.
+    pub fn recv_pooled(&mut self, token: u64, fd: &Fd, shots: Shots) -> Pending {
+        let entry = match shots {
+            Shots::Many => opcode::RecvMulti::new(target(fd), pool::GROUP).build(),
+            Shots::One { bytes_max } => opcode::Recv::new(target(fd), std::ptr::null_mut(), length(bytes_max))
+                .buf_group(pool::GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+        };
+        Pending { token, key: self.start(token, fd, Op::Pooled, entry) }
+    }
+
+    /// Has the kernel end a pooled receive: its last completion says `ECANCELED` unless it ended by itself before. What the
+    /// socket has by then stays there; buffers filled before come first.
+    pub fn take_back(&mut self, pending: &Pending) {
+        // The number may be another operation's by now.
+        let Some(slot) = self.slots.get(pending.key).filter(|slot| slot.token == pending.token) else { return };
+        let fd = slot.fd.clone();
+        let which = types::CancelBuilder::user_data(pending.key as u64);
+        let entry = opcode::AsyncCancel2::new(which).build();
+        self.start(0, &fd, Op::Cancel, entry);
+    }
+
+    /// Gives a buffer of the pool back, or another in its stead: all of it is for receives again. Dropped if the pool is full, there
+    /// is none, or the buffer is smaller than those of the pool.
+    pub fn give_back(&mut self, buf: Buf) {
+        if let Some(pool) = &mut self.pool {
+            drop(pool.give(buf));
+        }
     }
 
     /// Sends all pieces on a TCP connection, in order, in one operation. At most one send per connection may be in flight
@@ -386,10 +461,11 @@ impl Uring {
     }
 
     /// Hands an operation over: the slot first, so that what `entry` points at is kept until its last completion.
-    fn start(&mut self, token: u64, fd: &Fd, op: Op, entry: squeue::Entry) {
+    fn start(&mut self, token: u64, fd: &Fd, op: Op, entry: squeue::Entry) -> usize {
         self.owed += usize::from(!matches!(op, Op::Cancel));
         let key = self.slots.insert(Slot { token, fd: fd.clone(), op });
         self.queue(entry.user_data(key as u64));
+        key
     }
 
     /// Every entry that gets here points only at what its slot, or `wake`, keeps.
@@ -468,7 +544,7 @@ impl Uring {
                     }
                 }
                 FAREWELL => {}
-                key => out.extend(self.complete(key as usize, answer, cqueue::more(flags))),
+                key => out.extend(self.complete(key as usize, answer, flags)),
             }
         }
         if woken {
@@ -477,12 +553,20 @@ impl Uring {
         woken
     }
 
-    fn complete(&mut self, key: usize, answer: i32, more: bool) -> Option<Completion> {
+    fn complete(&mut self, key: usize, answer: i32, flags: u32) -> Option<Completion> {
         let mut result = storage::outcome(answer);
-        if more {
-            // Only accepts are asked for more than one completion.
-            let token = self.slots.get(key)?.token;
-            return Some(accepted(token, result, true));
+        // Out of the pool, whatever becomes of the operation.
+        let pooled = cqueue::buffer_select(flags)
+            .and_then(|number| self.pool.as_mut()?.take(number, result.as_ref().map_or(0, |bytes| *bytes as usize)))
+            .map_or(Returned::Nothing, Returned::Buf);
+        if cqueue::more(flags) {
+            // Only accepts and pooled receives are asked for more than one completion.
+            let Slot { token, op, .. } = self.slots.get(key)?;
+            let token = *token;
+            return Some(match op {
+                Op::Pooled => received(token, result, pooled, true),
+                _ => accepted(token, result, true),
+            });
         }
         let Slot { token, fd, op } = self.slots.try_remove(key)?;
         drop(fd);
@@ -491,6 +575,7 @@ impl Uring {
         let returned = match op {
             Op::Plain => Returned::Nothing,
             Op::Accept => return Some(accepted(token, result, false)),
+            Op::Pooled => return Some(received(token, result, pooled, false)),
             Op::Buf(buf) => Returned::Buf(buf),
             Op::Shared(shared) => Returned::Shared(shared),
             Op::SendTrain(mut train) => {
@@ -562,12 +647,13 @@ impl Drop for Uring {
                 match entry.user_data() {
                     WAKE => self.wake = None,
                     FAREWELL => {}
-                    key => out.extend(self.complete(key as usize, entry.result(), cqueue::more(entry.flags()))),
+                    key => out.extend(self.complete(key as usize, entry.result(), entry.flags())),
                 }
             }
             out.clear();
             if broken || std::time::Instant::now() > deadline {
                 std::mem::forget(std::mem::take(&mut self.slots));
+                std::mem::forget(self.pool.take());
                 std::mem::forget(self.wake.take());
                 return;
             }
@@ -593,6 +679,10 @@ fn accepted(token: u64, result: io::Result<u32>, more: bool) -> Completion {
         }
         Err(error) => (Err(error), Returned::Nothing),
     };
+    Completion { token, result, returned, from: None, segment_bytes: 0, more }
+}
+
+fn received(token: u64, result: io::Result<u32>, returned: Returned, more: bool) -> Completion {
     Completion { token, result, returned, from: None, segment_bytes: 0, more }
 }
 

@@ -23,12 +23,12 @@ mod handle;
 mod mesh;
 mod token;
 
-pub use connection::{bdev_of, handle_of};
+pub use connection::{POOL_BUFFERS, STAGING_BYTES, bdev_of, handle_of};
 pub use handle::{Command, Commands, ReactorHandle, commands};
 pub use mesh::{Mesh, meshes};
 
 use clerk::{Clerk, Errand};
-use connection::{Effects, STAGING_BYTES, Session, Turn, ios_of};
+use connection::{Effects, Session, Turn, ios_of};
 use longrun_bdev::replica::{ArenaMemory, World};
 use longrun_bdev::{IoDone, IoError};
 use longrun_copy::account::{self, Step};
@@ -61,7 +61,7 @@ const SLEEP_NS_MAX: u64 = 100_000_000;
 const CONNECTION_TICK_NS: u64 = 100_000_000;
 /// Messages taken from each other core in one turn.
 const MESSAGES_PER_TURN: usize = 256;
-/// Connections a reactor serves at most; each holds a staging buffer.
+/// Connections a reactor serves at most.
 pub const CONNECTIONS_MAX: usize = 1024;
 
 /// Whether a core without work sleeps.
@@ -90,7 +90,7 @@ pub struct ReactorStats {
     pub enters: u64,
     /// Uses of the allocator by the reactor's thread, but for what the control plane had it do.
     pub allocations: u64,
-    /// Connections refused because [`CONNECTIONS_MAX`] were there, or no memory for a staging buffer.
+    /// Connections refused because [`CONNECTIONS_MAX`] were there.
     pub connections_refused: u64,
 }
 
@@ -607,18 +607,17 @@ impl Reactor {
             net::tcp_tune(&socket).and_then(|()| Ok((net::peer_address(&socket)?, net::local_address(&socket)?)));
         // A socket that is already gone has no addresses; there is nobody to tell.
         let Ok((peer, local)) = addresses else { return };
-        let staging = self.parts.core.arena().alloc(STAGING_BYTES);
-        let Some(staging) = staging.filter(|_| self.sessions.len() < CONNECTIONS_MAX) else {
+        if self.sessions.len() >= CONNECTIONS_MAX {
             self.stats.connections_refused += 1;
             return;
-        };
+        }
         self.session_serial += 1;
         let entry = self.sessions.vacant_entry();
         let index = entry.key();
         let serial = (self.session_serial << INDEX_BITS) & ((1 << CORE_SHIFT) - 1);
         let id = ConnectionId((self.parts.index as u64) << CORE_SHIFT | serial | index as u64);
         let machine = Connection::new(now.mono.0, ConnectionOptions { id, peer, local, listener });
-        entry.insert(Session::new(id, machine, socket, staging));
+        entry.insert(Session::new(id, machine, socket));
         self.with_session(now, index, |session, turn| session.pump(turn));
     }
 

@@ -5,7 +5,7 @@ use crate::control;
 use crate::identity;
 use crate::metadata::{Entries, Metadata};
 use crate::reactor::clerk::{Clerk, Desk};
-use crate::reactor::{Parts, Reactor, SPIN_NS, commands, meshes};
+use crate::reactor::{POOL_BUFFERS, Parts, Reactor, SPIN_NS, STAGING_BYTES, commands, meshes};
 use longrun_copy::engine::EngineConfig;
 use longrun_copy::primary::PrimaryConfig;
 use longrun_copy::secondary::SecondaryConfig;
@@ -57,7 +57,7 @@ impl Drop for AbortOnPanic {
     }
 }
 
-/// How a reactor's memory is shared out. The rest is for hosts' payloads and the connections' staging buffers.
+/// How a reactor's memory is shared out. The rest is for hosts' payloads and what connections receive into.
 const RECEIVE_SHARE: usize = 3;
 
 /// A reactor's ring: polled by the thread that polls for another, if there is one, else as the operator wants it, or, where
@@ -160,7 +160,11 @@ pub fn start(
                         tracing::warn!("reactor {index}: {notice}");
                     }
                     let region = arena.region();
-                    let uring = ring(io, beside, &sleeper).map_err(|error| error.to_string())?;
+                    let mut uring = ring(io, beside, &sleeper).map_err(|error| error.to_string())?;
+                    if let Err(error) = uring.make_pool(&arena, POOL_BUFFERS, STAGING_BYTES) {
+                        let bytes = STAGING_BYTES;
+                        tracing::warn!("reactor {index}: each connection holds {bytes} bytes to receive into: {error}");
+                    }
                     let poller = uring.poller().map_err(|error| error.to_string())?;
                     let spin_ns = if poller.is_some() { spin_ns } else { SPIN_NS };
                     let core = longrun_bdev::Core::new(arena, engine, entries);

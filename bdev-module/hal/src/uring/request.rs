@@ -102,6 +102,25 @@ pub enum Receive {
     All,
 }
 
+/// How often a receive from the pool completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shots {
+    /// Once, with so many bytes at most.
+    One {
+        /// The most.
+        bytes_max: usize,
+    },
+    /// Whenever something has come.
+    Many,
+}
+
+/// A pooled receive that may be taken back.
+#[derive(Debug)]
+pub struct Pending {
+    pub(super) token: u64,
+    pub(super) key: usize,
+}
+
 /// When a write is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -149,7 +168,7 @@ pub struct Completion {
     pub from: Option<SocketAddr>,
     /// `recv_train`: length of each datagram in the train but the last, which may be shorter.
     pub segment_bytes: usize,
-    /// More completions of this operation follow (`accept`).
+    /// More completions of this operation follow (`accept`, `recv_pooled`).
     pub more: bool,
 }
 

@@ -9,16 +9,16 @@ use crate::{file, net, ring, wake};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn arena() -> Arena {
+pub(super) fn arena() -> Arena {
     Arena::new(ArenaConfig::new(8 << 20)).unwrap()
 }
 
-fn uring() -> Uring {
+pub(super) fn uring() -> Uring {
     Uring::new(UringConfig::with_entries(64), None).unwrap()
 }
 
 /// Turns until `count` completions are there, each turn with at most one enter.
-fn turn_until(uring: &mut Uring, count: usize) -> Vec<Completion> {
+pub(super) fn turn_until(uring: &mut Uring, count: usize) -> Vec<Completion> {
     let (mut out, start) = (Vec::new(), Instant::now());
     while out.len() < count {
         assert!(start.elapsed() < PATIENCE, "{} of {count} completions", out.len());
@@ -30,13 +30,13 @@ fn turn_until(uring: &mut Uring, count: usize) -> Vec<Completion> {
     out
 }
 
-fn one(uring: &mut Uring) -> Completion {
+pub(super) fn one(uring: &mut Uring) -> Completion {
     let mut out = turn_until(uring, 1);
     assert_eq!(out.len(), 1);
     out.pop().unwrap()
 }
 
-fn buf_of(completion: Completion) -> Buf {
+pub(super) fn buf_of(completion: Completion) -> Buf {
     match completion.returned {
         Returned::Buf(buf) => buf,
         other => panic!("{other:?}"),
@@ -49,7 +49,7 @@ fn filled(arena: &Arena, bytes: usize, byte: u8) -> Buf {
     buf
 }
 
-fn tcp_pair() -> (Fd, TcpStream) {
+pub(super) fn tcp_pair() -> (Fd, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let here = Fd::from(listener.accept().unwrap().0);
@@ -350,7 +350,9 @@ fn a_dropped_ring_lets_go_of_every_buffer_and_descriptor() {
     let listener = Fd::from(TcpListener::bind("127.0.0.1:0").unwrap());
     let udp = Fd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
     let mut uring = Uring::new(UringConfig::with_entries(2), Some(&sleeper)).unwrap();
+    uring.make_pool(&arena, 4, 4096).unwrap();
     uring.accept(0, &listener);
+    uring.recv_pooled(20, &here, Shots::Many);
     for token in 1..20 {
         uring.recv(token, &here, arena.alloc(4096).unwrap(), 0..4096, Receive::All);
         uring.recv_train(100 + token, &udp, arena.alloc(65536).unwrap());

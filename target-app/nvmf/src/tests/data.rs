@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{world::*, *};
 use crate::{
     pdu::Digests,
-    target::{BlockStatus, MEMORY_WAIT_NS_MAX, NamespaceState, Nsid},
+    target::{BlockStatus, Event, MEMORY_WAIT_NS_MAX, NamespaceState, Nsid},
 };
 
 fn pattern(seed: u8, bytes: usize) -> Vec<u8> {
@@ -84,6 +84,27 @@ fn a_large_write_is_received_straight_into_its_buffer_after_one_r2t() {
     let conn = &world.conns[&id];
     assert_eq!(conn.machine.stats().r2ts, 1);
     assert!(conn.straight > (1 << 20) - 70_000, "only {} bytes went straight", conn.straight);
+}
+
+#[test]
+fn data_is_awaited_from_its_r2t_to_its_last_byte_or_the_connections_end() {
+    let mut world = World::new(1, config());
+    let (_, _, id, mut queue) = connected(&mut world);
+    assert!(status(&mut world, id, &mut queue, Command::write(1, 0, 32, pattern(1, 16384), false)).is_success());
+    assert!(!world.conns[&id].awaited, "it came with its command");
+    for blocks in [33_u16, 256] {
+        let data = pattern(2, usize::from(blocks) * 512);
+        assert!(status(&mut world, id, &mut queue, Command::write(1, 0, blocks, data, false)).is_success());
+        let conn = world.conns.get_mut(&id).unwrap();
+        assert!(std::mem::take(&mut conn.awaited) && !conn.machine.awaits_data());
+    }
+    // A host that asks to send and then ends.
+    queue.submit(Command::write(1, 0, 256, pattern(3, 256 * 512), false), 0).unwrap();
+    world.give(id, &queue.take_output());
+    world.settle();
+    assert!(world.conns[&id].machine.awaits_data());
+    world.event(id, Event::Disconnected);
+    assert!(world.conns.get(&id).is_none_or(|conn| !conn.machine.awaits_data()));
 }
 
 #[test]

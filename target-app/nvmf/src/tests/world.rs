@@ -98,6 +98,8 @@ pub struct Conn {
     pub sends: Vec<usize>,
     /// Bytes received straight into a command's buffer.
     pub straight: usize,
+    /// Data that was asked for was not all there after some receive.
+    pub awaited: bool,
 }
 
 struct Here<'w> {
@@ -241,6 +243,7 @@ impl World {
             closed: None,
             sends: Vec::new(),
             straight: 0,
+            awaited: false,
         };
         self.conns.insert(id, conn);
         id
@@ -409,7 +412,9 @@ impl World {
             return false;
         }
         let used = self.with(id, |machine, now, ports| machine.receive(now, &staging, ports)).unwrap();
-        self.conns.get_mut(&id).unwrap().staging = staging[used..].to_vec();
+        let conn = self.conns.get_mut(&id).unwrap();
+        conn.staging = staging[used..].to_vec();
+        conn.awaited |= conn.machine.awaits_data();
         used > 0
     }
 

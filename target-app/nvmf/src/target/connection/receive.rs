@@ -183,6 +183,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
         }
     }
 
+    /// Whether the host was asked for data that is not all here: what comes next belongs most likely straight into a
+    /// command's buffer. Else what comes is commands, with little data or none.
+    pub fn awaits_data(&self) -> bool {
+        self.slots.collecting() > 0
+    }
+
     /// Returns the buffer of [`RecvTarget::Into`] with `bytes` received at the range's start.
     pub fn received_into<P: Ports<Buf = B>>(&mut self, now_ns: u64, buf: B, bytes: usize, ports: &mut P) {
         if let Receiving::Payload(payload) = &mut self.receiving
@@ -388,7 +394,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             return;
         }
         let (total, damaged) = (*total, *damaged);
-        entry.state = State::Held;
+        self.slots.collected(slot);
         if damaged {
             return self.complete(slot, 0, Status::TRANSIENT_TRANSPORT_ERROR, ports);
         }

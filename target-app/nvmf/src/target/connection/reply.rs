@@ -2,7 +2,7 @@
 
 use zerocopy::{IntoBytes, little_endian::U32};
 
-use super::{Connection, Role, io::status_of, slots::State};
+use super::{Connection, Role, io::status_of};
 use crate::{
     inline::Inline,
     pdu::{
@@ -166,9 +166,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Connection<B> {
             self.park(since_ns, slot);
             return false;
         };
-        if let Some(entry) = self.slots.get(slot) {
-            entry.state = State::Collecting { buf: Some(buf), arrived: 0, total: bytes, damaged: false };
-        }
+        self.slots.collect(slot, buf, bytes);
         self.send_r2t(slot, bytes, ports);
         true
     }

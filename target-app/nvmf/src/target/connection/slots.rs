@@ -38,11 +38,12 @@ pub(super) struct Slots<B> {
     slots: Vec<Slot<B>>,
     free: Vec<u16>,
     submitted: u32,
+    collecting: u32,
 }
 
 impl<B> Slots<B> {
     pub(super) fn new(entries: u16) -> Self {
-        let mut slots = Self { slots: Vec::new(), free: Vec::new(), submitted: 0 };
+        let mut slots = Self { slots: Vec::new(), free: Vec::new(), submitted: 0, collecting: 0 };
         slots.grow(entries);
         slots
     }
@@ -79,9 +80,33 @@ impl<B> Slots<B> {
         if let Some(slot) = self.slots.get_mut(usize::from(index))
             && !matches!(slot.state, State::Free)
         {
+            self.collecting -= u32::from(matches!(slot.state, State::Collecting { .. }));
             slot.state = State::Free;
             self.free.push(index);
         }
+    }
+
+    /// The command's data is asked for and goes into `buf`.
+    pub(super) fn collect(&mut self, index: u16, buf: B, total: u32) {
+        if let Some(slot) = self.slots.get_mut(usize::from(index)) {
+            slot.state = State::Collecting { buf: Some(buf), arrived: 0, total, damaged: false };
+            self.collecting += 1;
+        }
+    }
+
+    /// All of a command's data is here.
+    pub(super) fn collected(&mut self, index: u16) {
+        if let Some(slot) = self.slots.get_mut(usize::from(index))
+            && matches!(slot.state, State::Collecting { .. })
+        {
+            slot.state = State::Held;
+            self.collecting -= 1;
+        }
+    }
+
+    /// Commands whose data was asked for and is not all here.
+    pub(super) fn collecting(&self) -> u32 {
+        self.collecting
     }
 
     /// The command goes to a block device under this tag.
