@@ -83,6 +83,20 @@ struct Pacer {
     /// Everything sent so far is paid for at this time.
     free_at: Mono,
     rate_limit: Option<u64>,
+    /// What the rate was computed from: it stays for many datagrams, and dividing for each costs as much as its header.
+    paced: Paced,
+    /// What a byte costs, in 2^-32 ns.
+    price: u64,
+    /// How long before now what is sent may count as paid.
+    burst_ns: u64,
+}
+
+/// What the rate depends on.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Paced {
+    window: u64,
+    rtt_ns: u64,
+    is_slow_start: bool,
 }
 
 fn cube_root(x: f64) -> f64 {
@@ -115,7 +129,7 @@ impl Congestion {
             loss_tolerance,
             undo: None,
             last_ack: Mono(0),
-            pacer: Pacer { free_at: Mono(0), rate_limit },
+            pacer: Pacer { free_at: Mono(0), rate_limit, paced: Paced::default(), price: 0, burst_ns: BURST_NS },
             events: 0,
         }
     }
@@ -270,10 +284,16 @@ impl Congestion {
 
     /// Pays for bytes that were sent.
     pub(crate) fn pay(&mut self, now: Mono, bytes: u64, rtt_ns: u64) {
-        let rate = self.rate(rtt_ns);
-        let burst_ns = BURST_NS.max(BURST_BYTES * 1_000_000_000 / rate.max(BURST_BYTES));
-        let cost_ns = u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX);
-        let credit_from = Mono(now.0.saturating_sub(burst_ns));
+        // A window is never 0, so the first datagram finds no price either.
+        let paced = Paced { window: self.window, rtt_ns, is_slow_start: self.is_slow_start() };
+        if paced != self.pacer.paced {
+            let rate = self.rate(rtt_ns);
+            self.pacer.paced = paced;
+            self.pacer.price = u64::try_from((1_000_000_000_u128 << 32) / u128::from(rate)).unwrap_or(u64::MAX);
+            self.pacer.burst_ns = BURST_NS.max(BURST_BYTES * 1_000_000_000 / rate.max(BURST_BYTES));
+        }
+        let cost_ns = u64::try_from((u128::from(bytes) * u128::from(self.pacer.price)) >> 32).unwrap_or(u64::MAX);
+        let credit_from = Mono(now.0.saturating_sub(self.pacer.burst_ns));
         self.pacer.free_at = self.pacer.free_at.max(credit_from).after_ns(cost_ns);
     }
 

@@ -5,7 +5,7 @@ use crate::primary::{Backlog, Beacon};
 use crate::secondary::StreamStatus;
 use crate::sorted::Sorted;
 use crate::types::{Epoch, Generation, Record, RecordHead, Seq, StreamId, Time};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// One fragment of a record. Ordered by age: what was stamped first holds the limit time back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +43,8 @@ struct Stream<S> {
     next_fragment: u32,
     /// The newest status of this session, and the number of the datagram that brought it.
     status: Option<(u64, StreamStatus)>,
+    /// Under which time it is among those that are ready.
+    ready: Option<Time>,
 }
 
 /// A fragment, ready to be framed.
@@ -157,7 +159,7 @@ impl<S> Stream<S> {
 pub(crate) struct Store<S> {
     streams: BTreeMap<StreamId, Stream<S>>,
     /// Streams with a record that may be sent, by its time.
-    ready: BTreeSet<(Time, StreamId)>,
+    ready: Sorted<(Time, StreamId)>,
     lost: Sorted<Piece>,
     /// Beacons that wait.
     beacons: BTreeMap<StreamId, Beacon>,
@@ -175,7 +177,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
     pub(crate) fn new(body_bytes_max: u32) -> Store<S> {
         Store {
             streams: BTreeMap::new(),
-            ready: BTreeSet::new(),
+            ready: Sorted::default(),
             lost: Sorted::default(),
             beacons: BTreeMap::new(),
             early: BTreeMap::new(),
@@ -187,15 +189,15 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
     /// Runs `change` on a stream and files it anew under its next record's time.
     fn with<T>(&mut self, id: StreamId, change: impl FnOnce(&mut Stream<S>) -> T) -> Option<T> {
         let stream = self.streams.get_mut(&id)?;
-        let before = stream.sendable().map(|kept| kept.record.head.stamp.time);
         let result = change(stream);
-        let after = stream.sendable().map(|kept| kept.record.head.stamp.time);
-        if before != after {
+        let time = stream.sendable().map(|kept| kept.record.head.stamp.time);
+        let before = std::mem::replace(&mut stream.ready, time);
+        if before != time {
             if let Some(time) = before {
-                self.ready.remove(&(time, id));
+                self.ready.remove((time, id));
             }
-            if let Some(time) = after {
-                self.ready.insert((time, id));
+            if let Some(time) = time {
+                self.ready.insert((time, id), ());
             }
         }
         Some(result)
@@ -217,6 +219,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
             next: Seq(0),
             next_fragment: 0,
             status: None,
+            ready: None,
         });
     }
 
@@ -358,6 +361,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
         for stream in self.streams.values_mut() {
             stream.started = false;
             stream.status = None;
+            stream.ready = None;
         }
         self.ready.clear();
         self.lost.clear();
@@ -417,7 +421,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
             }
             self.lost.remove(piece);
         }
-        let (time, id) = self.ready.first().copied()?;
+        let ((time, id), ()) = self.ready.first()?;
         let stream = self.streams.get(&id)?;
         let piece = Piece { time, stream: id, epoch: stream.epoch, seq: stream.next, fragment: stream.next_fragment };
         Some((piece, false))
@@ -428,32 +432,41 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
         !self.lost.is_empty() || !self.ready.is_empty()
     }
 
-    /// The fragment itself.
-    pub(crate) fn fragment(&self, piece: &Piece) -> Option<Fragment<'_, S>> {
-        let stream = self.streams.get(&piece.stream)?;
-        let kept = stream.get(piece.seq)?;
-        let head = &kept.record.head;
-        let (offset, bytes) = Cut::new(head.payload_bytes, self.body_bytes_max).piece(piece.fragment);
-        let payload = kept.record.payload.as_ref();
-        Some(Fragment { head, epoch: stream.epoch, generation: stream.generation, offset, bytes, payload })
-    }
-
-    /// The fragment that [`Store::next`] gave was sent.
-    pub(crate) fn sent(&mut self, piece: &Piece, again: bool) {
-        if again {
-            self.lost.remove(*piece);
-            return;
-        }
-        let body_bytes_max = self.body_bytes_max;
-        self.with(piece.stream, |stream| {
+    /// Gives `send` the fragments that are to be sent next, until it refuses one. What it takes was sent.
+    pub(crate) fn send(&mut self, mut send: impl FnMut(&Fragment<'_, S>, &Piece, bool) -> bool) {
+        while let Some((mut piece, again)) = self.next() {
+            let Some(stream) = self.streams.get(&piece.stream) else { return };
             let Some(kept) = stream.get(piece.seq) else { return };
-            let fragments = Cut::new(kept.record.head.payload_bytes, body_bytes_max).fragments;
-            stream.next_fragment = piece.fragment + 1;
-            if u64::from(stream.next_fragment) >= fragments {
-                stream.next = piece.seq.next();
-                stream.next_fragment = 0;
+            let head = &kept.record.head;
+            let cut = Cut::new(head.payload_bytes, self.body_bytes_max);
+            let (epoch, generation, payload) = (stream.epoch, stream.generation, kept.record.payload.as_ref());
+            let mut take = |piece: &Piece| {
+                let (offset, bytes) = cut.piece(piece.fragment);
+                send(&Fragment { head, epoch, generation, offset, bytes, payload }, piece, again)
+            };
+            if again {
+                if !take(&piece) {
+                    return;
+                }
+                self.lost.remove(piece);
+                continue;
             }
-        });
+            // The whole record at once: until it is all sent nothing comes before it.
+            let mut is_taken = true;
+            while is_taken && u64::from(piece.fragment) < cut.fragments {
+                is_taken = take(&piece);
+                piece.fragment += u32::from(is_taken);
+            }
+            self.with(piece.stream, |stream| {
+                (stream.next, stream.next_fragment) = match u64::from(piece.fragment) < cut.fragments {
+                    true => (piece.seq, piece.fragment),
+                    false => (piece.seq.next(), 0),
+                };
+            });
+            if !is_taken {
+                return;
+            }
+        }
     }
 }
 

@@ -115,28 +115,27 @@ impl Session {
         writer: &mut Writer<'_>,
     ) {
         let overhead = HEADER_BYTES + self.keys.seal.tag_bytes();
-        while let Some((piece, again)) = store.next() {
-            let Some(fragment) = store.fragment(&piece) else { break };
+        store.send(|fragment, piece, again| {
             let bytes = overhead + fragment.bytes as usize;
             let permitted = self.probe_credit > 0
                 || (self.recovery.in_flight_bytes() + bytes as u64 <= self.congestion.window()
                     && self.congestion.free_at() <= now);
             if !permitted || !self.recovery.has_room() || !writer.fits(bytes) {
-                break;
+                return false;
             }
             let mut header = self.header(Kind::Data, fragment.bytes as usize);
             header.set_record(fragment.epoch, fragment.generation, fragment.head);
             header.fragment_offset = U32::new(fragment.offset);
-            self.write(now, header, fragment.body(), bytes, Some(content_of(&piece)), stats, writer);
+            self.write(now, header, fragment.body(), bytes, Some(content_of(piece)), stats, writer);
             if again {
                 stats.data_frames_retransmitted += 1;
             } else {
                 stats.data_frames_sent += 1;
                 stats.payload_bytes_sent += u64::from(fragment.bytes);
             }
-            store.sent(&piece, again);
             self.probe_credit = self.probe_credit.saturating_sub(1);
-        }
+            true
+        });
     }
 
     /// The next datagram that is not data, and its size. An acknowledgement's body is left in `scratch`.

@@ -41,12 +41,20 @@ fn store() -> Store<Vec<u8>> {
 
 /// Sends everything that may be sent: (stream, number, fragment, sent again).
 fn send_all(store: &mut Store<Vec<u8>>) -> Vec<(StreamId, u64, u32, bool)> {
-    std::iter::from_fn(|| {
-        let (piece, again) = store.next()?;
-        store.sent(&piece, again);
-        Some((piece.stream, piece.seq.0, piece.fragment, again))
-    })
-    .collect()
+    send_some(store, usize::MAX)
+}
+
+/// The same, until so many were taken.
+fn send_some(store: &mut Store<Vec<u8>>, most: usize) -> Vec<(StreamId, u64, u32, bool)> {
+    let mut sent = Vec::new();
+    store.send(|_, piece, again| {
+        let is_taken = sent.len() < most;
+        if is_taken {
+            sent.push((piece.stream, piece.seq.0, piece.fragment, again));
+        }
+        is_taken
+    });
+    sent
 }
 
 proptest! {
@@ -95,6 +103,24 @@ fn what_was_lost_goes_first_and_of_that_the_oldest_time_over_all_streams() {
     store.on_found(A, Epoch(1), Seq(1), 2);
     let again = send_all(&mut store);
     assert_eq!(again, [(B, 1, 0, true), (A, 1, 1, true), (A, 1, 3, true), (A, 2, 0, true), (B, 2, 0, false)]);
+}
+
+#[test]
+fn a_record_that_is_sent_in_part_goes_on_where_it_was_unless_an_older_one_came() {
+    let mut store = store();
+    store.push(Epoch(1), record(A, 1, 10, 4096));
+    store.push(Epoch(1), record(A, 2, 11, 0));
+    assert_eq!(send_some(&mut store, 2), [(A, 1, 0, false), (A, 1, 1, false)]);
+    assert_eq!(send_some(&mut store, 0), []);
+    store.push(Epoch(1), record(B, 1, 5, 512));
+    // What was granted for it stays granted.
+    store.status(2, status(A, 0, 0, 0));
+    assert_eq!(send_all(&mut store), [(B, 1, 0, false), (A, 1, 2, false), (A, 1, 3, false)]);
+    store.on_lost(A, Epoch(1), Seq(1), 1);
+    store.on_lost(A, Epoch(1), Seq(1), 3);
+    assert_eq!(send_some(&mut store, 1), [(A, 1, 1, true)]);
+    store.status(3, status(A, 0, 2, 1 << 30));
+    assert_eq!(send_all(&mut store), [(A, 1, 3, true), (A, 2, 0, false)]);
 }
 
 #[test]
