@@ -236,7 +236,10 @@ fn spawn(directory: &Path, with_config: bool, flags: &[String]) -> Child {
 fn spawn_by(mut command: Command, directory: &Path, with_config: bool, flags: &[String]) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
     let place = |file: &str| directory.join(file);
-    command.args(["serve", "--memory-mib", "256"]).args(flags);
+    command.arg("serve").args(flags);
+    if !flags.iter().any(|flag| flag == "--memory-mib") {
+        command.args(["--memory-mib", "256"]);
+    }
     if !flags.iter().any(|flag| flag == "--cores") {
         command.args(["--cores", &next_processor()]);
     }

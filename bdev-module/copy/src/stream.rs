@@ -174,9 +174,12 @@ pub struct StreamStart {
     pub durable: Seq,
     /// Every record above `durable` has a later time.
     pub floor: Time,
-    /// Slots of the ring; rounded up to a power of two.
+    /// Slots of the ring at most; rounded up to a power of two.
     pub slots: usize,
 }
+
+/// Slots of a ring that nothing made larger.
+const SLOTS_MIN: usize = if cfg!(test) { 2 } else { 64 };
 
 /// Bits of a record's units, 64 in each.
 type Units = SmallVec<[u64; 4]>;
@@ -211,6 +214,8 @@ pub struct RxStream<B, S> {
     base: Seq,
     slots: Box<[Option<Slot<B, S>>]>,
     mask: u64,
+    /// What the ring grows to.
+    slots_max: usize,
     /// Slots that are not empty.
     filled: usize,
     spare_units: Vec<Units>,
@@ -226,15 +231,18 @@ pub struct RxStream<B, S> {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> RxStream<B, S> {
-    /// An empty ring. Allocates its slots once, nothing afterwards but payloads.
+    /// An empty ring. It is small at first, so that a thousand streams of which few are busy take little memory, and grows to
+    /// what the network ever put out of order; nothing else is allocated but payloads.
     pub fn new(start: StreamStart) -> Self {
-        let slots = start.slots.clamp(2, 1 << 20).next_power_of_two();
+        let slots_max = start.slots.clamp(2, 1 << 20).next_power_of_two();
+        let slots = slots_max.min(SLOTS_MIN);
         RxStream {
             id: start.id,
             epoch: start.epoch,
             base: start.base,
             slots: std::iter::repeat_with(|| None).take(slots).collect(),
             mask: slots as u64 - 1,
+            slots_max,
             filled: 0,
             spare_units: Vec::with_capacity(SPARE_UNITS_MAX),
             run: start.durable,
@@ -256,9 +264,23 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> R
         self.run
     }
 
-    /// Slots of the ring.
+    /// How far a number may lie above the run.
     pub fn window(&self) -> u64 {
-        self.slots.len() as u64
+        self.slots_max as u64
+    }
+
+    /// Makes room for numbers as far above the run, at most [`RxStream::window`].
+    fn reach(&mut self, ahead: u64) {
+        if ahead <= self.slots.len() as u64 {
+            return;
+        }
+        let slots = (ahead as usize).next_power_of_two();
+        let larger = std::iter::repeat_with(|| None).take(slots).collect();
+        self.mask = slots as u64 - 1;
+        for slot in std::mem::replace(&mut self.slots, larger).into_iter().flatten() {
+            let index = self.index(slot.head().stamp.seq);
+            self.slots[index] = Some(slot);
+        }
     }
 
     /// Highest number that the sender was heard to have given.
@@ -333,6 +355,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> R
             return Err(FrameError::Malformed);
         }
 
+        self.reach(seq.0 - self.run.0);
         let index = self.index(seq);
         let slot = &mut self.slots[index];
         let mut charge_bytes = 0;
@@ -469,7 +492,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> R
     /// Numbers above the run that are here whole and whose head is `wanted`, as ranges in order.
     pub fn whole_above_run(&self, wanted: impl Fn(&RecordHead) -> bool) -> Vec<RangeInclusive<u64>> {
         let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
-        for ahead in 1..=self.window() {
+        for ahead in 1..=self.slots.len() as u64 {
             let seq = Seq(self.run.0 + ahead);
             match &self.slots[self.index(seq)] {
                 Some(Slot::Whole(record)) if wanted(&record.head) => push_number(&mut ranges, seq.0),

@@ -9,6 +9,7 @@ use crate::reactor::{POOL_BUFFERS, Parts, Reactor, SPIN_NS, STAGING_BYTES, comma
 use longrun_copy::engine::EngineConfig;
 use longrun_copy::primary::PrimaryConfig;
 use longrun_copy::secondary::SecondaryConfig;
+use longrun_copy::stream::CHARGE_BYTES_MAX;
 use longrun_copy::types::SystemId;
 use longrun_hal::arena::{Arena, ArenaConfig};
 use longrun_hal::clock::Timeline;
@@ -59,6 +60,14 @@ impl Drop for AbortOnPanic {
 
 /// How a reactor's memory is shared out. The rest is for hosts' payloads and what connections receive into.
 const RECEIVE_SHARE: usize = 3;
+
+/// Streams that a secondary may have open with this much memory for what it receives. Each keeps room for one record of the
+/// largest size (1 MiB), so that the one that closes a gap always finds memory; as much again is left to be shared by those
+/// that have much to bring. So a stream costs 2 MiB of that memory, 6 MiB of `--memory-mib`: 256 MiB are enough for 42
+/// streams, 1,536 for 256, 6,144 for 1,024.
+fn streams_max(receive_bytes: u64) -> usize {
+    (receive_bytes / (2 * CHARGE_BYTES_MAX)).max(1) as usize
+}
 
 /// A reactor's ring: polled by the thread that polls for another, if there is one, else as the operator wants it, or, where
 /// the kernel does not let it, entered, with a warning that says why.
@@ -142,7 +151,7 @@ pub fn start(
             primary: PrimaryConfig::new(system),
             secondary: SecondaryConfig {
                 receive_bytes: (options.memory_bytes / RECEIVE_SHARE) as u64,
-                streams_max: (options.memory_bytes / RECEIVE_SHARE / (2 << 20)).clamp(1, 64),
+                streams_max: streams_max((options.memory_bytes / RECEIVE_SHARE) as u64),
                 ..SecondaryConfig::default()
             },
             seed: identity::random_seed().map_err(os)?,
@@ -221,6 +230,16 @@ pub fn start(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_follow_the_memory_and_each_keeps_room_for_its_largest_record_and_as_much_to_share() {
+        let of = |memory_mib: u64| streams_max((memory_mib << 20) / RECEIVE_SHARE as u64);
+        assert_eq!([16, 256, 1544, 6160].map(of), [2, 42, 257, 1026]);
+        for memory_mib in [16, 256, 1544, 6160] {
+            let receive_bytes = (memory_mib << 20) / RECEIVE_SHARE as u64;
+            assert!(of(memory_mib) as u64 * CHARGE_BYTES_MAX * 2 <= receive_bytes);
+        }
+    }
 
     #[test]
     fn what_the_kernel_refuses_everybody_is_gone_without_and_what_was_asked_wrongly_is_told() {

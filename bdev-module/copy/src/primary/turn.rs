@@ -146,6 +146,8 @@ impl<M: Memory> Primary<M> {
     /// Sends a beacon if the stream was silent for long enough. Returns when to look again.
     pub(super) fn beacon(&mut self, now: Now, id: StreamId, ports: &mut impl Up<M>) -> Option<Mono> {
         let handed = self.handed(id);
+        // *256 silent streams said so every 2 ms, a frame for each: the network lost the records between them.*
+        let pace_ns = self.config.beacon_interval_ns * self.streams.len().div_ceil(STREAMS_AT_ONCE) as u64;
         let stream = self.streams.get_mut(&id)?;
         if !stream.sends() || !stream.started || !ports.session_is_up(stream.link) {
             return None;
@@ -156,6 +158,7 @@ impl<M: Memory> Primary<M> {
             Some(_) => self.config.beacon_interval_ns,
             None => silence_ns(now, groups, &self.config),
         };
+        let interval_ns = interval_ns.max(pace_ns);
         let at = stream.last_sent.after_ns(interval_ns);
         if now.mono < at {
             return Some(at);
@@ -258,6 +261,10 @@ impl<M: Memory> Primary<M> {
         self.stamper.floor()
     }
 }
+
+/// So many streams may each send a beacon in one [`super::PrimaryConfig::beacon_interval_ns`]; where there are more, each is
+/// silent for longer.
+const STREAMS_AT_ONCE: usize = 16;
 
 /// How long a stream may be silent: short while one of its groups is written to, stretched with their idle time.
 fn silence_ns<'a>(now: Now, groups: impl Iterator<Item = &'a Group>, config: &super::PrimaryConfig) -> u64 {

@@ -109,7 +109,7 @@ pub struct SecondaryConfig {
     pub receive_bytes: u64,
     /// Streams that may be open at once; the next OPEN is refused with a sentence.
     pub streams_max: usize,
-    /// Slots of a stream's ring; rounded up to a power of two.
+    /// Slots of a stream's ring at most; rounded up to a power of two.
     pub stream_records: usize,
     /// How far a stamp may lie beyond this system's timeline, in nanoseconds, beside the clocks' error bound.
     pub stamp_ahead_ns_max: u64,

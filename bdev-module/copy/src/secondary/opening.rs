@@ -263,7 +263,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             let is_there = self.intakes.contains_key(&open.stream);
             if !is_there && self.intakes.len() >= self.config.streams_max {
                 let text = format!(
-                    "the secondary has {} streams open, its limit: close some or raise streams_max",
+                    "the secondary has {} streams open, as many as its memory has room for: serve it with more \
+                     (--memory-mib), or create the group with sequence_scope group, which has one stream for all its pairs",
                     self.intakes.len()
                 );
                 return refused(Refusal::Never, text);
