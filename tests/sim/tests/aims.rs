@@ -17,7 +17,7 @@ fn a_directed_world_reaches_its_cell() {
     for (state, hit) in
         [(State::HandingOver, Hit::LastingNoSpace), (State::Fenced, Hit::NoSpace), (State::Failed, Hit::Gone)]
     {
-        assert!(reached(state, hit, 12) > 0, "{} x {}", state.name(), hit.name());
+        assert!(reached(state, hit, 40) > 0, "{} x {}", state.name(), hit.name());
     }
 }
 

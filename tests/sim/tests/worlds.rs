@@ -92,12 +92,12 @@ fn groups_whose_primaries_crash_one_after_the_other_stay_at_a_cut() {
 
 #[test]
 fn groups_of_a_secondary_that_was_down_can_be_deleted_and_created_again() {
-    let totals = run_some(15, |plan| {
+    let totals = run_some(60, |plan| {
         plan.ending = Ending::Quiet;
         plan.buffer_bytes = 96 << 10;
         plan.faults = vec![Fault::SecondaryCrash, Fault::Partition];
     });
-    assert!(totals.created_anew > 0, "{totals}");
+    assert!(totals.created_anew > 0, "{totals}")
 }
 
 #[test]
