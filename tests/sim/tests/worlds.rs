@@ -97,7 +97,7 @@ fn groups_of_a_secondary_that_was_down_can_be_deleted_and_created_again() {
         plan.buffer_bytes = 96 << 10;
         plan.faults = vec![Fault::SecondaryCrash, Fault::Partition];
     });
-    assert!(totals.created_anew > 0, "{totals}")
+    assert!(totals.created_anew > 0, "{totals}");
 }
 
 #[test]
