@@ -8,6 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Width of a column in what happened over time.
@@ -92,7 +93,7 @@ pub struct Job {
     interval: Option<Duration>,
     /// Its place among the jobs: their commands alternate.
     offset: Duration,
-    data: Vec<u8>,
+    data: Arc<[u8]>,
 }
 
 /// A command in flight.
@@ -128,7 +129,7 @@ impl Job {
             interval: between.map(|between| between * jobs),
             offset: between.map_or(Duration::ZERO, |between| between * u32::from(number)),
             workload: workload.clone(),
-            data,
+            data: data.into(),
         })
     }
 
@@ -170,6 +171,7 @@ impl Job {
                     _ => continue,
                 };
                 let slot = completion.token as usize;
+                queue.recycle(completion.data);
                 let Some(command) = issued.get_mut(slot).and_then(Option::take) else { continue };
                 free.push(slot);
                 let ended = Instant::now();
@@ -240,7 +242,8 @@ impl Link {
     /// Sends what the socket takes, takes what it has.
     fn exchange(&mut self, queue: &mut Queue) -> Result<(), String> {
         if self.sent == self.output.len() {
-            (self.output, self.sent) = (queue.take_output(), 0);
+            queue.swap_output(&mut self.output);
+            self.sent = 0;
         }
         if self.sent < self.output.len() {
             match self.stream.write(&self.output[self.sent..]) {
@@ -290,7 +293,7 @@ impl Chooser {
     }
 
     /// The next command, and whether it reads.
-    fn next(&mut self, data: &[u8]) -> (Command, bool) {
+    fn next(&mut self, data: &Arc<[u8]>) -> (Command, bool) {
         self.turn = (self.turn + 1) % self.namespaces.len();
         let namespace = self.namespaces[self.turn];
         let places = places(&namespace, self.bytes);
@@ -307,7 +310,7 @@ impl Chooser {
         let is_read = self.rng.random_range(0..100) < self.read_percent;
         let command = match is_read {
             true => Command::read(namespace.nsid, lba, blocks as u16, self.bytes),
-            false => Command::write(namespace.nsid, lba, blocks as u16, data.to_vec(), false),
+            false => Command::write(namespace.nsid, lba, blocks as u16, data.clone(), false),
         };
         (command, is_read)
     }
@@ -328,7 +331,7 @@ mod tests {
 
     fn drawn(workload: &Workload, number: u16, count: usize) -> Vec<(u32, u64, bool)> {
         let mut chooser = Chooser::new(workload, number, &namespaces());
-        let data = vec![0; workload.block_bytes as usize];
+        let data = vec![0; workload.block_bytes as usize].into();
         (0..count)
             .map(|_| {
                 let (command, is_read) = chooser.next(&data);

@@ -1,14 +1,15 @@
 //! Commands a host can send.
 
 use crate::spec::{Sqe, opcode};
+use std::sync::Arc;
 
 /// The data of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transfer {
     /// No data.
     None,
-    /// From the host, in capsule when it fits.
-    ToTarget(Vec<u8>),
+    /// From the host, in capsule when it fits. Shared: who writes the same again and again copies it once, into the output.
+    ToTarget(Arc<[u8]>),
     /// To the host, so many bytes.
     FromTarget(u32),
 }
@@ -40,8 +41,8 @@ impl Command {
     }
 
     /// Write `data`, which is `blocks` (at least 1) blocks long.
-    pub fn write(nsid: u32, lba: u64, blocks: u16, data: Vec<u8>, fua: bool) -> Self {
-        Self::blocks(opcode::WRITE, nsid, lba, blocks, u32::from(fua) << 30, Transfer::ToTarget(data))
+    pub fn write(nsid: u32, lba: u64, blocks: u16, data: impl Into<Arc<[u8]>>, fua: bool) -> Self {
+        Self::blocks(opcode::WRITE, nsid, lba, blocks, u32::from(fua) << 30, Transfer::ToTarget(data.into()))
     }
 
     /// Make what was answered durable.
@@ -63,7 +64,7 @@ impl Command {
             data.extend_from_slice(&lba.to_le_bytes());
         }
         let count = (data.len() / 16).saturating_sub(1) as u32;
-        Self::new(opcode::DATASET_MANAGEMENT, nsid, [count, 4, 0, 0, 0, 0], Transfer::ToTarget(data))
+        Self::new(opcode::DATASET_MANAGEMENT, nsid, [count, 4, 0, 0, 0, 0], Transfer::ToTarget(data.into()))
     }
 
     /// Identify.

@@ -1,6 +1,7 @@
 //! One queue pair.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use zerocopy::IntoBytes;
 
@@ -144,7 +145,7 @@ enum Phase {
 struct Pending {
     token: u64,
     /// What an R2T may ask for.
-    outgoing: Vec<u8>,
+    outgoing: Option<Arc<[u8]>>,
     /// What came; as long as was asked for.
     incoming: Vec<u8>,
     arrived: u32,
@@ -174,6 +175,8 @@ pub struct Queue {
     outstanding: usize,
     max_h2c_data: usize,
     output: Vec<u8>,
+    /// Buffers that were given back.
+    spare: Vec<Vec<u8>>,
     events: VecDeque<QueueEvent>,
 }
 
@@ -189,6 +192,7 @@ impl Queue {
             outstanding: 0,
             max_h2c_data: 0,
             output: Vec::new(),
+            spare: Vec::new(),
             events: VecDeque::new(),
             options,
         };
@@ -212,6 +216,19 @@ impl Queue {
     /// Bytes for the socket, in order. The caller sends all of them.
     pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.output)
+    }
+
+    /// The same into `spent`, whose room is used for what comes next: who asks often allocates nothing.
+    pub fn swap_output(&mut self, spent: &mut Vec<u8>) {
+        spent.clear();
+        std::mem::swap(&mut self.output, spent);
+    }
+
+    /// Gives a completion's data back, for a command to come to be read into.
+    pub fn recycle(&mut self, data: Vec<u8>) {
+        if data.capacity() > 0 && self.spare.len() < self.commands.len() {
+            self.spare.push(data);
+        }
     }
 
     /// What happened since.
@@ -238,13 +255,14 @@ impl Queue {
         sqe.cid = (cid as u16).into();
         // SGLs, no metadata: what Fabrics asks of every command.
         sqe.flags |= 1 << 6;
-        let mut pending = Pending { token, outgoing: Vec::new(), incoming: Vec::new(), arrived: 0, damaged: false };
+        let mut pending = Pending { token, outgoing: None, incoming: Vec::new(), arrived: 0, damaged: false };
         sqe.sgl = SglDescriptor { kind: SglDescriptor::TRANSPORT, ..SglDescriptor::default() };
         match transfer {
             Transfer::None => self.put(capsule(sqe), 0),
             Transfer::FromTarget(bytes) => {
                 sqe.sgl.length = bytes.into();
-                pending.incoming = vec![0; bytes as usize];
+                pending.incoming = self.spare.pop().unwrap_or_default();
+                pending.incoming.resize(bytes as usize, 0);
                 self.put(capsule(sqe), 0);
             }
             Transfer::ToTarget(data) => {
@@ -254,7 +272,7 @@ impl Queue {
                     self.put_with_data(capsule(sqe), 0, &data);
                 } else {
                     self.put(capsule(sqe), 0);
-                    pending.outgoing = data;
+                    pending.outgoing = Some(data);
                 }
             }
         }
@@ -349,7 +367,7 @@ impl Queue {
         let mut sqe =
             Sqe { opcode: opcode::FABRICS, nsid: u32::from(opcode::FABRICS_CONNECT).into(), ..Sqe::default() };
         connect.write(&mut sqe);
-        let transfer = Transfer::ToTarget(data.as_bytes().to_vec());
+        let transfer = Transfer::ToTarget(data.as_bytes().into());
         self.issue(Command { sqe, transfer }, 0).map_err(|QueueFull| "ICResp twice")
     }
 
@@ -426,9 +444,9 @@ impl Queue {
     fn ready_to_transfer(&mut self, r2t: &R2t) -> Result<(), &'static str> {
         let (offset, bytes) = (r2t.r2to.get() as usize, r2t.r2tl.get() as usize);
         let pending = self.pending(r2t.cccid.get()).ok_or("R2T for no command")?;
-        let end = offset.checked_add(bytes).filter(|end| bytes > 0 && *end <= pending.outgoing.len());
+        let data = pending.outgoing.clone().ok_or("R2T for a command without data")?;
+        let end = offset.checked_add(bytes).filter(|end| bytes > 0 && *end <= data.len());
         let end = end.ok_or("R2T beyond the command's data")?;
-        let data = std::mem::take(&mut pending.outgoing);
         let mut at = offset;
         while at < end {
             let upto = end.min(at + self.max_h2c_data);
@@ -443,9 +461,6 @@ impl Queue {
             };
             self.put_with_data(header, if upto == end { flag::LAST } else { 0 }, piece);
             at = upto;
-        }
-        if let Some(pending) = self.pending(r2t.cccid.get()) {
-            pending.outgoing = data;
         }
         Ok(())
     }

@@ -174,7 +174,9 @@ fn dataset_management_takes_the_longer_buffer_that_linux_sends() {
     let (_, _, id, mut queue) = connected(&mut world);
     let mut command = Command::deallocate(1, &[(7, 3)]);
     if let host::Transfer::ToTarget(data) = &mut command.transfer {
-        data.resize(4096, 0);
+        let mut padded = data.to_vec();
+        padded.resize(4096, 0);
+        *data = padded.into();
     }
     assert!(status(&mut world, id, &mut queue, command).is_success());
     assert_eq!(world.log, ["unmap 7+3"]);
