@@ -94,6 +94,8 @@ pub struct Job {
     /// Its place among the jobs: their commands alternate.
     offset: Duration,
     data: Arc<[u8]>,
+    /// Where it polls a reactor of the lab runs too: it lets that go on when there is nothing to do.
+    gives_way: bool,
 }
 
 /// A command in flight.
@@ -115,6 +117,7 @@ impl Job {
         workload: &Workload,
         number: u16,
         namespaces: &[Namespace],
+        gives_way: bool,
     ) -> Result<Job, String> {
         let mut queue = Queue::new(options);
         let stream = connect(to, &mut queue)?;
@@ -130,6 +133,7 @@ impl Job {
             offset: between.map_or(Duration::ZERO, |between| between * u32::from(number)),
             workload: workload.clone(),
             data: data.into(),
+            gives_way,
         })
     }
 
@@ -139,7 +143,7 @@ impl Job {
     ///
     /// If the connection ends.
     pub fn run(self, times: Times) -> Result<Seen, String> {
-        let Job { stream, mut queue, workload, mut chooser, interval, offset, data } = self;
+        let Job { stream, mut queue, workload, mut chooser, interval, offset, data, gives_way } = self;
         let mut link = Link::new(stream);
         let depth = usize::from(workload.depth);
         let mut issued: Vec<Option<Issued>> = vec![None; depth];
@@ -163,7 +167,10 @@ impl Job {
                     due += interval;
                 }
             }
-            link.exchange(&mut queue)?;
+            let came = link.exchange(&mut queue)?;
+            if gives_way && !came {
+                std::thread::yield_now();
+            }
             while let Some(event) = queue.poll() {
                 let completion = match event {
                     QueueEvent::Done(completion) => completion,
@@ -239,8 +246,8 @@ impl Link {
         Link { stream, output: Vec::new(), sent: 0, input: vec![0; READ_BYTES] }
     }
 
-    /// Sends what the socket takes, takes what it has.
-    fn exchange(&mut self, queue: &mut Queue) -> Result<(), String> {
+    /// Sends what the socket takes, takes what it has. Whether that was something.
+    fn exchange(&mut self, queue: &mut Queue) -> Result<bool, String> {
         if self.sent == self.output.len() {
             queue.swap_output(&mut self.output);
             self.sent = 0;
@@ -256,9 +263,9 @@ impl Link {
             Ok(0) => Err("the target ended the connection".to_owned()),
             Ok(bytes) => {
                 queue.receive(&self.input[..bytes]);
-                Ok(())
+                Ok(true)
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(format!("the connection broke: {error}")),
         }
     }

@@ -165,6 +165,13 @@ impl Ground {
         [self.pid, self.secondary_pid].map(|pid| pid.and_then(watch::cpu_time))
     }
 
+    /// Whether the job's processor is that of the lab's secondary too, as on two processors it has to be. Two that poll there
+    /// would wait for each other's time slices, milliseconds each, and the age of the copy would be the scheduler's.
+    fn is_shared(&self, job: u16) -> bool {
+        let secondary = self.secondary_pid.and_then(|_| processors("secondary").parse().ok());
+        secondary.is_some() && self.processor(job) == secondary
+    }
+
     fn processor(&self, job: u16) -> Option<usize> {
         let count = self.processors.len();
         (count > 0).then(|| self.processors[usize::from(job) % count])
@@ -356,7 +363,7 @@ fn one(ground: &Ground, workload: &Workload, bar: &ProgressBar) -> Result<(Besid
     let jobs: Vec<Job> = (0..workload.jobs)
         .map(|number| {
             let queue = host.io(number + 1, workload.depth + 1, found.cntlid, found.in_capsule_bytes);
-            Job::connect(ground.address, queue, workload, number, &namespaces)
+            Job::connect(ground.address, queue, workload, number, &namespaces, ground.is_shared(number))
         })
         .collect::<Result<_, _>>()?;
     let watch = ground.rpo.as_ref().map(|rpo| RpoWatch::start(&rpo.rpc_socket, &rpo.group)).transpose()?;
