@@ -111,6 +111,8 @@ const SHUTDOWN_LOOK: Duration = Duration::from_millis(20);
 
 /// Serves until told to stop by a signal or an operator.
 pub fn run(options: &Options) -> Result<(), ServeError> {
+    // Before there is any other thread.
+    longrun_hal::alloc::keep_memory();
     let log = start_log();
     raise_descriptor_limit();
     let os = |doing| move |source| ServeError::Os { doing, source };
