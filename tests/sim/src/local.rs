@@ -33,6 +33,8 @@ pub struct Version {
     op: Option<usize>,
     /// When its host heard that it is done.
     heard_at: Option<u64>,
+    /// Its write as the device knows it, until it is done there: zeroes of requests that overlap are all alike.
+    flying: Option<u64>,
 }
 
 /// By sector; one that is not here was never written.
@@ -55,9 +57,10 @@ impl World {
         for (index, sector) in self.disks[&(node, volume)].sectors_of(*extent).enumerate() {
             let versions = self.kept[pair].entry(sector).or_insert_with(|| {
                 let blob = latest[sector as usize].clone();
-                vec![Version { blob, op: None, heard_at: Some(0) }]
+                vec![Version { blob, op: None, heard_at: Some(0), flying: None }]
             });
-            versions.push(Version { blob: Blob::of(data.as_ref(), index), op: writer, heard_at: None });
+            let blob = Blob::of(data.as_ref(), index);
+            versions.push(Version { blob, op: writer, heard_at: None, flying: Some(op) });
         }
         let flight = (node, volume, op);
         self.flights.insert(flight, Flight { pair, extent: *extent, unstamped: None });
@@ -134,11 +137,15 @@ impl World {
     /// A primary's write ended.
     pub fn flight_done(&mut self, node: usize, volume: VolumeId, op: u64, is_done: bool) {
         let Some(flight) = self.flights.remove(&(node, volume, op)) else { return };
-        if is_done {
-            return;
-        }
         let info = &self.pairs[flight.pair];
         let disk = &self.disks[&(node, volume)];
+        if is_done {
+            for sector in disk.sectors_of(flight.extent) {
+                let versions = self.kept[flight.pair].get_mut(&sector).into_iter().flatten();
+                versions.filter(|it| it.flying == Some(op)).for_each(|it| it.flying = None);
+            }
+            return;
+        }
         let history = &mut self.groups[info.group].history;
         for sector in disk.sectors_of(flight.extent) {
             let is = disk.seen(sector);
@@ -173,7 +180,7 @@ impl World {
                     let Some(versions) = kept.get_mut(&sector) else { continue };
                     let at = versions.iter().position(|it| match kind {
                         Kind::Write => it.op == Some(id),
-                        _ => it.heard_at.is_none() && matches!(it.blob, Blob::Zero),
+                        _ => it.heard_at.is_none() && it.flying.is_none() && matches!(it.blob, Blob::Zero),
                     });
                     let Some(at) = at else { continue };
                     versions[at].heard_at = Some(now);
@@ -212,7 +219,7 @@ impl World {
                 if loss != Loss::Process {
                     versions.clear();
                 }
-                versions.push(Version { blob: is, op: None, heard_at: Some(self.totals.events) });
+                versions.push(Version { blob: is, op: None, heard_at: Some(self.totals.events), flying: None });
             }
         }
     }
