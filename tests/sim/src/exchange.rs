@@ -602,8 +602,14 @@ impl World {
         }
         let told = (0..self.pairs.len()).map(|pair| self.image_at(serving, pair)).collect();
         let exchange = self.exchange_of();
-        exchange.told = told;
-        exchange.maybe.clear();
+        let before = std::mem::replace(&mut exchange.told, told);
+        // What a write left that failed is seen, and not durable: a power cut may bring back what was there before.
+        for ((pair, sector), blobs) in &mut exchange.maybe {
+            let was = &before[*pair][*sector as usize];
+            if !blobs.iter().any(|blob| blob.is_same(was)) {
+                blobs.push(was.clone());
+            }
+        }
     }
 
     fn describe_exchange(&mut self) -> String {
