@@ -217,6 +217,24 @@ impl Sites {
         serde_json::from_value(certificate).unwrap()
     }
 
+    /// A disaster in mid-write: the primary is killed, the secondary is taken over. Hosts have seen no error until then, and
+    /// what the copy shows is the past, cut at one point.
+    pub fn kill_and_take_over(
+        &mut self,
+        load: Load,
+        observer: Observer,
+        age_bound: Duration,
+    ) -> (LossCertificate, Verdict) {
+        self.primary.kill();
+        let killed_at = self.clock.now();
+        let outcome = load.wait_for_end();
+        assert_eq!((outcome.errors, &outcome.first_error), (0, &None));
+        let certificate = self.take_over();
+        let verdict = self.judge(&certificate, outcome, &observer.finish(), killed_at, age_bound);
+        assert_closed(&verdict);
+        (certificate, verdict)
+    }
+
     /// Exports the volumes taken over and judges them. The primary must be dead since `killed_at`.
     pub fn judge(
         &self,

@@ -35,13 +35,7 @@ fn a_secondary_killed_twenty_times_under_load_loses_nothing_and_catches_up() {
     sites.wait_until_caught_up();
     load.wait_for_writes(50);
     sites.primary.assert_running();
-    sites.primary.kill();
-    let killed_at = sites.clock.now();
-    let outcome = load.wait_for_end();
-    assert_eq!((outcome.errors, &outcome.first_error), (0, &None));
-    let certificate = sites.take_over();
-    let verdict = sites.judge(&certificate, outcome, &observer.finish(), killed_at, Duration::from_secs(20));
-    assert_closed(&verdict);
+    sites.kill_and_take_over(load, observer, Duration::from_secs(20));
 }
 
 #[test]
@@ -57,13 +51,7 @@ fn two_systems_that_were_told_no_keys_pair_without_security_and_take_up_again_af
     sites.secondary.start_again();
     load.wait_for_writes(50);
     sites.wait_until_caught_up();
-    sites.primary.kill();
-    let killed_at = sites.clock.now();
-    let outcome = load.wait_for_end();
-    assert_eq!((outcome.errors, &outcome.first_error), (0, &None));
-    let certificate = sites.take_over();
-    let verdict = sites.judge(&certificate, outcome, &observer.finish(), killed_at, ANY_AGE);
-    assert_closed(&verdict);
+    sites.kill_and_take_over(load, observer, ANY_AGE);
 }
 
 /// The step that a takeover is at, if one is under way.
@@ -211,14 +199,8 @@ fn an_overflow_slows_hosts_then_lets_them_run_and_the_copy_keeps_its_last_cut() 
     sites.primary.assert_running();
     let after = group(&sites.secondary);
     assert_eq!((after.recovery_point_ns, after.consistent), (kept, true));
-    sites.primary.kill();
-    let killed_at = sites.clock.now();
-    let outcome = load.wait_for_end();
-    assert_eq!((outcome.errors, &outcome.first_error), (0, &None));
-    let certificate = sites.take_over();
+    let (certificate, verdict) = sites.kill_and_take_over(load, observer, ANY_AGE);
     assert_eq!(Some(certificate.recovery_point_ns), kept);
-    let verdict = sites.judge(&certificate, outcome, &observer.finish(), killed_at, ANY_AGE);
-    assert_closed(&verdict);
     assert!(verdict.lost_after_recovery_point > 0, "the cut was to cost something: {verdict:#?}");
 }
 

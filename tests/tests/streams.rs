@@ -2,7 +2,7 @@
 
 use longrun_rpc::methods::pair::PairState;
 use longrun_tests::process::{Longrun, eventually};
-use longrun_tests::sites::{GROUP, Options, Sites, assert_closed, group};
+use longrun_tests::sites::{GROUP, Options, Sites, group};
 use serde_json::json;
 use std::time::Duration;
 
@@ -37,13 +37,7 @@ fn copies_of(streams: usize, memory_mib: &'static str) {
     sites.wait_until_caught_up();
     let info = group(&sites.primary);
     assert_eq!(info.state, PairState::Pair, "{info:?}");
-    sites.primary.kill();
-    let killed_at = sites.clock.now();
-    let outcome = load.wait_for_end();
-    assert_eq!((outcome.errors, &outcome.first_error), (0, &None));
-    let certificate = sites.take_over();
-    let verdict = sites.judge(&certificate, outcome, &observer.finish(), killed_at, Duration::from_secs(20));
-    assert_closed(&verdict);
+    sites.kill_and_take_over(load, observer, Duration::from_secs(20));
 }
 
 #[test]

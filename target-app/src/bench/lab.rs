@@ -11,24 +11,21 @@ use crate::lab::system::{LinkQuality, System, SystemError};
 use longrun_nvmf::Nqn;
 use longrun_rpc::Client;
 use longrun_rpc::methods::framework::FrameworkGetReactors;
-use longrun_rpc::methods::group::{GroupInfo, SequenceScope};
-use longrun_rpc::methods::link::{LinkInfo, LinkState, Transport};
-use longrun_rpc::methods::pair::PairState;
+use longrun_rpc::methods::group::SequenceScope;
+use longrun_rpc::methods::link::{LinkInfo, Transport};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const NQN: &str = "nqn.2026-11.io.longrun:bench";
 const GROUP: &str = "bench";
-const LINKED_WITHIN: Duration = Duration::from_secs(20);
-const PAIRED_WITHIN: Duration = Duration::from_secs(60);
-/// How long a link may go by UDP before raw frames are taken for impossible.
-const RAW_WITHIN: Duration = Duration::from_secs(15);
 const MIB: u64 = 1 << 20;
-/// Of each system; a third of it is what the secondary receives into.
-const MEMORY_MIB: &str = "512";
+/// Of each system; a third of it is what the secondary receives into ...
+const MEMORY_MIB: u64 = 512;
+/// ... which has to have room for each stream.
+const MEMORY_MIB_OF_STREAM: u64 = 6;
 /// What the primary keeps for the link.
 const BUFFER_BYTES: u64 = 128 * MIB;
 const JOURNAL_BYTES: u64 = 2048 * MIB;
@@ -73,7 +70,7 @@ impl Lab {
         let relay = if is_clean { None } else { Some(Relay::start(primary.link(), secondary.link(), impairment)?) };
         let pairs = pair_up(shape, &primary, &secondary, relay.as_ref(), &media)?;
         for system in [&primary, &secondary] {
-            wait_for_transport(system, shape.transport)?;
+            system.wait_for_transport(&mut system.client()?, shape.transport)?;
         }
         let exported = primary.export(&mut client, NQN, &pairs)?;
         Ok(Lab { primary, secondary: Some(secondary), _relay: relay, exported, _directory: directory })
@@ -137,7 +134,9 @@ impl Lab {
 fn start(name: &'static str, directory: &Path, shape: &Shape, children: &Arc<Children>) -> Result<System, Error> {
     let directory = directory.join(name);
     std::fs::create_dir(&directory)?;
-    let mut flags = vec!["--memory-mib", MEMORY_MIB];
+    let streams = if shape.scope == SequenceScope::Pair { u64::from(shape.volumes) } else { 1 };
+    let memory_mib = MEMORY_MIB.max(MEMORY_MIB_OF_STREAM * (streams + 2)).to_string();
+    let mut flags = vec!["--memory-mib", &memory_mib];
     if shape.busy {
         flags.extend(["--idle", "busy"]);
     }
@@ -182,15 +181,10 @@ fn pair_up(
         let loss_tolerance = (shape.loss * 2.0).clamp(0.1, 0.5);
         system.create_link(&mut client, facing, key, LinkQuality { mtu_bytes: shape.mtu_bytes, loss_tolerance })?;
         // A pair would wait for it, and say nothing for as long.
-        wait_until_linked(system, &mut client)?;
+        system.wait_until_linked(&mut client)?;
         let mut group = json!({"name": GROUP, "role": system.name(), "link": crate::lab::system::LINK});
         if is_primary {
-            group["sequence_scope"] = match shape.scope {
-                SequenceScope::Pair => "pair",
-                SequenceScope::System => "system",
-                SequenceScope::Group => "group",
-            }
-            .into();
+            group["sequence_scope"] = json!(shape.scope);
             group["buffer_bytes"] = BUFFER_BYTES.into();
         } else {
             create_media(system, &mut client, shape)?;
@@ -212,7 +206,7 @@ fn pair_up(
     });
     let (mut here, mut there) = (here?, there.map_err(|_| "a thread of the bench panicked")??);
     for (system, client) in [(primary, &mut here), (secondary, &mut there)] {
-        wait_until_paired(system, client)?;
+        system.wait_until_paired(client, GROUP, media.len())?;
     }
     Ok((0..media.len()).map(|volume| format!("volume{volume}")).collect())
 }
@@ -225,53 +219,4 @@ fn create_journal(system: &System, client: &mut Client, shape: &Shape) -> Result
     }
     let bdev = json!({"name": "journal", "num_blocks": JOURNAL_BYTES / 4096, "block_size": 4096});
     system.call(client, "bdev_malloc_create", bdev).map(drop)
-}
-
-/// With raw frames asked for nothing else will do: they are to be measured.
-fn wait_for_transport(system: &System, transport: Transport) -> Result<(), Error> {
-    let mut client = system.client()?;
-    let until = Instant::now() + RAW_WITHIN;
-    loop {
-        let link = system.link_info(&mut client)?;
-        if link.transport == transport {
-            return Ok(());
-        }
-        if Instant::now() >= until {
-            let reason = link.transport_reason.unwrap_or_default();
-            return Err(system.unexpected(format!("its link goes by UDP: {reason}")).into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn wait_until_linked(system: &System, client: &mut Client) -> Result<(), Error> {
-    let until = Instant::now() + LINKED_WITHIN;
-    loop {
-        let link = system.link_info(client)?;
-        if link.state == LinkState::Up {
-            return Ok(());
-        }
-        if Instant::now() >= until {
-            let reason = link.reason.unwrap_or_default();
-            let what = format!("the link did not come up within {} s: {reason}", LINKED_WITHIN.as_secs());
-            return Err(system.unexpected(what).into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn wait_until_paired(system: &System, client: &mut Client) -> Result<(), Error> {
-    let until = Instant::now() + PAIRED_WITHIN;
-    loop {
-        let answer = system.call(client, "group_get", json!({"name": GROUP}))?;
-        let groups: Vec<GroupInfo> = serde_json::from_value(answer.clone())?;
-        if groups.first().is_some_and(|group| group.state == PairState::Pair && group.consistent) {
-            return Ok(());
-        }
-        if Instant::now() >= until {
-            let what = format!("the pairs were not established within {} s: {answer}", PAIRED_WITHIN.as_secs());
-            return Err(system.unexpected(what).into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -71,6 +71,8 @@ const BLOCK_BYTES_MAX: u32 = 1 << 20;
 const DEPTH_MAX: u16 = 1023;
 const JOBS_MAX: u16 = 64;
 const ROUNDS_MAX: u16 = 99;
+/// As many namespaces as a subsystem has.
+const VOLUMES_MAX: u16 = 1024;
 /// What one reactor of a target of ours serves, less some for the jobs.
 const IDLE_CONNECTIONS_MAX: u16 = 1000;
 
@@ -116,7 +118,7 @@ impl Workload {
             return of("depth", &self.depth, "1 to 1023");
         }
         if self.jobs == 0 || self.jobs > JOBS_MAX {
-            return of("jobs", &self.jobs, "1 to 64");
+            return of("jobs", &self.jobs, "1 to 1024");
         }
         if !(self.seconds > 0.0 && self.seconds <= 86_400.0) {
             return of("seconds", &self.seconds, "more than 0, up to 86400");
@@ -191,8 +193,8 @@ impl Default for Lab {
 
 impl Lab {
     fn check(&self) -> Result<(), String> {
-        if !(1..=64).contains(&self.volumes) {
-            return Err(format!("lab: volumes is {}, expected 1 to 64", self.volumes));
+        if !(1..=VOLUMES_MAX).contains(&self.volumes) {
+            return Err(format!("lab: volumes is {}, expected 1 to {VOLUMES_MAX}", self.volumes));
         }
         if !(1..=1 << 20).contains(&self.volume_mib) {
             return Err(format!("lab: volume_mib is {}, expected 1 to 1048576", self.volume_mib));
@@ -341,7 +343,7 @@ mod tests {
             (&format!("{one}block_bytes = 1000\n"), "multiple of 512"),
             (&format!("{one}read_percent = 101\n"), "0 to 100"),
             (&format!("{one}depth = 0\n"), "1 to 1023"),
-            (&format!("{one}jobs = 65\n"), "1 to 64"),
+            (&format!("{one}jobs = 65\n"), "1 to 1024"),
             (&format!("{one}seconds = 0\n"), "86400"),
             (&format!("{one}rate = 0\n"), "rate"),
             (&format!("{one}rounds = 0\n"), "1 to 99"),
@@ -350,7 +352,7 @@ mod tests {
             (&format!("[lab]\nloss = 0.9\n{one}"), "0 to 0.5"),
             (&format!("[lab]\nmtu_bytes = 9000\n{one}"), "1200 to 8952"),
             (&format!("[lab]\nreplication = true\ntransport = \"xdp\"\nmtu_bytes = 8000\n{one}"), "1200 to 1472"),
-            (&format!("[lab]\nvolumes = 0\n{one}"), "1 to 64"),
+            (&format!("[lab]\nvolumes = 0\n{one}"), "1 to 1024"),
             (&format!("[lab]\ntransport = \"xdp\"\n{one}"), "replication"),
             (
                 &format!(

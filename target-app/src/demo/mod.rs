@@ -28,9 +28,8 @@ use std::time::{Duration, Instant};
 use longrun_checker::{Contents, Cut, Extent, History, Image, Volume, judge};
 use longrun_nvmf::Nqn;
 use longrun_rpc::Client;
-use longrun_rpc::methods::group::{GroupInfo, LossCertificate, Role, SequenceScope};
+use longrun_rpc::methods::group::{LossCertificate, SequenceScope};
 use longrun_rpc::methods::link::{LinkCreate, RawInfo, RawMode, Transport};
-use longrun_rpc::methods::pair::PairState;
 use serde_json::json;
 
 use crate::cli::args::DemoArgs;
@@ -59,8 +58,6 @@ const IO_QUEUES: u16 = 4;
 const BYTES_PER_SECOND: u64 = 16 << 20;
 const VOLUME_BYTES: u64 = 32 << 20;
 const JOURNAL_BYTES: u64 = 512 << 20;
-/// How long the pairs may take to be established.
-const PAIRED_WITHIN: Duration = Duration::from_secs(30);
 /// The group suspends when a host write would be delayed for longer.
 const THROTTLE_MS_MAX: u64 = 2_000;
 /// Bytes that one command reads back.
@@ -68,9 +65,6 @@ const READ_BACK_BYTES: usize = 128 << 10;
 /// Without `--cut-link-after` nothing may keep the recovery point from being younger than this plus some round trips.
 const AGE_BOUND_MS: u64 = 1_000;
 const AGE_BOUND_DELAYS: u64 = 20;
-
-/// How long raw frames may take to flow: as long as an address takes to be resolved.
-const RAW_WITHIN: Duration = Duration::from_secs(15);
 
 /// What a demo does: [`DemoArgs`] with everything decided.
 #[derive(Clone, Debug)]
@@ -334,7 +328,7 @@ fn pair_up(options: &Options, primary: &System, secondary: &System, relay: &Rela
         system.create_link(&mut client, remote, Some(key), quality)?;
         let mut group = json!({"name": GROUP, "role": at, "link": LINK});
         if is_primary {
-            group["sequence_scope"] = scope_word(options.scope).into();
+            group["sequence_scope"] = json!(options.scope);
             group["throttle_ms_max"] = THROTTLE_MS_MAX.into();
         } else {
             let journal = system.file("journal", JOURNAL_BYTES)?;
@@ -359,56 +353,22 @@ fn pair_up(options: &Options, primary: &System, secondary: &System, relay: &Rela
     });
     let mut at_primary = at_primary?;
     let mut at_secondary = at_secondary.map_err(|_| "a thread of the demo panicked")??;
-    wait_until_paired(primary, &mut at_primary)?;
-    wait_until_paired(secondary, &mut at_secondary)?;
+    for (system, client) in [(primary, &mut at_primary), (secondary, &mut at_secondary)] {
+        system.wait_until_paired(client, GROUP, usize::from(options.volumes))?;
+    }
     let volumes: Vec<String> = (0..options.volumes).map(volume_name).collect();
     Ok(primary.export(&mut at_primary, PRIMARY_NQN, &volumes)?)
 }
 
-/// What a system's link goes by. With raw frames asked for nothing else will do: the demo is to show them.
+/// What a system's link goes by.
 fn transport_of(options: &Options, system: &System) -> Result<String, Error> {
-    let mut client = system.client()?;
-    let until = Instant::now() + RAW_WITHIN;
-    loop {
-        let link = system.link_info(&mut client)?;
-        if link.transport == options.transport {
-            return Ok(match &link.raw {
-                Some(RawInfo { mode: RawMode::ZeroCopy, .. }) => "xdp, no copy".to_owned(),
-                Some(RawInfo { mode: RawMode::Copy, .. }) => "xdp, copied once, in the driver".to_owned(),
-                Some(RawInfo { mode: RawMode::Generic, .. }) => "xdp, copied once, behind the driver".to_owned(),
-                None => "udp".to_owned(),
-            });
-        }
-        if Instant::now() >= until {
-            let reason = link.transport_reason.unwrap_or_default();
-            return Err(system.unexpected(format!("its link goes by UDP: {reason}")).into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Until the group is in state PAIR and consistent and, at the secondary, its recovery point moves.
-fn wait_until_paired(system: &System, client: &mut Client) -> Result<(), Error> {
-    let until = Instant::now() + PAIRED_WITHIN;
-    let mut first_point = None;
-    loop {
-        let answer = system.call(client, "group_get", json!({"name": GROUP}))?;
-        let mut groups: Vec<GroupInfo> = serde_json::from_value(answer.clone())?;
-        let Some(group) = groups.pop() else { return Err(system.unexpected("the group is gone").into()) };
-        let moves = match (group.role, group.recovery_point_ns) {
-            (Role::Primary, _) => true,
-            (Role::Secondary, Some(point)) => *first_point.get_or_insert(point) < point,
-            (Role::Secondary, None) => false,
-        };
-        if group.state == PairState::Pair && group.consistent && moves {
-            return Ok(());
-        }
-        if Instant::now() >= until {
-            let what = format!("the pairs were not established within {} s: {answer}", PAIRED_WITHIN.as_secs());
-            return Err(system.unexpected(what).into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let link = system.wait_for_transport(&mut system.client()?, options.transport)?;
+    Ok(match &link.raw {
+        Some(RawInfo { mode: RawMode::ZeroCopy, .. }) => "xdp, no copy".to_owned(),
+        Some(RawInfo { mode: RawMode::Copy, .. }) => "xdp, copied once, in the driver".to_owned(),
+        Some(RawInfo { mode: RawMode::Generic, .. }) => "xdp, copied once, behind the driver".to_owned(),
+        None => "udp".to_owned(),
+    })
 }
 
 fn line(progress: &Progress, primary: &Observer, secondary: &Observer, relay: &Relay, clock: HostClock) -> Line {

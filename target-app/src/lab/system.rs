@@ -6,9 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use longrun_rpc::methods::link::LinkInfo;
+use longrun_rpc::methods::group::{GroupInfo, Role};
+use longrun_rpc::methods::link::{LinkInfo, LinkState, Transport};
+use longrun_rpc::methods::pair::PairState;
 use longrun_rpc::types::PublicKey;
 use longrun_rpc::{Client, ClientError};
 use serde_json::{Value, json};
@@ -31,6 +33,15 @@ pub struct LinkQuality {
 
 /// How long a process may take until its RPC socket answers.
 const START_WITHIN: Duration = Duration::from_secs(20);
+/// How long the two may take to find each other ...
+const LINKED_WITHIN: Duration = Duration::from_secs(20);
+/// ... and the pairs to be established: so long, and so much more for each of them.
+const PAIRED_WITHIN: Duration = Duration::from_secs(60);
+const PAIRED_WITHIN_EACH: Duration = Duration::from_millis(100);
+/// How long raw frames may take to flow: as long as an address takes to be resolved. A link that goes by UDP then cannot.
+const RAW_WITHIN: Duration = Duration::from_secs(15);
+/// How often something that is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 /// How much of a log an error shows.
 const LOG_LINES_SHOWN: usize = 12;
 
@@ -261,6 +272,75 @@ impl System {
         links.into_iter().next().ok_or_else(|| self.unexpected("its link is gone"))
     }
 
+    /// Waits until its link is up.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come up, with the link's reason.
+    pub fn wait_until_linked(&self, client: &mut Client) -> Result<(), SystemError> {
+        self.wait(LINKED_WITHIN, || {
+            let link = self.link_info(client)?;
+            let reason = link.reason.unwrap_or_default();
+            Ok(if link.state == LinkState::Up { Ok(()) } else { Err(format!("the link did not come up: {reason}")) })
+        })
+    }
+
+    /// Waits until its link goes by this transport: with raw frames asked for nothing else will do, they are to be shown or
+    /// measured. Answers the link.
+    ///
+    /// # Errors
+    ///
+    /// If it still goes by another, with the link's reason.
+    pub fn wait_for_transport(&self, client: &mut Client, transport: Transport) -> Result<LinkInfo, SystemError> {
+        self.wait(RAW_WITHIN, || {
+            let link = self.link_info(client)?;
+            if link.transport == transport {
+                return Ok(Ok(link));
+            }
+            Ok(Err(format!("its link goes by UDP: {}", link.transport_reason.unwrap_or_default())))
+        })
+    }
+
+    /// Waits until a group of so many pairs is in state PAIR and consistent and, at the secondary, its recovery point moves.
+    ///
+    /// # Errors
+    ///
+    /// If that takes too long, with all that is known of the group.
+    pub fn wait_until_paired(&self, client: &mut Client, group: &str, pairs: usize) -> Result<(), SystemError> {
+        let mut first_point = None;
+        self.wait(PAIRED_WITHIN + PAIRED_WITHIN_EACH * pairs as u32, || {
+            let answer = self.call(client, "group_get", json!({"name": group}))?;
+            let groups: Vec<GroupInfo> = serde_json::from_value(answer.clone())
+                .map_err(|error| self.unexpected(format!("group_get answered {error}")))?;
+            let Some(group) = groups.first() else { return Err(self.unexpected("the group is gone")) };
+            let moves = match (group.role, group.recovery_point_ns) {
+                (Role::Primary, _) => true,
+                (Role::Secondary, Some(point)) => *first_point.get_or_insert(point) < point,
+                (Role::Secondary, None) => false,
+            };
+            let is_paired = group.state == PairState::Pair && group.consistent && moves;
+            Ok(if is_paired { Ok(()) } else { Err(format!("the pairs were not established: {answer}")) })
+        })
+    }
+
+    /// Looks until something is there; what is said of it is the error when it takes too long.
+    fn wait<T>(
+        &self,
+        within: Duration,
+        mut look: impl FnMut() -> Result<Result<T, String>, SystemError>,
+    ) -> Result<T, SystemError> {
+        let until = Instant::now() + within;
+        loop {
+            match look()? {
+                Ok(there) => return Ok(there),
+                Err(said) if Instant::now() >= until => {
+                    return Err(self.unexpected(format!("within {} s {said}", within.as_secs())));
+                }
+                Err(_) => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
     /// Makes a subsystem for any host with these devices as namespaces 1, 2, ..., and listens.
     ///
     /// # Errors
@@ -275,7 +355,8 @@ impl System {
             to.set_ip(cable.far().into());
         }
         self.call(client, "nvmf_create_transport", json!({"trtype": "TCP"}))?;
-        self.call(client, "nvmf_create_subsystem", json!({"nqn": nqn, "allow_any_host": true}))?;
+        let subsystem = json!({"nqn": nqn, "allow_any_host": true, "max_namespaces": bdevs.len()});
+        self.call(client, "nvmf_create_subsystem", subsystem)?;
         for (nsid, bdev) in (1u32..).zip(bdevs) {
             let namespace = json!({"bdev_name": bdev, "nsid": nsid});
             self.call(client, "nvmf_subsystem_add_ns", json!({"nqn": nqn, "namespace": namespace}))?;
