@@ -227,12 +227,7 @@ impl Session {
             (Err(error), None) if error.raw_os_error() == Some(libc::ECANCELED) => {
                 !matches!(receiving, Some(Receiving::Ending))
             }
-            (_, buf) => {
-                if let (Some(Receiving::Into), Some(buf)) = (receiving, buf) {
-                    self.received_into(turn, buf, 0);
-                }
-                true
-            }
+            _ => true,
         };
         if ended {
             self.receiving = Receiving::Ended;
@@ -336,7 +331,7 @@ impl Session {
                             Receiving::Due(target)
                         }
                     }
-                } else if self.machine.awaits_data() || self.shut {
+                } else if self.machine.awaits_data() {
                     turn.uring.recv_pooled(token, socket, Shots::One { bytes_max });
                     Receiving::Once
                 } else {
