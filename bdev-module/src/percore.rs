@@ -15,7 +15,7 @@ use longrun_hal::{Arena, Completion, Uring};
 use crate::device::{Control, ControlError, Device, Face, Hardware};
 use crate::io::{BdevId, Io, IoDone, Origin};
 use crate::layer::{BlockLayer, RescanError, TakeError};
-use crate::replica::{self, ArenaMemory, Hop, Outbox, SocketStats, Sockets, World};
+use crate::replica::{self, ArenaMemory, Hop, Outbox, Parcel, SocketStats, Sockets, Wire, World};
 use crate::stats::{BdevStats, ResetMode};
 
 #[cfg(test)]
@@ -24,6 +24,8 @@ mod tests;
 /// Events that the engine gets per turn at most, beside received trains: a device in memory ends at once what the engine
 /// asks of it, so that without a bound a scan of one would be one turn.
 const EVENTS_PER_TURN: u32 = 1024;
+/// Trains taken from wires per turn at most, so that a turn stays bounded.
+const WIRE_TRAINS_PER_TURN: usize = 256;
 
 /// One core's bdevs, copy engine and links.
 ///
@@ -228,6 +230,14 @@ impl Core {
         Ok(link)
     }
 
+    /// Makes a link that has a wire for a socket: for measurements and tests.
+    pub fn link_wire(&mut self, config: LinkConfig, wire: Wire) -> Result<LinkId, LinkConfigError> {
+        let link = self.engine.link_create(config)?;
+        self.sockets.join(link, wire);
+        self.unfinished = true;
+        Ok(link)
+    }
+
     /// Lets a link send and receive raw frames beside its socket, from now on.
     ///
     /// # Errors
@@ -282,8 +292,16 @@ impl Core {
         call(&mut self.engine, &mut world)
     }
 
-    /// Hands the engine the datagrams of raw frames that were there when the turn's batch was taken.
+    /// Hands the engine the trains of wires, and the datagrams of raw frames that were there when the turn's batch was taken.
     fn receive_frames(&mut self, now: Now, uring: &mut Uring) {
+        for _ in 0..WIRE_TRAINS_PER_TURN {
+            let Some((link, from, parcel)) = self.sockets.next_parcel() else { break };
+            let Parcel { mut train, bytes, segment_bytes } = parcel;
+            let train = &mut train[..bytes];
+            self.with_engine(now, uring, |engine, world| {
+                engine.handle(now, Event::Datagrams { link, from, train, segment_bytes }, world);
+            });
+        }
         let mut from = 0;
         while let Some((key, link, mut raw)) = self.sockets.lend(from) {
             let (received, refused) = raw.receive(|from, payload| {

@@ -17,13 +17,16 @@ use crate::io::Io;
 
 mod raw;
 mod sockets;
+mod wire;
 mod world;
 
 pub use raw::Hop;
 pub use sockets::{RECEIVE_BYTES_PER_LINK, SocketStats};
+pub use wire::{Wire, wire};
 pub use world::{ArenaMemory, Outbox, Persist, World};
 
 pub(crate) use sockets::Sockets;
+pub(crate) use wire::Parcel;
 pub(crate) use world::{host_io, host_token, local_result, volume_of};
 
 /// The device that hosts see of a pair. It has no state: the engine knows the pair's role, order and volume.

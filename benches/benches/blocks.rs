@@ -1,33 +1,19 @@
-//! The block layer of one core: 4 KiB writes at depth 128 to a volume in memory, as a reactor does it, without hosts and
-//! network. What a pair adds (stamps, streams, frames) is `primary` in bench `end_to_end`.
+//! The block layer of one core: 4 KiB writes at depth 128 to volumes in memory, as a reactor does it, without hosts'
+//! connections. First without a copy; then with one: stamped, kept for their streams, cut into datagrams, which go to a null
+//! link, and acknowledged ([`longrun_benches::cores`]). What is counted is the primary's processor time.
 //!
-//! The floor is the copy into the volume.
+//! The floors are the copy into the volume, and with a copy the CRC32C of the block too (plain links), once it is in the cache.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use longrun_bdev::catalog::{Catalog, Spec};
-use longrun_bdev::{Core, Io};
-use longrun_copy::engine::EngineConfig;
-use longrun_copy::link::public_of;
-use longrun_copy::primary::PrimaryConfig;
-use longrun_copy::secondary::SecondaryConfig;
-use longrun_copy::types::{Extent, Mono, Now, SystemId, Time};
-use longrun_hal::clock::{mono_ns, wall_ns};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use longrun_benches::cores::{BLOCK_BYTES, BLOCKS_ALL, Cores, DEPTH, STRIDE, Setup};
+use longrun_benches::processor_time;
+use longrun_copy::link::Security;
+use longrun_copy::types::Scope;
 use longrun_hal::copy::copy_cold;
-use longrun_hal::{Arena, ArenaConfig, Uring, UringConfig};
 use memmap2::{Advice, MmapMut};
-use std::collections::BTreeMap;
+use std::cell::{OnceCell, RefCell};
 use std::hint::black_box;
-
-const BLOCK_BYTES: usize = 4096;
-const BLOCKS: u64 = 64 << 10;
-const DEPTH: u64 = 128;
-/// From one write to the next: odd, so that every block comes, and far, so that none is in the cache.
-const STRIDE: u64 = 6151;
-
-fn now() -> Now {
-    let time = Time(wall_ns());
-    Now { time, mono: Mono(mono_ns()), lease: time.after_ns(10_000_000_000), error_bound_ns: 0 }
-}
+use std::time::Duration;
 
 /// Memory as a volume has it: of huge pages where there are any.
 fn huge(bytes: usize) -> MmapMut {
@@ -38,45 +24,58 @@ fn huge(bytes: usize) -> MmapMut {
     memory
 }
 
+/// So many blocks copied to a volume, each from a buffer that was just filled; and their CRC32C if `with_crc`.
+fn floor(volume: &mut MmapMut, place: &mut u64, count: u64, with_crc: bool) -> Duration {
+    let (payload, mut buffers) = (vec![7_u8; BLOCK_BYTES], vec![2_u8; DEPTH as usize * BLOCK_BYTES]);
+    let mut busy = Duration::ZERO;
+    for _ in 0..count.div_ceil(DEPTH) {
+        for buffer in buffers.chunks_exact_mut(BLOCK_BYTES) {
+            buffer.copy_from_slice(black_box(&payload));
+        }
+        let begun = processor_time();
+        for from in buffers.chunks_exact(BLOCK_BYTES) {
+            *place = (*place + STRIDE) % BLOCKS_ALL;
+            copy_cold(&mut volume[*place as usize * BLOCK_BYTES..][..BLOCK_BYTES], black_box(from));
+            if with_crc {
+                black_box(crc_fast::crc32_iscsi(black_box(from)));
+            }
+        }
+        busy += processor_time() - begun;
+    }
+    busy.mul_f64(count as f64 / (count.div_ceil(DEPTH) * DEPTH) as f64)
+}
+
 fn writes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("blocks");
-    group.throughput(Throughput::Elements(DEPTH));
-    group.bench_function("writes, depth 128", |bench| {
-        let arena = Arena::new(ArenaConfig::new(64 << 20)).expect("memory for an arena");
-        let primary = PrimaryConfig::new(SystemId::of_key(&public_of(&[7; 32])));
-        let secondary = SecondaryConfig { receive_bytes: 16 << 20, streams_max: 1, ..SecondaryConfig::default() };
-        let mut core = Core::new(arena, EngineConfig { primary, secondary, seed: [7; 32] }, BTreeMap::new());
-        let mut uring = Uring::new(UringConfig::with_entries(256), None).expect("a ring");
-        let (name, block_size) = (Some("volume".to_owned()), BLOCK_BYTES as u32);
-        let spec = Spec::Malloc { name, num_blocks: BLOCKS, block_size, uuid: None };
-        let volume = Catalog::new().create(spec, 0).expect("memory for a volume").device;
-        let bdev = volume.id();
-        core.install(volume);
-        let (mut place, mut ended) = (0, Vec::new());
-        bench.iter(|| {
-            let now = now();
-            for origin in 0..DEPTH {
-                place = (place + STRIDE) % BLOCKS;
-                let data = core.arena().alloc(BLOCK_BYTES).expect("as much as the depth takes").freeze();
-                let io = Io::Write { extent: Extent { lba: place, blocks: 1 }, data, fua: false };
-                core.submit(now, &mut uring, bdev, io, origin);
-            }
-            core.turn(now, &mut uring);
-            core.drain(&mut ended);
-            assert_eq!(ended.len() as u64, DEPTH);
-            ended.clear();
+    group.sample_size(10).measurement_time(Duration::from_secs(2)).throughput(Throughput::Elements(1));
+    let plain = Setup { scope: Scope::Group, pairs: 1, security: Security::None, mtu_bytes: 1400 };
+    let sealed = Setup { security: Security::Noise, ..plain };
+    let setups = [
+        ("no pair", Setup { pairs: 0, ..plain }),
+        ("plain, 1400", plain),
+        ("plain, 8952", Setup { mtu_bytes: 8952, ..plain }),
+        ("sealed, 1400", sealed),
+        ("sealed, 8952", Setup { mtu_bytes: 8952, ..sealed }),
+        ("plain, 8952, 16 pairs of scope pair", Setup { scope: Scope::Pair, pairs: 16, mtu_bytes: 8952, ..plain }),
+        ("plain, 8952, 16 pairs of scope group", Setup { pairs: 16, mtu_bytes: 8952, ..plain }),
+    ];
+    for (name, setup) in setups {
+        let cores = OnceCell::new();
+        group.bench_function(BenchmarkId::new("write", name), |bench| {
+            let cores = cores.get_or_init(|| RefCell::new(Cores::new(setup)));
+            bench.iter_custom(|count| cores.borrow_mut().write(count));
         });
-    });
-    group.bench_function("floor (copies)", |bench| {
-        let (mut volume, buffers) = (huge(BLOCKS as usize * BLOCK_BYTES), vec![2_u8; DEPTH as usize * BLOCK_BYTES]);
-        let mut place = 0;
-        bench.iter(|| {
-            for from in buffers.chunks_exact(BLOCK_BYTES) {
-                place = (place + STRIDE) % BLOCKS;
-                copy_cold(&mut volume[place as usize * BLOCK_BYTES..][..BLOCK_BYTES], black_box(from));
-            }
+    }
+    let volume = OnceCell::new();
+    for (name, with_crc) in [("floor (copy)", false), ("floor (copy and CRC32C)", true)] {
+        group.bench_function(name, |bench| {
+            let volume = volume.get_or_init(|| RefCell::new((huge(BLOCKS_ALL as usize * BLOCK_BYTES), 0)));
+            bench.iter_custom(|count| {
+                let (volume, place) = &mut *volume.borrow_mut();
+                floor(volume, place, count, with_crc)
+            });
         });
-    });
+    }
     group.finish();
 }
 

@@ -9,5 +9,15 @@
 //! | `pdu` | a 4 KiB write's command capsule read, and its response put together | the same bytes copied, and their digests |
 //! | `journal` | released records until their group commits are durable on a file | the same file written in order, with a flush as often, and with one at the end |
 //! | `end_to_end` | a 4 KiB write through both engines, each system's share | the copies of the block that nothing avoids |
+//! | `blocks` | 4 KiB writes at depth 128 through one core's block layer: without a copy, and with one whose datagrams go to a null link | the copy of the block, its CRC32C, both |
 
+pub mod cores;
 pub mod systems;
+
+use std::time::Duration;
+
+/// What this thread has used: on a shared machine, time on the wall is others' too.
+pub fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}

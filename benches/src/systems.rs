@@ -1,6 +1,7 @@
 //! Two systems in one thread: both engines with a real arena, volumes and journals in memory, and a network that neither
 //! loses nor delays. What is left is what the engines cost.
 
+use crate::processor_time;
 use longrun_copy::engine::{Engine, EngineConfig, OperatorError};
 use longrun_copy::link::{LinkConfig, Security, public_of};
 use longrun_copy::ports::{
@@ -159,12 +160,6 @@ pub struct Systems {
 }
 
 const NAME: &str = "g";
-
-/// What this thread has used: on a shared machine, time on the wall is others' too.
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
 
 fn key(me: usize) -> [u8; 32] {
     [me as u8 + 7; 32]

@@ -219,3 +219,40 @@ fn links_of_two_cores_find_each_other_through_their_sockets() {
     assert_eq!(core.socket_stats(links[0]), None);
     until(&mut sites[..1], "the socket's end", |sites| sites[0].uring.in_flight().eq(&0).then_some(()));
 }
+
+#[test]
+fn links_of_two_cores_find_each_other_by_a_wire_until_one_is_deleted() {
+    let mut sites = vec![Site::new(1), Site::new(2)];
+    let addresses = [1, 2].map(|host| SocketAddr::from(([10, 0, 0, host], 4420)));
+    let keys = [sites[0].public_key, sites[1].public_key];
+    let links = replica::wire(addresses, 8).into_iter().enumerate().map(|(me, wire)| {
+        let config = LinkConfig::new(sites[me].private_key, keys[1 - me], Some(addresses[1 - me]));
+        sites[me].core.link_wire(config, wire).unwrap()
+    });
+    let links: Vec<LinkId> = links.collect();
+    until(&mut sites, "a session", |sites| {
+        (0..2).all(|site| sites[site].core.engine().link_is_up(links[site])).then_some(())
+    });
+    let [one, two] = [0, 1].map(|site| sites[site].core.socket_stats(links[site]).unwrap());
+    assert!(one.trains_received > 0 && one.datagrams_received >= one.trains_received);
+    assert!(two.trains_received > 0 && two.trains_received <= one.trains_sent);
+    assert_eq!((one.send_errors, two.send_errors), (0, 0));
+    let Site { core, uring, .. } = &mut sites[0];
+    core.link_delete(now(), uring, links[0]);
+    assert_eq!(core.socket_stats(links[0]), None);
+}
+
+#[test]
+fn a_wire_loses_what_it_has_no_room_for() {
+    let mut site = Site::new(1);
+    let addresses = [1, 2].map(|host| SocketAddr::from(([10, 0, 0, host], 4420)));
+    let [mine, _other] = replica::wire(addresses, 1);
+    let config = LinkConfig::new(site.private_key, Site::new(2).public_key, Some(addresses[1]));
+    let link = site.core.link_wire(config, mine).unwrap();
+    // Nobody takes the calls that it makes.
+    let lost = until(std::slice::from_mut(&mut site), "a lost train", |sites| {
+        let stats = sites[0].core.socket_stats(link).unwrap();
+        (stats.send_errors > 0).then_some(stats)
+    });
+    assert_eq!(lost.trains_sent, 1);
+}

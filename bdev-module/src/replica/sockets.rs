@@ -11,6 +11,7 @@ use longrun_hal::{Arena, Buf, Completion, Fd, Returned, Uring};
 use slab::Slab;
 
 use super::raw::{self, Hop, Raw};
+use super::wire::{Parcel, Wire, Wired};
 use crate::percore::token;
 
 #[cfg(test)]
@@ -86,6 +87,8 @@ pub(crate) struct Sockets {
     sockets: Slab<Socket>,
     /// Of raw sockets, for the same reason.
     serial: u32,
+    /// Links without a socket.
+    wires: Vec<Wired>,
 }
 
 impl Sockets {
@@ -107,8 +110,19 @@ impl Sockets {
         self.fill(uring, arena, key, Mono(0));
     }
 
+    /// Takes a link's end of a wire.
+    pub(crate) fn join(&mut self, link: LinkId, wire: Wire) {
+        self.wires.push(Wired::new(link, wire));
+    }
+
+    /// The next train that came by a wire: the link, whence, and what.
+    pub(crate) fn next_parcel(&mut self) -> Option<(LinkId, SocketAddr, Parcel)> {
+        self.wires.iter_mut().find_map(Wired::receive)
+    }
+
     /// Stops a link's socket; the descriptor closes when the ring has let go of it.
     pub(crate) fn close(&mut self, uring: &mut Uring, link: LinkId) {
+        self.wires.retain(|wired| wired.link != link);
         let Some(key) = self.key(link) else { return };
         let socket = &mut self.sockets[key];
         socket.closing = true;
@@ -153,6 +167,9 @@ impl Sockets {
         for (_, socket) in &mut self.sockets {
             any |= socket.raw.as_mut().is_some_and(Raw::gather);
         }
+        for wired in &mut self.wires {
+            any |= wired.has_trains();
+        }
         any
     }
 
@@ -192,6 +209,9 @@ impl Sockets {
 
     /// What a link's socket counted.
     pub(crate) fn stats(&self, link: LinkId) -> Option<SocketStats> {
+        if let Some(wired) = self.wires.iter().find(|wired| wired.link == link) {
+            return Some(wired.stats);
+        }
         Some(self.sockets[self.key(link)?].stats)
     }
 
@@ -207,7 +227,12 @@ impl Sockets {
         bytes: usize,
         segment_bytes: usize,
     ) {
-        let Some(key) = self.key(link) else { return };
+        let Some(key) = self.key(link) else {
+            if let Some(wired) = self.wires.iter_mut().find(|wired| wired.link == link) {
+                wired.send(train, bytes, segment_bytes);
+            }
+            return;
+        };
         let socket = &mut self.sockets[key];
         debug_assert!(bytes > 0 && bytes <= TRAIN_BYTES_MAX && segment_bytes > 0, "{bytes} by {segment_bytes}");
         if let Some(raw) = &mut socket.raw
