@@ -150,10 +150,11 @@ impl Job {
         let mut free: Vec<usize> = (0..depth).rev().collect();
         let mut seen = Seen::new();
         let mut due = times.begin + offset;
+        let mut burst = Burst { size: workload.burst.into(), begun: 0 };
         loop {
             let now = Instant::now();
             let is_over = now >= times.until;
-            while !is_over && due <= now {
+            while !is_over && due <= now && (interval.is_some() || burst.may_go_on(free.len())) {
                 let Some(slot) = free.pop() else { break };
                 let (command, is_read) = chooser.next(&data);
                 // On a rate the time that was fixed counts, however late the command is.
@@ -163,8 +164,10 @@ impl Job {
                     break;
                 }
                 issued[slot] = Some(Issued { at, is_read });
-                if let Some(interval) = interval {
-                    due += interval;
+                if burst.ends_with_this()
+                    && let Some(interval) = interval
+                {
+                    due += interval * burst.size;
                 }
             }
             let came = link.exchange(&mut queue)?;
@@ -207,6 +210,26 @@ impl Job {
                 return Err(format!("{} commands were not answered within {} s", depth - free.len(), DRAIN.as_secs()));
             }
         }
+    }
+}
+
+/// Commands that are begun together.
+struct Burst {
+    size: u32,
+    /// Of the one under way.
+    begun: u32,
+}
+
+impl Burst {
+    /// Whether the next command may begin, if so many can.
+    fn may_go_on(&self, can: usize) -> bool {
+        self.begun > 0 || can >= self.size as usize
+    }
+
+    /// One has begun; whether it was the burst's last.
+    fn ends_with_this(&mut self) -> bool {
+        self.begun = (self.begun + 1) % self.size;
+        self.begun == 0
     }
 }
 
@@ -334,6 +357,17 @@ mod tests {
 
     fn namespaces() -> Vec<Namespace> {
         vec![Namespace { nsid: 1, block_bytes: 4096, blocks: 16 }, Namespace { nsid: 2, block_bytes: 512, blocks: 64 }]
+    }
+
+    #[test]
+    fn a_burst_begins_when_all_of_it_can_and_goes_on_to_its_last() {
+        let mut burst = Burst { size: 3, begun: 0 };
+        assert!(!burst.may_go_on(2) && burst.may_go_on(3));
+        assert!(!burst.ends_with_this());
+        assert!(burst.may_go_on(2) && !burst.ends_with_this() && burst.may_go_on(1));
+        assert!(burst.ends_with_this() && !burst.may_go_on(2), "the next one waits again");
+        let mut single = Burst { size: 1, begun: 0 };
+        assert!(single.may_go_on(1) && single.ends_with_this() && single.may_go_on(1));
     }
 
     fn drawn(workload: &Workload, number: u16, count: usize) -> Vec<(u32, u64, bool)> {

@@ -42,6 +42,9 @@ pub struct Workload {
     /// Commands per second of all jobs together, at evenly spaced times that were fixed before. Latency counts from these
     /// times, so that what a stall held back counts as late. None: each job issues a command when one ends.
     pub rate: Option<u64>,
+    /// Commands that a job begins together: at a rate when they are due, else when so many can be. What a copy costs is
+    /// comparable if hosts bring as much at once without it: one that shares its processor with the secondary batches more.
+    pub burst: u16,
     /// How often it is measured, its floor beside it each time; the medians are told.
     pub rounds: u16,
     /// Connections of other hosts that do nothing meanwhile. Each round is then measured without them first, to compare.
@@ -60,6 +63,7 @@ impl Default for Workload {
             seconds: 10.0,
             warmup_seconds: 1.0,
             rate: None,
+            burst: 1,
             rounds: 1,
             idle_connections: 0,
         }
@@ -97,11 +101,12 @@ impl Workload {
         };
         let jobs = if self.jobs > 1 { format!(", {} jobs", self.jobs) } else { String::new() };
         let rate = self.rate.map_or_else(String::new, |rate| format!(", {rate}/s"));
+        let burst = if self.burst > 1 { format!(", {} at a time", self.burst) } else { String::new() };
         let idle = match self.idle_connections {
             0 => String::new(),
             count => format!(", {count} idle connections"),
         };
-        format!("{size} {order} {what}, depth {}{jobs}{rate}{idle}", self.depth)
+        format!("{size} {order} {what}, depth {}{jobs}{rate}{burst}{idle}", self.depth)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -134,6 +139,9 @@ impl Workload {
         }
         if self.rate == Some(0) {
             return of("rate", &0, "1 or more commands per second, or none");
+        }
+        if self.burst == 0 || self.burst > self.depth {
+            return of("burst", &self.burst, "1 to the depth");
         }
         Ok(())
     }
@@ -324,7 +332,8 @@ mod tests {
     fn a_file_names_what_differs_from_the_defaults() {
         let plan = plan(
             "[lab]\nreplication = true\nscope = \"pair\"\nvolumes = 3\nio = \"sqpoll\"\n\n[[workload]]\nread_percent = 70\ndepth = 1\n\n\
-             [[workload]]\nname = \"stream\"\npattern = \"sequential\"\nblock_bytes = 131072\nrate = 1000\n",
+             [[workload]]\nname = \"stream\"\npattern = \"sequential\"\nblock_bytes = 131072\nrate = 1000\n\n\
+             [[workload]]\nburst = 8\n",
         )
         .unwrap();
         assert_eq!((plan.lab.volumes, plan.lab.scope, plan.lab.replication), (3, SequenceScope::Pair, true));
@@ -332,6 +341,7 @@ mod tests {
         assert_eq!(plan.workloads[0], Workload { read_percent: 70, depth: 1, ..Workload::default() });
         assert_eq!(plan.workloads[0].title(), "4 KiB random 70 % reads, depth 1");
         assert_eq!(plan.workloads[1].title(), "stream");
+        assert_eq!(plan.workloads[2].title(), "4 KiB random writes, depth 32, 8 at a time");
     }
 
     #[test]
@@ -346,6 +356,8 @@ mod tests {
             (&format!("{one}jobs = 65\n"), "1 to 1024"),
             (&format!("{one}seconds = 0\n"), "86400"),
             (&format!("{one}rate = 0\n"), "rate"),
+            (&format!("{one}burst = 33\n"), "1 to the depth"),
+            (&format!("{one}burst = 0\n"), "1 to the depth"),
             (&format!("{one}rounds = 0\n"), "1 to 99"),
             (&format!("{one}idle_connections = 1001\n"), "0 to 1000"),
             (&format!("rest_seconds = -1\n{one}"), "0 to 3600"),

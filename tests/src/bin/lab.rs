@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 #[derive(Parser)]
 #[command(
     name = "lab",
-    after_help = "Examples:\n  scripts/lab                                     everything, about half an hour; needs root for xdp\n  scripts/lab --transports udp --ios enter --seconds 5 --rounds 5\n  scripts/lab --blocks 4096 --depths 32 --reads 0 --rates 50000 --ios enter      what a copy costs\n  scripts/lab --blocks 4096 --depths 32 --reads 0 --scopes group --transports udp --ios enter --seconds 0.3 --rounds 1"
+    after_help = "Examples:\n  scripts/lab                                     everything, about half an hour; needs root for xdp\n  scripts/lab --transports udp --ios enter --seconds 5 --rounds 5\n  scripts/lab --blocks 4096 --depths 32 --reads 0 --rates 50000 --burst 16 --ios enter   what a copy costs\n  scripts/lab --blocks 4096 --depths 32 --reads 0 --scopes group --transports udp --ios enter --seconds 0.3 --rounds 1"
 )]
 struct Arguments {
     /// Bytes of a command.
@@ -44,6 +44,9 @@ struct Arguments {
     /// rate: a busy system does more at once, each for less.
     #[arg(long, value_delimiter = ',', default_value = "0")]
     rates: Vec<u64>,
+    /// Commands that begin together: as many at once with a copy as without.
+    #[arg(long, default_value_t = 1)]
+    burst: u16,
     /// Volumes of each system.
     #[arg(long, default_value_t = 1)]
     volumes: u16,
@@ -103,8 +106,8 @@ impl Arguments {
                     let _ = write!(
                         text,
                         "[[workload]]\nblock_bytes = {block}\ndepth = {depth}\nread_percent = {read}\nseconds = {}\n\
-                         warmup_seconds = 0.2\nrounds = {}\n{rate}",
-                        self.seconds, self.rounds
+                         warmup_seconds = 0.2\nburst = {}\nrounds = {}\n{rate}",
+                        self.seconds, self.burst, self.rounds
                     );
                 }
             }

@@ -79,6 +79,10 @@ pub struct BenchArgs {
     /// Commands per second, of all jobs together, at fixed times from which latency counts; without it as fast as it goes
     #[arg(long, value_name = "N", conflicts_with = "file")]
     pub rate: Option<u64>,
+    /// Commands that each job begins together: at a rate when they are due, else when so many can be; to compare what a
+    /// copy costs
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "file")]
+    pub burst: u16,
     /// Measure so often, the floor beside it each time, and tell the medians
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "file")]
     pub rounds: u16,
@@ -153,6 +157,7 @@ impl BenchArgs {
             seconds: self.seconds,
             warmup_seconds: self.warmup_seconds,
             rate: self.rate,
+            burst: self.burst,
             rounds: self.rounds,
             idle_connections: self.idle_connections,
         }
