@@ -25,9 +25,11 @@ impl Mapping {
                 // SAFETY: advice on exactly the mapping just made; it changes no content.
                 unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
                 let pages = bytes / HUGE_PAGE_BYTES;
+                // Of each arena for itself, so that the commands of several add up.
                 let notice = format!(
-                    "arena of {bytes} bytes uses normal pages, since {pages} huge pages of 2 MiB were not to be had \
-                     ({refusal}); for steadier latency raise vm.nr_hugepages by {pages} and restart"
+                    "arena of {bytes} bytes has no huge pages of its own, since {pages} of 2 MiB were not to be had \
+                     ({refusal}), and takes what the kernel finds; for steadier latency run `sysctl \
+                     vm.nr_hugepages=$(($(cat /proc/sys/vm/nr_hugepages) + {pages}))` and restart"
                 );
                 Ok(Mapping { base, bytes, huge: false, notice: Some(notice) })
             }
