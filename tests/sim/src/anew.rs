@@ -104,7 +104,7 @@ impl World {
                     world.cover_group(secondary, world.pairs[pair].group, Hit::Legal);
                 }
                 let error = world.forget_if_refused(ticket.0, answer)?;
-                if error.to_string().contains("or take the group over, which brings") {
+                if error.to_string().contains("take the group over first, which brings") {
                     world.end_by_takeover(world.pairs[pair].group);
                 }
                 Some(error)
