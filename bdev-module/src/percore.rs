@@ -4,13 +4,13 @@ pub mod token;
 
 use std::collections::BTreeMap;
 
-use longrun_copy::engine::{Engine, EngineConfig};
+use longrun_copy::engine::{Crossing, Engine, EngineConfig};
 use longrun_copy::link::{LinkConfig, LinkConfigError, Spacing};
 use longrun_copy::ports::{Event, MetaToken};
 use longrun_copy::types::{Geometry, LinkId, Mono, Now, VolumeId};
 use longrun_hal::net::UdpEndpoint;
 use longrun_hal::xdp::{Xdp, XdpError};
-use longrun_hal::{Arena, Completion, Uring};
+use longrun_hal::{Arena, Buf, Completion, Shared, Uring};
 
 use crate::device::{Control, ControlError, Device, Face, Hardware};
 use crate::io::{BdevId, Io, IoDone, Origin};
@@ -153,6 +153,12 @@ impl Core {
     /// A metadata write of [`Outbox::persists`] is durable, and so are all before it.
     pub fn persisted(&mut self, now: Now, uring: &mut Uring, token: MetaToken) {
         self.with_engine(now, uring, |engine, world| engine.handle(now, Event::Persisted { token }, world));
+        self.pump(now, uring);
+    }
+
+    /// Another core's engine has said something ([`Outbox::crossings`]).
+    pub fn crossed(&mut self, now: Now, uring: &mut Uring, crossing: Crossing<Buf, Shared>) {
+        self.with_engine(now, uring, |engine, world| engine.handle(now, Event::Crossed(crossing), world));
         self.pump(now, uring);
     }
 

@@ -6,7 +6,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use longrun_copy::link::{
-    DataFrame, DownReason, Link, LinkConfig, LinkSink, Security, TRAIN_BYTES_MAX, Verdict, generate_keypair,
+    DataFrame, DownReason, Link, LinkConfig, LinkSink, Security, TRAIN_BYTES_MAX, Ticket, Verdict, generate_keypair,
 };
 use longrun_copy::message::Message;
 use longrun_copy::primary::{Backlog, Beacon};
@@ -34,7 +34,7 @@ struct Counting {
 }
 
 impl LinkSink for Counting {
-    fn data(&mut self, _: SystemId, frame: DataFrame<'_>) -> Verdict {
+    fn data(&mut self, _: SystemId, frame: DataFrame<'_>, _: Ticket) -> Verdict {
         self.payload_bytes += black_box(frame.body).len();
         Verdict::Accept
     }

@@ -11,23 +11,31 @@
 //! its place, because the answers go through that same link; only fragments are handed on at once, since the link
 //! acknowledges what was taken.
 
+mod lanes;
+mod links;
 mod roles;
 #[cfg(test)]
 mod tests;
 
 use crate::account::{Step, within};
-use crate::link::{DataFrame, DownReason, Link, LinkConfig, LinkConfigError, LinkSink, LinkStats, Spacing, Verdict};
+pub use lanes::{Crossing, PARCELS_MAX};
+
+use crate::link::{
+    DataFrame, DownReason, Link, LinkConfig, LinkConfigError, LinkSink, LinkStats, Spacing, Ticket as FrameTicket,
+    Verdict, parcel,
+};
 use crate::message::Message;
 use crate::ports::{
-    Event, HostError, HostIo, HostToken, LocalIo, LocalToken, Memory, MetaToken, OperatorAnswer, Owner, Ports, Ticket,
+    CoreId, Event, HostError, HostIo, HostToken, LocalIo, LocalToken, Memory, MetaToken, OperatorAnswer, Owner, Ports,
+    Ticket,
 };
 use crate::primary::{Backlog, Beacon, Primary, PrimaryConfig, Uplink};
 use crate::role::Role;
-use crate::secondary::{Downlink, Secondary, SecondaryConfig, StreamStatus};
+use crate::secondary::{Secondary, SecondaryConfig, StreamStatus};
 use crate::stream::Fragment;
-use crate::types::{
-    Epoch, Generation, GroupId, LinkId, Mono, Now, PairId, Record, Seq, StreamId, SystemId, Time, VolumeId,
-};
+use crate::types::{Epoch, Generation, GroupId, LinkId, Mono, Now, PairId, Record, SystemId, Time, VolumeId};
+use lanes::{Away, Inner, Lanes, News};
+use links::{Here, Links, Place};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -57,6 +65,8 @@ pub enum OperatorError {
 
 /// Trains that one turn sends over one link at most, so that a turn stays bounded.
 const TRAINS_PER_TURN: usize = 16;
+/// After how long there is another turn when memory was refused in one.
+const STARVED_NS: u64 = 1_000_000;
 /// Room for one train of datagrams.
 pub const TRAIN_BYTES: usize = 63 << 10;
 
@@ -73,27 +83,17 @@ pub struct EngineConfig {
 
 /// All remote copy of one core.
 pub struct Engine<M: Memory> {
-    links: Links<M::Shared>,
+    links: Links<M::Buf, M::Shared>,
     primary: Primary<M>,
     secondary: Secondary<M::Buf, M::Shared>,
     roles: roles::Roles,
     seed: [u8; 32],
     /// Kept between turns for its storage.
     heard: Vec<Heard>,
+    /// Memory was refused in the last turn: whoever tries again in a later one has it by then.
+    starved_until: Option<Mono>,
     /// A train's buffer that a link had nothing for.
     spare_train: Option<M::Buf>,
-}
-
-/// The links by number. A slot is empty while its link handles a train, and after the link was deleted.
-struct Links<S> {
-    slots: Vec<Option<Link<S>>>,
-    /// What was to be sent through a link while its slot was empty.
-    deferred: Vec<(LinkId, Deferred)>,
-}
-
-enum Deferred {
-    Status(StreamStatus),
-    Message(Message),
 }
 
 /// What a link heard beside fragments.
@@ -101,7 +101,7 @@ enum Heard {
     Beacon(u64, Beacon),
     Status(StreamStatus),
     Message(SystemId, Message),
-    Up,
+    Up { session: u64 },
     Down(DownReason),
 }
 
@@ -110,12 +110,13 @@ impl<M: Memory> Engine<M> {
     pub fn new(config: EngineConfig) -> Engine<M> {
         let secondary_seed = u64::from_le_bytes(child_seed(&config.seed, u64::MAX)[..8].try_into().unwrap_or_default());
         Engine {
-            links: Links { slots: Vec::new(), deferred: Vec::new() },
+            links: Links { slots: Vec::new(), none: Place::Nowhere, is_starved: false, deferred: Vec::new() },
             primary: Primary::new(config.primary),
             secondary: Secondary::new(config.secondary, secondary_seed),
             roles: roles::Roles::default(),
             seed: config.seed,
             heard: Vec::new(),
+            starved_until: None,
             spare_train: None,
         }
     }
@@ -160,6 +161,7 @@ impl<M: Memory> Engine<M> {
                     Owner::Secondary => self.secondary.persisted(now, token, &mut world),
                 }
             }
+            Event::Crossed(crossing) => self.crossed(now, crossing, ports),
             Event::Turn => self.turn(now, ports),
         }
         if self.has_role_news() {
@@ -189,16 +191,23 @@ impl<M: Memory> Engine<M> {
         P: Ports<Buf = M::Buf, Shared = M::Shared>,
     {
         for index in 0..self.links.slots.len() {
-            let due = self.links.slots[index].as_ref().and_then(Link::next_timeout).is_some_and(|due| due <= now.mono);
-            if due {
+            let link = self.links.get(LinkId(index as u32));
+            if link.and_then(Link::next_timeout).is_some_and(|due| due <= now.mono) {
                 self.with_link(now, LinkId(index as u32), ports, |link, sink| link.handle_timeout(now, sink));
             }
         }
+        self.links.is_starved = false;
         let mut world = World { links: &mut self.links, ports };
         self.primary.turn(now, &mut world);
         self.secondary.turn(now, &mut world);
+        self.starved_until = self.links.is_starved.then(|| now.mono.after_ns(STARVED_NS));
         for index in 0..self.links.slots.len() {
             self.transmit(now, LinkId(index as u32), ports);
+            if let Some(Place::Here(here)) = self.links.slots.get_mut(index)
+                && let Some(lanes) = &mut here.lanes
+            {
+                lanes.ship(ports);
+            }
         }
     }
 
@@ -232,51 +241,147 @@ impl<M: Memory> Engine<M> {
         P: Ports<Buf = M::Buf, Shared = M::Shared>,
     {
         // A datagram for a deleted link is of no use to anybody.
-        let Some(mut link) = self.links.slots.get_mut(id.0 as usize).and_then(Option::take) else { return };
+        let Some(slot) = self.links.slots.get_mut(id.0 as usize) else { return };
+        if !matches!(slot, Place::Here(_)) {
+            return;
+        }
+        let Place::Here(mut here) = std::mem::replace(slot, Place::Nowhere) else { return };
         let mut heard = std::mem::take(&mut self.heard);
         let world = World { links: &mut self.links, ports };
-        run(&mut link, &mut Sink { now, id, secondary: &mut self.secondary, world, heard: &mut heard });
-        self.links.slots[id.0 as usize] = Some(link);
+        let lanes = here.lanes.as_mut();
+        run(&mut here.link, &mut Sink { now, id, secondary: &mut self.secondary, world, lanes, heard: &mut heard });
+        let mut session = here.link.session_number();
+        for heard in heard.iter_mut().rev() {
+            if let Heard::Up { session: number } = heard {
+                *number = session;
+                session -= 1;
+            }
+        }
+        let has_lanes = here.lanes.is_some();
+        self.links.slots[id.0 as usize] = Place::Here(here);
         let mut world = World { links: &mut self.links, ports };
         world.send_deferred();
         for heard in heard.drain(..) {
-            match heard {
-                Heard::Beacon(generation, beacon) => self.secondary.beacon(now, id, generation, beacon, &mut world),
-                Heard::Status(status) => {
-                    self.primary.status(now, id, status, &mut world);
-                }
-                Heard::Message(from, message) => {
-                    if let Some(fenced) = roles::answer_to_primary(&self.primary, &self.secondary, from, &message) {
-                        Uplink::send_message(&mut world, id, fenced);
-                    } else if for_secondary(&message) {
-                        self.secondary.message(now, id, from, message, &mut world);
-                    } else {
-                        let is_role_news = Self::is_role_message(&message);
-                        self.primary.message(now, id, message, &mut world);
-                        if is_role_news {
-                            self.roles.note_news();
-                        }
+            let for_here = match self.links.lanes_mut(id).filter(|_| has_lanes) {
+                None => Some(heard),
+                Some(lanes) => {
+                    if let Some(refused) = lanes.refuses(&heard) {
+                        Uplink::send_message(&mut World { links: &mut self.links, ports }, id, refused);
+                        continue;
                     }
+                    lanes.pass(heard, ports)
                 }
-                Heard::Up => {
-                    world.log(format_args!("link {}: session up", id.0));
-                    self.primary.link_up(now, id, &mut world);
-                    self.secondary.link_up(now, id, &mut world);
-                }
-                Heard::Down(reason) => {
-                    world.log(format_args!("link {}: session down: {reason:?}", id.0));
-                    self.primary.link_down(now, id, &mut world);
-                    self.secondary.link_down(now, id, &mut world);
-                }
+            };
+            if let Some(heard) = for_here {
+                self.hear(now, id, heard, ports);
             }
         }
         self.heard = heard;
     }
 
+    /// What a link heard is for the roles here.
+    fn hear<P>(&mut self, now: Now, id: LinkId, heard: Heard, ports: &mut P)
+    where
+        P: Ports<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let is_here = matches!(self.links.slots.get(id.0 as usize), Some(Place::Here(_)));
+        let mut world = World { links: &mut self.links, ports };
+        match heard {
+            Heard::Beacon(generation, beacon) => self.secondary.beacon(now, id, generation, beacon, &mut world),
+            Heard::Status(status) => {
+                self.primary.status(now, id, status, &mut world);
+            }
+            Heard::Message(from, message) => {
+                if let Some(fenced) = roles::answer_to_primary(&self.primary, &self.secondary, from, &message) {
+                    Uplink::send_message(&mut world, id, fenced);
+                } else if for_secondary(&message) {
+                    self.secondary.message(now, id, from, message, &mut world);
+                } else {
+                    let is_role_news = Self::is_role_message(&message);
+                    self.primary.message(now, id, message, &mut world);
+                    if is_role_news {
+                        self.roles.note_news();
+                    }
+                }
+            }
+            Heard::Up { .. } => {
+                if is_here {
+                    world.log(format_args!("link {}: session up", id.0));
+                }
+                self.primary.link_up(now, id, &mut world);
+                self.secondary.link_up(now, id, &mut world);
+            }
+            Heard::Down(reason) => {
+                if is_here {
+                    world.log(format_args!("link {}: session down: {reason:?}", id.0));
+                }
+                self.primary.link_down(now, id, &mut world);
+                self.secondary.link_down(now, id, &mut world);
+            }
+        }
+    }
+
+    /// Another core has said something.
+    fn crossed<P>(&mut self, now: Now, crossing: Crossing<M::Buf, M::Shared>, ports: &mut P)
+    where
+        P: Ports<Buf = M::Buf, Shared = M::Shared>,
+    {
+        match crossing.0 {
+            Inner::ToLink { link, from, command } => {
+                if let Some(Place::Here(here)) = self.links.slots.get_mut(link.0 as usize) {
+                    here.obey(now, from, command);
+                }
+            }
+            Inner::ToGroups { link, news } => self.told(now, link, news, ports),
+        }
+    }
+
+    /// A link of another core has something for groups here.
+    fn told<P>(&mut self, now: Now, id: LinkId, news: News<M::Buf>, ports: &mut P)
+    where
+        P: Ports<Buf = M::Buf, Shared = M::Shared>,
+    {
+        // A parcel for a link that is deleted goes back to its memory by itself.
+        let Some(away) = self.links.away_mut(id) else { return };
+        let heard = match news {
+            News::Up { session } => {
+                away.up(session);
+                Heard::Up { session }
+            }
+            News::Down(reason) => {
+                away.down();
+                Heard::Down(reason)
+            }
+            News::Beacon { generation, beacon } => Heard::Beacon(generation, beacon),
+            News::Status(status) => {
+                if !away.status(status) {
+                    return;
+                }
+                Heard::Status(status)
+            }
+            News::Message { from, message } => Heard::Message(from, *message),
+            News::Data { parcel: mut came } => {
+                let _step = within(Step::Run);
+                let mut world = World { links: &mut self.links, ports };
+                parcel::judge(&mut came.buf.as_mut()[..came.bytes], |frame| {
+                    take_frame(now, id, frame, &mut self.secondary, &mut world)
+                });
+                if let Some(away) = self.links.away_mut(id) {
+                    away.judged(came, ports);
+                }
+                return;
+            }
+        };
+        self.hear(now, id, heard, ports);
+    }
+
     /// When [`Event::Turn`] has to be given even if nothing happens.
     pub fn next_timeout(&self, now: Now) -> Option<Mono> {
-        let links = self.links.slots.iter().flatten().filter_map(Link::next_timeout).min();
-        [links, self.primary.next_timeout(now), self.secondary.next_timeout()].into_iter().flatten().min()
+        let links = self.links.here().filter_map(Link::next_timeout).min();
+        [links, self.starved_until, self.primary.next_timeout(now), self.secondary.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The greatest stamp or beacon that any secondary group here ever saw: the timeline of the next start lies above it.
@@ -291,8 +396,32 @@ impl<M: Memory> Engine<M> {
     pub fn link_create(&mut self, config: LinkConfig) -> Result<LinkId, LinkConfigError> {
         let id = LinkId(self.links.slots.len() as u32);
         let link = Link::new(config, child_seed(&self.seed, u64::from(id.0)))?;
-        self.links.slots.push(Some(link));
+        self.links.slots.push(Place::Here(Box::new(Here { link, lanes: None })));
         Ok(id)
+    }
+
+    /// Makes a link of another core, where it is `link`, known to this core, which is `here`; its number for groups here.
+    /// Then [`Engine::link_serve`] there.
+    pub fn link_reach(&mut self, here: CoreId, core: CoreId, link: LinkId) -> LinkId {
+        self.links.slots.push(Place::Away(Box::new(Away::new(here, core, link))));
+        LinkId(self.links.slots.len() as u32 - 1)
+    }
+
+    /// Lets a link of this core serve groups of another, where it is known as `there`. Nothing without such a link.
+    pub fn link_serve<P>(&mut self, id: LinkId, core: CoreId, there: LinkId, ports: &mut P)
+    where
+        P: Ports<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let Some(Place::Here(here)) = self.links.slots.get_mut(id.0 as usize) else { return };
+        let session = here.link.session_is_up().then(|| here.link.session_number());
+        here.lanes.get_or_insert_default().open(core, there, session, ports);
+    }
+
+    /// Says on which core a group of this link is at home, if that is one that the link serves; `None`: here, as at first.
+    pub fn link_route(&mut self, id: LinkId, group: GroupId, core: Option<CoreId>) {
+        if let Some(lanes) = self.links.lanes_mut(id) {
+            lanes.route(group, core);
+        }
     }
 
     /// Ends a link, with a last word to the peer. The caller has made sure that no group uses it.
@@ -305,7 +434,7 @@ impl<M: Memory> Engine<M> {
             self.transmit(now, id, ports);
         }
         if let Some(slot) = self.links.slots.get_mut(id.0 as usize) {
-            *slot = None;
+            *slot = Place::Nowhere;
         }
     }
 
@@ -318,12 +447,12 @@ impl<M: Memory> Engine<M> {
 
     /// Counters and state of a link.
     pub fn link_stats(&self, id: LinkId) -> Option<LinkStats> {
-        self.links.slots.get(id.0 as usize)?.as_ref().map(Link::stats)
+        self.links.get(id).map(Link::stats)
     }
 
     /// Whether the link has a session.
     pub fn link_is_up(&self, id: LinkId) -> bool {
-        self.links.get(id).is_some_and(Link::session_is_up)
+        self.links.session_is_up(id)
     }
 
     /// The system at the link's other end.
@@ -385,14 +514,27 @@ fn for_secondary(message: &Message) -> bool {
     }
 }
 
-impl<S: AsRef<[u8]> + Clone> Links<S> {
-    fn get(&self, id: LinkId) -> Option<&Link<S>> {
-        self.slots.get(id.0 as usize)?.as_ref()
-    }
-
-    fn get_mut(&mut self, id: LinkId) -> Option<&mut Link<S>> {
-        self.slots.get_mut(id.0 as usize)?.as_mut()
-    }
+/// A data frame for a group here.
+fn take_frame<B, S, P>(
+    now: Now,
+    id: LinkId,
+    frame: DataFrame<'_>,
+    secondary: &mut Secondary<B, S>,
+    world: &mut World<'_, P>,
+) -> Verdict
+where
+    B: AsRef<[u8]> + AsMut<[u8]> + 'static,
+    S: AsRef<[u8]> + Clone + 'static,
+    P: Ports<Buf = B, Shared = S>,
+{
+    let fragment = Fragment {
+        epoch: frame.epoch,
+        generation: frame.generation,
+        head: frame.head,
+        offset: frame.fragment_offset,
+        body: frame.body,
+    };
+    if secondary.frame(now, id, fragment, world) { Verdict::Accept } else { Verdict::Drop }
 }
 
 /// A link's ear while it takes a train apart.
@@ -401,6 +543,7 @@ struct Sink<'a, M: Memory, P: Ports> {
     id: LinkId,
     secondary: &'a mut Secondary<M::Buf, M::Shared>,
     world: World<'a, P>,
+    lanes: Option<&'a mut Lanes<M::Buf>>,
     heard: &'a mut Vec<Heard>,
 }
 
@@ -409,16 +552,10 @@ where
     M: Memory,
     P: Ports<Buf = M::Buf, Shared = M::Shared>,
 {
-    fn data(&mut self, _from: SystemId, frame: DataFrame<'_>) -> Verdict {
+    fn data(&mut self, _from: SystemId, frame: DataFrame<'_>, ticket: FrameTicket) -> Verdict {
         let _step = within(Step::Run);
-        let fragment = Fragment {
-            epoch: frame.epoch,
-            generation: frame.generation,
-            head: frame.head,
-            offset: frame.fragment_offset,
-            body: frame.body,
-        };
-        if self.secondary.frame(self.now, self.id, fragment, &mut self.world) { Verdict::Accept } else { Verdict::Drop }
+        let carried = self.lanes.as_mut().and_then(|lanes| lanes.carry(&frame, ticket, self.world.ports));
+        carried.unwrap_or_else(|| take_frame(self.now, self.id, frame, self.secondary, &mut self.world))
     }
 
     fn beacon(&mut self, _from: SystemId, generation: u64, beacon: Beacon) {
@@ -434,7 +571,8 @@ where
     }
 
     fn session_up(&mut self, _peer: SystemId) {
-        self.heard.push(Heard::Up);
+        // Which one is known when the link is back in its place.
+        self.heard.push(Heard::Up { session: 0 });
     }
 
     fn session_down(&mut self, _peer: SystemId, reason: DownReason) {
@@ -444,26 +582,8 @@ where
 
 /// The world as the roles see it: the engine's ports and its links.
 pub struct World<'a, P: Ports> {
-    links: &'a mut Links<P::Shared>,
+    links: &'a mut Links<P::Buf, P::Shared>,
     ports: &'a mut P,
-}
-
-impl<P: Ports> World<'_, P> {
-    fn send_deferred(&mut self) {
-        let mut deferred = std::mem::take(&mut self.links.deferred);
-        for (id, item) in deferred.drain(..) {
-            let Some(link) = self.links.get_mut(id) else { continue };
-            match item {
-                Deferred::Status(status) => link.send_status(status),
-                Deferred::Message(message) => link.send_message(&message),
-            }
-        }
-        self.links.deferred = deferred;
-    }
-
-    fn later(&mut self, id: LinkId, item: Deferred) {
-        self.links.deferred.push((id, item));
-    }
 }
 
 impl<P: Ports> Memory for World<'_, P> {
@@ -471,7 +591,9 @@ impl<P: Ports> Memory for World<'_, P> {
     type Shared = P::Shared;
 
     fn alloc(&mut self, bytes: usize) -> Option<P::Buf> {
-        self.ports.alloc(bytes)
+        let buf = self.ports.alloc(bytes);
+        self.links.is_starved |= buf.is_none();
+        buf
     }
 
     fn freeze(&mut self, buf: P::Buf, bytes: usize) -> P::Shared {
@@ -522,72 +644,5 @@ impl<P: Ports> Ports for World<'_, P> {
 
     fn log(&mut self, line: fmt::Arguments<'_>) {
         self.ports.log(line);
-    }
-}
-
-/// Calls on a link that is gone do nothing: a group never outlives its link, only its last words do.
-impl<P: Ports> Uplink for World<'_, P> {
-    fn stream_start(&mut self, link: LinkId, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
-        if let Some(link) = self.links.get_mut(link) {
-            link.stream_start(stream, epoch, generation, durable);
-        }
-    }
-
-    fn stream_replay(&mut self, link: LinkId, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
-        if let Some(link) = self.links.get_mut(link) {
-            link.stream_replay(stream, epoch, generation, durable);
-        }
-    }
-
-    fn stream_push(&mut self, link: LinkId, epoch: Epoch, record: Record<P::Shared>) {
-        if let Some(link) = self.links.get_mut(link) {
-            link.stream_push(epoch, record);
-        }
-    }
-
-    fn stream_drop(&mut self, link: LinkId, stream: StreamId) {
-        if let Some(link) = self.links.get_mut(link) {
-            link.stream_drop(stream);
-        }
-    }
-
-    fn stream_kept(&self, link: LinkId, stream: StreamId, each: &mut dyn FnMut(&Record<P::Shared>)) {
-        if let Some(link) = self.links.get(link) {
-            link.stream_kept(stream).for_each(each);
-        }
-    }
-
-    fn stream_backlog(&self, link: LinkId, stream: StreamId) -> Backlog {
-        self.links.get(link).map(|link| link.stream_backlog(stream)).unwrap_or_default()
-    }
-
-    fn send_beacon(&mut self, link: LinkId, beacon: Beacon) {
-        if let Some(link) = self.links.get_mut(link) {
-            link.send_beacon(beacon);
-        }
-    }
-
-    fn send_message(&mut self, link: LinkId, message: Message) {
-        match self.links.get_mut(link) {
-            Some(link) => link.send_message(&message),
-            None => self.later(link, Deferred::Message(message)),
-        }
-    }
-
-    fn session_is_up(&self, link: LinkId) -> bool {
-        self.links.get(link).is_some_and(Link::session_is_up)
-    }
-}
-
-impl<P: Ports> Downlink for World<'_, P> {
-    fn send_status(&mut self, link: LinkId, status: StreamStatus) {
-        match self.links.get_mut(link) {
-            Some(link) => link.send_status(status),
-            None => self.later(link, Deferred::Status(status)),
-        }
-    }
-
-    fn send_message(&mut self, link: LinkId, message: Message) {
-        Uplink::send_message(self, link, message);
     }
 }

@@ -198,6 +198,35 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// The group that it is about.
+    pub fn group(&self) -> GroupId {
+        match self {
+            Message::OpenStream(open) => open.group,
+            Message::StreamOpened(opened) => opened.group,
+            Message::JoinPair(join) => join.group,
+            Message::PairJoined { group, .. }
+            | Message::LeavePair { group, .. }
+            | Message::CloseStream { group, .. }
+            | Message::GroupSuspended { group, .. }
+            | Message::Refused { group, .. }
+            | Message::Fenced { group, .. }
+            | Message::CopyEnd { group, .. }
+            | Message::CopyDone { group, .. }
+            | Message::DigestAsk { group, .. }
+            | Message::DigestAnswer { group, .. }
+            | Message::Verified { group, .. }
+            | Message::Differs { group, .. }
+            | Message::HandOver { group, .. }
+            | Message::Trouble { group, .. }
+            | Message::Resize { group, .. }
+            | Message::Resized { group, .. }
+            | Message::Identity { group, .. }
+            | Message::HandedOver { group, .. } => *group,
+        }
+    }
+}
+
 /// Digests in one [`Message::DigestAsk`] at most.
 pub const DIGESTS_MAX: usize = 32;
 

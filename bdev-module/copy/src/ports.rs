@@ -3,6 +3,7 @@
 //! Every call submits and returns; results come back as [`Event`]s in a later turn, so nothing re-enters the engine and
 //! a port can be a recorder, the simulator or a device.
 
+use crate::engine::Crossing;
 use crate::role::Role;
 use crate::types::{Epoch, Extent, Generation, GroupId, LinkId, PairId, Record, VolumeId};
 use std::net::SocketAddr;
@@ -96,6 +97,10 @@ pub enum LocalIo<B, S> {
 /// Names a host's request until it is answered; chosen by the embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HostToken(pub u64);
+
+/// A core of this system, by its engine's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CoreId(pub u16);
 
 /// Names a local I/O until it completes; chosen by the engine, carried back unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -213,6 +218,8 @@ pub enum Event<'a, B, S> {
         /// As submitted.
         token: MetaToken,
     },
+    /// Another core's engine has said something ([`Ports::cross`]).
+    Crossed(Crossing<B, S>),
     /// The end of a turn: timers, beacons and what waits to be sent. Given once per turn, after its other events.
     Turn,
 }
@@ -229,6 +236,13 @@ pub trait Ports: Memory {
     /// Sends the first `bytes` of the buffer as a train of datagrams of `segment_bytes` each (the last may be shorter). With
     /// a [`Spacing`](crate::link::Spacing) of the link they are not its first bytes, but stand apart as that says.
     fn transmit(&mut self, link: LinkId, to: SocketAddr, train: Self::Buf, bytes: usize, segment_bytes: usize);
+
+    /// Brings this to another core's engine, as [`Event::Crossed`]: what is said to one core arrives in the order in which it
+    /// was said, and nothing is lost. Called only with links that serve other cores, so an embedding of one core has none.
+    fn cross(&mut self, to: CoreId, crossing: Crossing<Self::Buf, Self::Shared>) {
+        let _ = crossing;
+        unreachable!("no link was made to serve groups of {to:?}");
+    }
 
     /// Makes `key = value` durable, atomically, in the order of the calls; [`Event::Persisted`] tells when.
     fn persist(&mut self, key: &str, value: &[u8], token: MetaToken);

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use longrun_copy::engine::OperatorError;
+use longrun_copy::engine::{Crossing, OperatorError};
 use longrun_copy::ports::{
-    DeviceError, HostError, HostIo, HostToken, LocalIo, LocalToken, Memory, MetaToken, OperatorAnswer, Ports, Ticket,
+    CoreId, DeviceError, HostError, HostIo, HostToken, LocalIo, LocalToken, Memory, MetaToken, OperatorAnswer, Ports,
+    Ticket,
 };
 use longrun_copy::role::Role;
 use longrun_copy::types::{Generation, GroupId, LinkId, PairId, VolumeId};
@@ -29,7 +30,7 @@ pub struct Persist {
     pub token: MetaToken,
 }
 
-/// What the engine has for the control plane; the reactor carries it there at the end of a turn.
+/// What the engine has for the control plane and for other cores; the reactor carries it there at the end of a turn.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// Metadata to be made durable, oldest first.
@@ -40,12 +41,14 @@ pub struct Outbox {
     pub answers: Vec<(Ticket, Result<OperatorAnswer, OperatorError>)>,
     /// Lines for the log.
     pub lines: Vec<String>,
+    /// What this core's engine says to those of others, in order.
+    pub crossings: Vec<(CoreId, Crossing<Buf, Shared>)>,
     /// This system's part in a group has changed, or a volume's identity or size: the control plane shows hosts what is now.
     pub has_news: bool,
 }
 
 impl Outbox {
-    /// Whether there is nothing to carry.
+    /// Whether there is nothing to carry to the control plane.
     pub fn is_empty(&self) -> bool {
         self.persists.is_empty() && self.answers.is_empty() && self.lines.is_empty() && !self.has_news
     }
@@ -105,6 +108,10 @@ impl Ports for World<'_> {
     fn transmit(&mut self, link: LinkId, to: SocketAddr, train: Buf, bytes: usize, segment_bytes: usize) {
         let now = self.hardware.now;
         self.sockets.transmit(now, self.hardware.uring, link, to, train, bytes, segment_bytes);
+    }
+
+    fn cross(&mut self, to: CoreId, crossing: Crossing<Buf, Shared>) {
+        self.outbox.crossings.push((to, crossing));
     }
 
     fn persist(&mut self, key: &str, value: &[u8], token: MetaToken) {

@@ -56,6 +56,9 @@ pub struct GroupCreate {
     pub link: Option<String>,
     /// The links to the other systems.
     pub links: Option<Vec<String>>,
+    /// The core that the group is at home on, from 0 in the order of `--cores`; default its link's. With
+    /// `sequence_scope` system only that.
+    pub core: Option<u16>,
     /// Primary only; default `group`. Fixed for the group's life.
     pub sequence_scope: Option<SequenceScope>,
     /// The device that holds the secondary's journal, which the group claims. At the primary it is for after a swap.
@@ -333,6 +336,9 @@ pub struct GroupInfo {
     pub sequence_scope: SequenceScope,
     /// Its links.
     pub links: Vec<String>,
+    /// The core that it is at home on.
+    #[serde(default)]
+    pub core: u16,
     /// Its pairs.
     pub pairs: Vec<String>,
     /// Its streams.

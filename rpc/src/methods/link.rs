@@ -247,6 +247,9 @@ pub struct LinkInfo {
     /// Raw frames, where they are open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<RawInfo>,
+    /// The core that it is at home on.
+    #[serde(default)]
+    pub core: u16,
     /// The largest UDP payload sent, bytes.
     pub mtu_bytes: u16,
     /// Smoothed round-trip time, microseconds; 0 before the first measurement.

@@ -26,6 +26,7 @@ pub(super) fn create(client: &mut Client, args: &GroupCreateArgs, json: bool) ->
         role: args.role.into(),
         link: None,
         links: Some(args.link.clone()),
+        core: args.core,
         sequence_scope: args.scope.map(Into::into),
         journal: args.journal.clone(),
         throttle_ms_max: args.throttle_ms_max,

@@ -284,6 +284,7 @@ pub fn links(links: &[LinkInfo]) -> String {
         number("RESENT"),
         number("RECEIVED"),
         text("SECURITY"),
+        number("CORE"),
     ];
     let rows = links.iter().map(|link| {
         vec![
@@ -297,6 +298,7 @@ pub fn links(links: &[LinkInfo]) -> String {
             link.counters.frames_retransmitted.to_string(),
             link.counters.frames_received.to_string(),
             security(link.security).split(':').next().unwrap_or_default().to_owned(),
+            link.core.to_string(),
         ]
     });
     lines(&columns, rows.collect(), "no links; longrun link create makes one")
@@ -356,6 +358,7 @@ pub fn link(link: &LinkInfo) -> String {
         ("security", security(link.security).to_owned()),
         ("own public key", or_unknown(link.local_public_key)),
         ("remote public key", or_unknown(link.remote_public_key)),
+        ("core", link.core.to_string()),
         ("largest payload", format!("{} bytes", link.mtu_bytes)),
         ("round trip", format!("{}, least {}", rtt(link.rtt_us), rtt(link.rtt_us_min))),
         ("in flight", format!("{} of {}", Bytes(link.in_flight_bytes), Bytes(link.congestion_window_bytes))),
@@ -389,6 +392,7 @@ pub fn groups(groups: &[GroupInfo]) -> String {
         number("RECORDS"),
         number("PAIRS"),
         text("LINKS"),
+        number("CORE"),
         text("REASON"),
     ];
     let rows = groups.iter().map(|group| {
@@ -402,6 +406,7 @@ pub fn groups(groups: &[GroupInfo]) -> String {
             or_unknown(group.lag.records),
             group.pairs.len().to_string(),
             group.links.join(","),
+            group.core.to_string(),
             or_unknown(group.reason.as_ref()),
         ]
     });
@@ -432,6 +437,7 @@ pub fn group(group: &GroupInfo) -> String {
         ("generation", generation(&group.generation)),
         ("sequence scope", scope(group.sequence_scope)),
         ("links", group.links.join(", ")),
+        ("core", group.core.to_string()),
         ("pairs", group.pairs.join(", ")),
     ];
     list.extend(group.other_generation.as_ref().map(|other| ("other site's generation", generation(other))));

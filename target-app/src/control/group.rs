@@ -31,7 +31,7 @@ pub(super) type Claims = Vec<(BdevId, Holder)>;
 pub struct GroupEntry {
     /// As created.
     pub call: GroupCreate,
-    /// The core that it is at home on: its link's.
+    /// The core that it is at home on: its link's, if none was given.
     pub core: usize,
     /// Its identifier.
     pub id: GroupId,
@@ -81,7 +81,10 @@ impl Control {
             )));
         };
         let link = link_of(&state, link_name)?;
-        let (core, link_id, remote) = (link.core, link.id, link.remote);
+        let (remote, link_core) = (link.remote, link.core);
+        let core = self.core_of(call, link_core, caller)?;
+        let link_name = (*link_name).to_owned();
+        let link_id = self.link_at(&mut state, &link_name, core).await?;
         let id = GroupId::of_name(&name);
         // The configuration may be older than a takeover, a failback or a swap: metadata decides.
         let recorded = match caller {
@@ -153,6 +156,7 @@ impl Control {
                 }
             }
         };
+        self.route_group(&state, &link_name, id, Some(core)).await;
         let created = self
             .reactor(core)
             .call(move |reactor| {
@@ -186,10 +190,39 @@ impl Control {
             .await;
         if let Err(error) = created {
             state.release_all(&claims);
+            self.route_group(&state, &link_name, id, None).await;
             return Err(operator_error(error));
         }
         state.groups.insert(name.clone(), entry(claims, None));
         Ok(name)
+    }
+
+    /// The core that a group is to be at home on.
+    fn core_of(&self, call: &GroupCreate, link_core: usize, caller: Caller) -> Result<usize, RpcError> {
+        let core = call.core.map_or(link_core, usize::from);
+        let there = self.cores.len();
+        if core >= there && caller == Caller::Configuration {
+            tracing::warn!(
+                "group {} is to be on core {core}, and this system has cores 0 to {}: it is on its link's, {link_core}",
+                call.name.as_str(),
+                there - 1
+            );
+            return Ok(link_core);
+        }
+        if core >= there {
+            return Err(RpcError::invalid_params(format!(
+                "core {core} is given, this system has cores 0 to {}: give one of these, or start it with more (longrun \
+                 serve --cores)",
+                there - 1
+            )));
+        }
+        if core != link_core && call.sequence_scope() == SequenceScope::System {
+            return Err(RpcError::invalid_params(format!(
+                "core {core} is given, and with sequence_scope \"system\" all groups of a link share a stream, which is on \
+                 the link's core, {link_core}: leave `core` out"
+            )));
+        }
+        Ok(core)
     }
 
     /// Claims what a group spills to as a primary, if it does.
@@ -299,6 +332,9 @@ impl Control {
             .await
             .map_err(operator_error)?;
         if let Some(group) = state.groups.remove(&call.name) {
+            if let Some(link) = group.call.link_names().first() {
+                self.route_group(&state, link, id, None).await;
+            }
             state.release_all(&group.claims);
         }
         Ok(true)

@@ -4,13 +4,15 @@ use super::frames::Frames;
 use super::{Control, State};
 use longrun_bdev::replica::SocketStats;
 use longrun_copy::link::{LinkConfig, LinkStats, Security as LinkSecurity, public_of};
-use longrun_copy::types::{LinkId, SystemId};
+use longrun_copy::ports::CoreId;
+use longrun_copy::types::{GroupId, LinkId, SystemId};
 use longrun_hal::net::{UdpConfig, udp_bind};
 use longrun_rpc::RpcError;
 use longrun_rpc::methods::link::{
     LinkCounters, LinkCreate, LinkDelete, LinkGet, LinkInfo, LinkState, Security, Transport,
 };
 use longrun_rpc::types::PublicKey;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -21,10 +23,12 @@ const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 pub struct LinkEntry {
     /// As created.
     pub call: LinkCreate,
-    /// The core that its groups are at home on.
+    /// The core that it is at home on.
     pub core: usize,
     /// Its number there.
     pub id: LinkId,
+    /// Its numbers on the other cores that groups of it are at home on.
+    pub away: BTreeMap<usize, LinkId>,
     /// The system at its other end.
     pub remote: SystemId,
     /// This end's public key.
@@ -89,8 +93,16 @@ impl Control {
             .await
             .map_err(|error| RpcError::invalid_params(error.to_string()))?;
         let public_key = public_of(&private_key);
-        let entry =
-            LinkEntry { call: call.clone(), core, id, remote, public_key, frames: Frames::default(), seen: None };
+        let entry = LinkEntry {
+            call: call.clone(),
+            core,
+            id,
+            away: BTreeMap::new(),
+            remote,
+            public_key,
+            frames: Frames::default(),
+            seen: None,
+        };
         let before = state.cntlid_range(&self.public_key());
         state.links.insert(name.clone(), entry);
         self.follow_links(&mut state, before).await;
@@ -107,7 +119,12 @@ impl Control {
         if let Some(group) = state.groups.iter().find(|(_, group)| group.uses_link(&call.name)).map(|(name, _)| name) {
             return Err(RpcError::busy("link", &call.name, &format!("group {group}; group_delete it")));
         }
-        let (core, id) = (link.core, link.id);
+        let (core, id, away) = (link.core, link.id, link.away.clone());
+        for (core, id) in away {
+            self.reactor(core)
+                .call(move |reactor| reactor.engine(|engine, now, world| engine.link_delete(now, id, world)))
+                .await;
+        }
         self.reactor(core)
             .call(move |reactor| {
                 let (core, uring, now) = reactor.core();
@@ -118,6 +135,37 @@ impl Control {
         state.links.remove(&call.name);
         self.follow_links(&mut state, before).await;
         Ok(true)
+    }
+
+    /// The number that a link has for groups of a core, where it is made known if it is not yet.
+    pub(super) async fn link_at(&self, state: &mut State, name: &str, core: usize) -> Result<LinkId, RpcError> {
+        let link = link_of(state, name)?;
+        let (home, id) = (link.core, link.id);
+        if let Some(id) = link.away.get(&core).or((core == home).then_some(&link.id)) {
+            return Ok(*id);
+        }
+        let (here, there) = (CoreId(core as u16), CoreId(home as u16));
+        let away = self
+            .reactor(core)
+            .call(move |reactor| reactor.engine(|engine, _, _| engine.link_reach(here, there, id)))
+            .await;
+        self.reactor(home)
+            .call(move |reactor| reactor.engine(|engine, _, world| engine.link_serve(id, here, away, world)))
+            .await;
+        if let Some(link) = state.links.get_mut(name) {
+            link.away.insert(core, away);
+        }
+        Ok(away)
+    }
+
+    /// Tells a link where one of its groups is at home; `None`: nowhere any more.
+    pub(super) async fn route_group(&self, state: &State, name: &str, group: GroupId, core: Option<usize>) {
+        let Some(link) = state.links.get(name) else { return };
+        let id = link.id;
+        let core = core.filter(|core| *core != link.core).map(|core| CoreId(core as u16));
+        self.reactor(link.core)
+            .call(move |reactor| reactor.engine(|engine, _, _| engine.link_route(id, group, core)))
+            .await;
     }
 
     /// What depends on the links that there are: the ids of controllers.
@@ -190,6 +238,7 @@ impl LinkEntry {
             transport_reason: self.frames.reason().map(str::to_owned),
             raw: self.frames.info(&self.call, sockets),
             state_age_ms: since.elapsed().as_millis() as u64,
+            core: self.core as u16,
             mtu_bytes: self.call.mtu_bytes(),
             rtt_us: stats.rtt_ns / 1000,
             rtt_us_min: stats.rtt_min_ns / 1000,

@@ -79,6 +79,7 @@ pub(super) fn primary_group(state: &State, group: &GroupEntry, now: Now, status:
         other_generation: status.fenced.or(status.rival).map(generation_info),
         sequence_scope: scope_info(status.scope),
         links: group.call.link_names().into_iter().map(str::to_owned).collect(),
+        core: group.core as u16,
         pairs: pair_names(state, &status.name),
         streams: status
             .streams
@@ -158,6 +159,7 @@ pub(super) fn secondary_group(
         other_generation: None,
         sequence_scope: status.streams.first().map_or(SequenceScope::Group, |stream| scope_info(stream.scope)),
         links: group.call.link_names().into_iter().map(str::to_owned).collect(),
+        core: group.core as u16,
         pairs: pair_names(state, &status.name),
         streams: status
             .streams

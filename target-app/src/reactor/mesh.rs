@@ -3,12 +3,13 @@
 //!
 //! A ring that is full holds nobody up: what does not fit waits in the sender's own queue and goes in a later turn. Those
 //! queues are bounded by what they carry — block requests by the queue sizes of the connections, ends of requests by the
-//! requests, the rest by connections.
+//! requests, words between copy engines by send buffers and parcels, the rest by connections.
 
 use longrun_bdev::{BdevId, Io, IoError};
+use longrun_copy::engine::Crossing;
 use longrun_hal::ring::{Consumer, Producer, ring};
 use longrun_hal::wake::{Sleeper, Waker, pair};
-use longrun_hal::{Buf, Fd};
+use longrun_hal::{Buf, Fd, Shared};
 use longrun_nvmf::target::{Peer, PeerMessage, TargetConfig};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -52,6 +53,8 @@ pub enum CoreMessage {
         /// What.
         message: PeerMessage,
     },
+    /// From one copy engine to another.
+    Copy(Crossing<Buf, Shared>),
     /// A new configuration of the target.
     Config(Arc<TargetConfig>),
 }

@@ -321,6 +321,7 @@ impl Reactor {
         self.report();
         self.tick(&now);
         self.flush(&now);
+        self.hop();
         worked |= self.parts.mesh.flush();
         worked |= self.parts.clerk.flush();
         Ok(worked)
@@ -366,6 +367,7 @@ impl Reactor {
             }
             CoreMessage::Accepted { socket, listener } => self.serve(now, socket, listener),
             CoreMessage::Nvmf { to, message } => self.deliver(now, to, message),
+            CoreMessage::Copy(crossing) => self.parts.core.crossed(*now, &mut self.parts.uring, crossing),
             CoreMessage::Config(config) => self.set_config(now, config),
         }
     }
@@ -661,6 +663,13 @@ impl Reactor {
 
 /// What the engine has for the control plane, and the other way round.
 impl Reactor {
+    /// Carries what the engine has for those of other cores.
+    fn hop(&mut self) {
+        for (core, crossing) in self.parts.core.outbox().crossings.drain(..) {
+            self.parts.mesh.send(usize::from(core.0), CoreMessage::Copy(crossing));
+        }
+    }
+
     /// Carries the engine's outbox to the clerk and to waiting operators.
     fn report(&mut self) {
         let outbox = self.parts.core.outbox();

@@ -60,6 +60,7 @@ impl Copy {
                     }
                     Out::Answer(ticket, answer) => _ = self.answers.insert(ticket.0, answer),
                     Out::Host(..) | Out::Transmit { .. } | Out::Stamped(..) | Out::Line(_) => {}
+                    Out::Cross(..) => unreachable!("a lonely system has one core"),
                 }
             }
         }

@@ -28,6 +28,7 @@
 mod aim;
 mod alter;
 mod anew;
+mod apart;
 #[doc(hidden)]
 pub mod chance;
 mod checks;
@@ -127,6 +128,7 @@ fn run_drawn(seed: u64, verbose: bool, change: impl FnOnce(&mut Plan, &mut chanc
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let mut chance = chance::Chance::new(seed);
         let mut plan = Plan::draw(&mut chance);
+        plan.draw_cores(&mut chance.aside(3));
         change(&mut plan, &mut chance.aside(1));
         if verbose {
             println!("{plan:#?}");

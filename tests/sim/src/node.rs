@@ -4,7 +4,7 @@ use crate::chance::Chance;
 use crate::memory::{Buf, Bytes, Pool, Shared};
 use longrun_copy::engine::{Engine, EngineConfig, OperatorError};
 use longrun_copy::ports::{
-    HostError, HostIo, HostToken, LocalIo, LocalToken, Memory, MetaToken, OperatorAnswer, Ports, Ticket,
+    CoreId, HostError, HostIo, HostToken, LocalIo, LocalToken, Memory, MetaToken, OperatorAnswer, Ports, Ticket,
 };
 use longrun_copy::types::{Epoch, LinkId, Mono, Now, Record, RecordHead, Time, VolumeId};
 use std::collections::{BTreeMap, VecDeque};
@@ -44,6 +44,8 @@ pub enum Out {
     Answer(Ticket, Result<OperatorAnswer, OperatorError>),
     /// A record was stamped.
     Stamped(Epoch, RecordHead, Option<Bytes>),
+    /// A word to another core of the node.
+    Cross(CoreId, crate::apart::Word),
     /// A line for the log.
     Line(String),
 }
@@ -106,6 +108,10 @@ impl Ports for Recorder {
     fn stamped(&mut self, epoch: Epoch, record: &Record<Shared>) {
         let payload = record.payload.as_ref().map(Shared::bytes);
         self.outs.push(Out::Stamped(epoch, record.head, payload));
+    }
+
+    fn cross(&mut self, to: CoreId, crossing: crate::apart::Word) {
+        self.outs.push(Out::Cross(to, crossing));
     }
 
     fn log(&mut self, line: fmt::Arguments<'_>) {
@@ -219,12 +225,16 @@ pub enum Input {
     Datagrams { link: LinkId, from: SocketAddr, train: Vec<u8>, segment_bytes: usize },
     /// Metadata is durable.
     Persisted(MetaToken),
+    /// The node's other core has said something.
+    Crossed(crate::apart::Word),
 }
 
 /// One core.
 pub struct Node {
     /// Nothing while it is down.
     pub engine: Option<Engine<SimMemory>>,
+    /// Its second core, if links are there.
+    pub aid: Option<Box<crate::apart::Aid>>,
     /// Its ports.
     pub ports: Recorder,
     /// Its clocks.
@@ -250,6 +260,7 @@ impl Node {
     pub fn new(clock: Clock, pool: Rc<Pool>) -> Node {
         Node {
             engine: None,
+            aid: None,
             ports: Recorder { pool, meta: BTreeMap::new(), blocks: BTreeMap::new(), outs: Vec::new() },
             clock,
             life: 0,
@@ -274,6 +285,7 @@ impl Node {
     /// The process ends at once. Of the metadata being written any first part may have become durable.
     pub fn kill(&mut self, chance: &mut Chance) {
         self.engine = None;
+        self.aid = None;
         self.life += 1;
         self.inbox.clear();
         self.turn_at = None;

@@ -126,6 +126,8 @@ pub struct Plan {
     pub verifies: bool,
     /// Groups are tested at their secondary.
     pub views: bool,
+    /// Links on another core than the groups that use them, a bit for each: the primaries', then the secondary's.
+    pub apart: u32,
     /// The cell of the table that the world is directed at.
     pub aim: Option<(State, Hit)>,
 }
@@ -261,7 +263,15 @@ impl Plan {
             grows: false,
             verifies: false,
             views: false,
+            apart: 0,
             aim: None,
+        }
+    }
+
+    /// Where the links of a seed are. Drawn aside, too.
+    pub fn draw_cores(&mut self, chance: &mut Chance) {
+        if chance.hits(0.5) && self.scope != Scope::System {
+            self.apart = chance.range(1, (1 << (2 * self.primaries)) - 1) as u32;
         }
     }
 

@@ -39,6 +39,7 @@ totals! {
     corrupted: "datagrams corrupted",
     partitions: "partitions",
     sessions: "sessions that came up",
+    crossings: "words between a group's core and its link's",
     stalls: "preempted cores",
     secondary_crashes: "crashes of the secondary",
     torn_crashes: "crashes that lost what was not flushed",

@@ -247,7 +247,7 @@ impl World {
     fn link_secondary(&mut self, node: usize) {
         for primary in 0..self.plan.primaries {
             let config = self.link_config(node, primary);
-            self.operate(node, |engine, _, _| engine.link_create(config)).expect("a link that makes sense");
+            self.make_link(node, primary, config);
         }
     }
 
@@ -298,7 +298,7 @@ impl World {
 
     fn link_primary(&mut self, node: usize) {
         let config = self.link_config(node, self.secondary());
-        self.operate(node, |engine, _, _| engine.link_create(config)).expect("a link that makes sense");
+        self.make_link(node, 0, config);
     }
 
     /// Creates the groups and pairs at a primary.

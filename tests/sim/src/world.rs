@@ -11,7 +11,7 @@ use crate::node::{Clock, Input, Node, Out};
 use crate::plan::{Fault, Plan};
 use crate::report::Totals;
 use longrun_copy::engine::OperatorError;
-use longrun_copy::ports::{Event, LocalIo, LocalToken, OperatorAnswer};
+use longrun_copy::ports::{CoreId, Event, LocalIo, LocalToken, OperatorAnswer};
 use longrun_copy::takeover::LossCertificate;
 use longrun_copy::types::{Epoch, Geometry, GroupId, LinkId, Now, PairId, Seq, Stamp, StreamId, Time, VolumeId};
 use std::cmp::Reverse;
@@ -27,6 +27,10 @@ pub enum What {
     Turn(usize),
     /// Something for a node's inbox, if it still lives the same life.
     Input(usize, u32, Input),
+    /// A turn of a node's second core, if it is still due then.
+    AidTurn(usize, u32),
+    /// A word reaches one of a node's two cores.
+    Cross(usize, u32, CoreId, Box<crate::apart::Word>),
     /// Datagrams reach a node, whatever its life.
     Arrive(usize, Input),
     /// A disk operation takes effect.
@@ -342,7 +346,17 @@ impl World {
             }
             What::Arrive(node, input) => {
                 if self.nodes[node].engine.is_some() {
-                    self.give(node, input);
+                    self.arrive(node, input);
+                }
+            }
+            What::AidTurn(node, life) => {
+                if self.nodes[node].life == life {
+                    self.aid_turn(node);
+                }
+            }
+            What::Cross(node, life, to, word) => {
+                if self.nodes[node].life == life {
+                    self.crossed(node, to, *word);
                 }
             }
             What::DiskEffect(node, life, volume, op) => {
@@ -417,7 +431,7 @@ impl World {
         self.at = self.at.max(end);
     }
 
-    fn give(&mut self, node: usize, input: Input) {
+    pub fn give(&mut self, node: usize, input: Input) {
         self.nodes[node].inbox.push_back(input);
         let wake = self.chance.range(0, 2_000);
         self.want_turn(node, self.at + wake);
@@ -471,6 +485,7 @@ impl World {
                     engine.handle(now, event, &mut it.ports);
                 }
                 Input::Persisted(token) => engine.handle(now, Event::Persisted { token }, &mut it.ports),
+                Input::Crossed(word) => engine.handle(now, Event::Crossed(word), &mut it.ports),
             }
             self.drain(node);
         }
@@ -570,6 +585,7 @@ impl World {
                         self.record_stamped(node, epoch, head, payload);
                     }
                 }
+                Out::Cross(to, word) => self.cross(node, to, word),
                 Out::Line(line) => {
                     if line.ends_with("session up") {
                         self.totals.sessions += 1;
@@ -635,7 +651,7 @@ impl World {
         SocketAddr::from(([10, 0, 0, node as u8 + 1], 4000))
     }
 
-    fn transmit(&mut self, node: usize, link: LinkId, to: SocketAddr, train: &[u8], segment_bytes: usize) {
+    pub fn transmit(&mut self, node: usize, link: LinkId, to: SocketAddr, train: &[u8], segment_bytes: usize) {
         let (peer, peer_link) = self.peer(node, link);
         self.note(6, node as u64, train.len() as u64);
         let from = World::address(node);

@@ -2,7 +2,7 @@
 
 use super::header::{HEADER_BYTES, Header};
 use super::seal::Seal;
-use super::{DataFrame, DownReason, Link, LinkConfig, LinkSink, Security, Verdict, generate_keypair};
+use super::{DataFrame, DownReason, Link, LinkConfig, LinkSink, Security, Ticket, Verdict, generate_keypair};
 use crate::message::Message;
 use crate::primary::{Backlog, Beacon};
 use crate::secondary::StreamStatus;
@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 struct Nothing;
 
 impl LinkSink for Nothing {
-    fn data(&mut self, _: SystemId, frame: DataFrame<'_>) -> Verdict {
+    fn data(&mut self, _: SystemId, frame: DataFrame<'_>, _: Ticket) -> Verdict {
         assert!(frame.fragment_offset as usize + frame.body.len() <= frame.head.payload_bytes as usize);
         if frame.body.len().is_multiple_of(2) { Verdict::Accept } else { Verdict::Drop }
     }

@@ -15,6 +15,7 @@
 //! window, and the records that the engine pushed, whose budget is the engine's.
 
 mod ack;
+mod arrivals;
 mod codec;
 mod config;
 mod congestion;
@@ -24,13 +25,14 @@ mod handshake;
 mod header;
 mod noise;
 mod numbers;
+pub(crate) mod parcel;
 mod receive;
 mod recovery;
 mod seal;
 mod session;
 mod sink;
 mod stats;
-mod store;
+pub(crate) mod store;
 mod train;
 mod transmit;
 
@@ -39,7 +41,7 @@ pub use config::{LinkConfig, LinkConfigError, MTU_BYTES_MAX, MTU_BYTES_MIN, Secu
 #[doc(hidden)]
 pub use fuzz::fuzz_datagram;
 pub use noise::{generate_keypair, public_of};
-pub use sink::{DataFrame, DownReason, FRAGMENT_UNIT_BYTES, LinkSink, PAYLOAD_BYTES_MAX, Verdict};
+pub use sink::{DataFrame, DownReason, FRAGMENT_UNIT_BYTES, LinkSink, PAYLOAD_BYTES_MAX, Ticket, Verdict};
 pub use stats::LinkStats;
 pub use train::{Spacing, TRAIN_BYTES_MAX, Train};
 
@@ -47,6 +49,7 @@ use crate::message::Message;
 use crate::primary::{Backlog, Beacon};
 use crate::secondary::StreamStatus;
 use crate::types::{Epoch, Generation, Mono, Now, Record, Seq, StreamId, SystemId};
+use arrivals::Fate;
 use handshake::Handshake;
 use header::HEADER_BYTES;
 use recovery::Outcome;
@@ -141,11 +144,16 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
         self.session.is_some()
     }
 
+    /// How many sessions there were, with the one that is up: its number.
+    pub fn session_number(&self) -> u64 {
+        self.stats.sessions
+    }
+
     /// See [`crate::primary::Uplink::stream_start`]. Nothing is sent before the peer's first status of this session has
     /// granted room. A stream of another epoch is dropped first.
     pub fn stream_start(&mut self, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
         if self.session.is_some() {
-            self.store.start(stream, epoch, generation, durable);
+            self.store.start(stream, epoch, generation, durable, true);
         }
     }
 
@@ -153,6 +161,33 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
     pub fn stream_replay(&mut self, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
         self.stream_start(stream, epoch, generation, durable);
         self.store.believe(stream);
+    }
+
+    /// As if the stream had been started just before the session ended: whoever did it has not heard yet that it did.
+    pub fn stream_started_late(&mut self, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
+        self.store.start(stream, epoch, generation, durable, false);
+    }
+
+    /// As [`Link::stream_replay`] says of a stream that was started.
+    pub fn stream_is_replay(&mut self, stream: StreamId) {
+        self.store.believe(stream);
+    }
+
+    /// Whether a data frame is kept that was to be told later ([`Verdict::Later`]), of `body_bytes`.
+    pub fn judged(&mut self, now: Now, ticket: Ticket, body_bytes: usize, is_kept: bool) {
+        let is_of_now = ticket.session == self.session_number();
+        let Some(session) = self.session.as_mut().filter(|_| is_of_now) else { return };
+        let fate = if is_kept { Fate::Noted { eliciting: true } } else { Fate::Dropped };
+        if !session.arrivals.settle(ticket.number, fate) {
+            return;
+        }
+        if is_kept {
+            self.stats.data_frames_accepted += 1;
+            self.stats.payload_bytes_accepted += body_bytes as u64;
+        } else {
+            self.stats.data_frames_refused += 1;
+        }
+        session.note_settled(now.mono);
     }
 
     /// What the stream keeps, in order of numbers.

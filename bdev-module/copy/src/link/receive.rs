@@ -1,10 +1,11 @@
 //! What comes in.
 
 use super::ack;
+use super::arrivals::Fate;
 use super::handshake::{Finished, Keys, Refused};
 use super::header::{Header, Kind, OUTSTANDING_UNKNOWN};
 use super::session::Session;
-use super::sink::{DataFrame, DownReason, LinkSink, Verdict};
+use super::sink::{DataFrame, DownReason, LinkSink, Ticket, Verdict};
 use super::{FRAGMENT_UNIT_BYTES, Link, control};
 use crate::primary::Beacon;
 use crate::secondary::StreamStatus;
@@ -143,6 +144,10 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
             self.stats.dropped_replayed += 1;
             return;
         }
+        if self.session.as_ref().is_some_and(|session| session.arrivals.is_full()) {
+            self.stats.data_frames_refused += 1;
+            return;
+        }
         let Some(plain) = keys.seal.open(header, datagram) else {
             self.stats.dropped_unauthentic += 1;
             return;
@@ -176,7 +181,7 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
         match kind {
             Kind::Data => self.handle_data(now.mono, header, body, sink),
             Kind::Beacon => {
-                session.note_received(now.mono, packet, false);
+                session.arrived(now.mono, packet, false);
                 let beacon = Beacon {
                     stream: StreamId(header.stream.get()),
                     epoch: Epoch(header.epoch.get()),
@@ -188,7 +193,7 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
             Kind::Ack => self.handle_ack(now.mono, packet, body, sink),
             Kind::Control => {
                 match session.control_in.receive(header.seq.get(), body) {
-                    control::Receipt::Accepted => session.note_received(now.mono, packet, true),
+                    control::Receipt::Accepted => session.arrived(now.mono, packet, true),
                     control::Receipt::TooEarly => return,
                     control::Receipt::Malformed => {
                         self.stats.dropped_invalid += 1;
@@ -201,7 +206,7 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
                     sink.message(self.peer, message);
                 }
             }
-            Kind::Ping => session.note_received(now.mono, packet, true),
+            Kind::Ping => session.arrived(now.mono, packet, true),
             Kind::Close => {
                 self.end_session(now.mono, DownReason::Closed, sink);
                 self.handshake.wait_until(now.mono.after_ns(CLOSED_NS));
@@ -214,13 +219,15 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
         let Some(session) = &mut self.session else { return };
         let Some(frame) = data_frame(header, body) else {
             // Acknowledged all the same: it would not be better the next time.
-            session.note_received(now, header.packet.get(), true);
+            session.arrived(now, header.packet.get(), true);
             self.stats.dropped_invalid += 1;
             return;
         };
-        match sink.data(self.peer, frame) {
+        let ticket = Ticket { session: self.stats.sessions, number: session.arrivals.next() };
+        match sink.data(self.peer, frame, ticket) {
+            Verdict::Later => session.arrivals.push(header.packet.get(), Fate::Open),
             Verdict::Accept => {
-                session.note_received(now, header.packet.get(), true);
+                session.arrived(now, header.packet.get(), true);
                 self.stats.data_frames_accepted += 1;
                 self.stats.payload_bytes_accepted += body.len() as u64;
             }
@@ -236,7 +243,7 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
             self.stats.dropped_invalid += 1;
             return;
         }
-        session.note_received(now, packet, !acked.statuses.is_empty());
+        session.arrived(now, packet, !acked.statuses.is_empty());
         if let Some(highest) = acked.ranges.highest() {
             let in_flight = session.recovery.in_flight_bytes();
             let outcome = &mut self.scratch.outcome;
@@ -290,7 +297,7 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
 const CLOSED_NS: u64 = 300_000_000;
 
 /// The data frame, if header and body can be one; see [`DataFrame`] for what holds then.
-fn data_frame<'a>(header: &Header, body: &'a [u8]) -> Option<DataFrame<'a>> {
+pub(crate) fn data_frame<'a>(header: &Header, body: &'a [u8]) -> Option<DataFrame<'a>> {
     let head = header.record()?;
     let offset = header.fragment_offset.get();
     let bytes = u32::try_from(body.len()).ok()?;

@@ -1,5 +1,6 @@
 //! What lives as long as a session: packet numbers, acknowledgements, control messages, statuses.
 
+use super::arrivals::{Arrivals, Fate};
 use super::config::LinkConfig;
 use super::congestion::Congestion;
 use super::control;
@@ -37,6 +38,7 @@ pub(crate) struct Session {
     pub(crate) control_out: control::Sender,
     pub(crate) control_in: control::Receiver,
     pub(crate) received: RangeSet,
+    pub(crate) arrivals: Arrivals,
     highest_received_at: Mono,
     unacked: u32,
     ack_due: Option<Mono>,
@@ -70,6 +72,7 @@ impl Session {
             control_out: control::Sender::default(),
             control_in: control::Receiver::default(),
             received: RangeSet::default(),
+            arrivals: Arrivals::default(),
             highest_received_at: now,
             unacked: 0,
             ack_due: None,
@@ -95,8 +98,24 @@ impl Session {
         self.last_heard = now;
     }
 
-    /// A genuine datagram was taken.
-    pub(crate) fn note_received(&mut self, now: Mono, packet: u64, eliciting: bool) {
+    /// A genuine datagram was taken. It is noted behind those that came before it.
+    pub(crate) fn arrived(&mut self, now: Mono, packet: u64, eliciting: bool) {
+        match self.arrivals.is_empty() {
+            true => self.note_received(now, packet, eliciting),
+            false => self.arrivals.push(packet, Fate::Noted { eliciting }),
+        }
+    }
+
+    /// Notes what no longer waits.
+    pub(crate) fn note_settled(&mut self, now: Mono) {
+        while let Some((packet, fate)) = self.arrivals.pop() {
+            if let Fate::Noted { eliciting } = fate {
+                self.note_received(now, packet, eliciting);
+            }
+        }
+    }
+
+    fn note_received(&mut self, now: Mono, packet: u64, eliciting: bool) {
         if self.received.highest().is_none_or(|highest| packet > highest) {
             self.highest_received_at = now;
         }

@@ -38,6 +38,17 @@ pub enum Verdict {
     Accept,
     /// Not kept: it is not acknowledged, and the sender sends it again after about a round trip.
     Drop,
+    /// Whoever decides is elsewhere: [`super::Link::judged`] brings it, with the frame's ticket.
+    Later,
+}
+
+/// Names a data frame until it is known whether it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The session that brought it, as [`super::Link::session_number`] counts.
+    pub session: u64,
+    /// The frame's place among what the session brought and was not noted at once.
+    pub number: u64,
 }
 
 /// Why a session ended.
@@ -60,8 +71,8 @@ pub enum DownReason {
 
 /// Takes what arrives. Calls come from inside [`super::Link::handle_datagrams`] and [`super::Link::handle_timeout`].
 pub trait LinkSink {
-    /// A fragment arrived.
-    fn data(&mut self, from: SystemId, frame: DataFrame<'_>) -> Verdict;
+    /// A fragment arrived; `ticket` names it if the answer is [`Verdict::Later`].
+    fn data(&mut self, from: SystemId, frame: DataFrame<'_>, ticket: Ticket) -> Verdict;
     /// A beacon arrived; `generation` is the number of the sender's.
     fn beacon(&mut self, from: SystemId, generation: u64, beacon: Beacon);
     /// The secondary of one of our streams said where it stands, newer than before. The link has freed what is durable,

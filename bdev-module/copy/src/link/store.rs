@@ -223,14 +223,15 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
         });
     }
 
-    pub(crate) fn start(&mut self, id: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
+    /// `is_live`: the session that it was started in is up. Otherwise all is as if that had ended right afterwards.
+    pub(crate) fn start(&mut self, id: StreamId, epoch: Epoch, generation: Generation, durable: Seq, is_live: bool) {
         self.entry(id, epoch);
-        if let Some((packet, status)) = self.early.remove(&id) {
+        if is_live && let Some((packet, status)) = self.early.remove(&id) {
             self.recheck.push((packet, status));
         }
         self.with(id, |stream| {
             stream.generation = generation.number;
-            stream.started = true;
+            stream.started |= is_live;
             stream.durable = durable;
             stream.next = durable.next();
             stream.next_fragment = 0;
@@ -241,6 +242,11 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
                 stream.next = stream.next.max(first);
             }
         });
+    }
+
+    /// Whether the stream was started in this session, with this epoch.
+    pub(crate) fn is_started(&self, id: StreamId, epoch: Epoch) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.started && stream.epoch == epoch)
     }
 
     /// The peer is believed when it has more of the stream than was pushed.
@@ -371,9 +377,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
     }
 
     pub(crate) fn beacon(&mut self, beacon: Beacon) {
-        let started =
-            self.streams.get(&beacon.stream).is_some_and(|stream| stream.started && stream.epoch == beacon.epoch);
-        if started {
+        if self.is_started(beacon.stream, beacon.epoch) {
             self.beacons.insert(beacon.stream, beacon);
         }
     }

@@ -60,6 +60,7 @@ Examples:
   longrun group create g0 --role secondary --link east --journal j0
   longrun group create g0 --role primary --link west
   longrun group create g0 --role primary --link west --scope pair --throttle-ms-max 50 --buffer 256MiB
+  longrun group create g0 --role primary --link west --core 1
   longrun group create g0 --role primary --link west --overflow suspend --copy-mib-per-s 100
   longrun group create g0 --role secondary --link east --journal j0 --overlay o0 --apply-delay-s 600")]
     Create(GroupCreateArgs),
@@ -261,6 +262,9 @@ pub struct GroupCreateArgs {
     /// The link to the other system (can be given several times)
     #[arg(long, value_name = "NAME", required = true)]
     pub link: Vec<String>,
+    /// The core that it is at home on, from 0 in the order of longrun serve --cores; default its link's
+    #[arg(long, value_name = "N")]
+    pub core: Option<u16>,
     /// What a sequence number counts (primary only); default group
     #[arg(long, value_enum)]
     pub scope: Option<Scope>,

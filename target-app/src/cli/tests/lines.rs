@@ -159,9 +159,9 @@ fn what_is_typed_becomes_the_call_it_means() {
                    "buffer_bytes": 67_108_864}),
         ),
         (
-            "longrun group create g0 --role secondary --link e --journal j0 --overlay o0 --apply-delay-s 600",
+            "longrun group create g0 --role secondary --link e --core 1 --journal j0 --overlay o0 --apply-delay-s 600",
             "group_create",
-            json!({"name": "g0", "role": "secondary", "links": ["e"], "journal": "j0", "overlay": "o0",
+            json!({"name": "g0", "role": "secondary", "links": ["e"], "core": 1, "journal": "j0", "overlay": "o0",
                    "apply_delay_s": 600}),
         ),
         (

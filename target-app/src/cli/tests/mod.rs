@@ -97,7 +97,7 @@ fn group_info() -> GroupInfo {
         "recovery_point_ns": 1_763_766_000_123_456_789_u64, "rpo_ms": 12,
         "limit_time_ns": 1_763_766_000_223_456_789_u64, "timeline_now_ns": 1_763_766_000_135_456_789_u64,
         "lag": {"seconds": 0.0121, "bytes": 8192, "records": 2},
-        "generation": {"number": 1, "id": "a1b2"}, "sequence_scope": "group", "links": ["east"], "pairs": ["p0", "p1"],
+        "generation": {"number": 1, "id": "a1b2"}, "sequence_scope": "group", "links": ["east"], "core": 1, "pairs": ["p0", "p1"],
         "streams": [{"stream": 1, "link": "east", "epoch": 3, "tip_ns": 1_763_766_000_223_456_789_u64, "received": 102,
                      "durable": 100, "announced": 105}],
         "journal": "j0", "journal_used": 0.0612

@@ -18,15 +18,15 @@ a-longer-name  12 KiB   4096  malloc  -                    6b8fa1f2-0c3f-4a51-9e
     assert_eq!(
         table::groups(&[group_info()]),
         "\
-NAME  ROLE       STATE  CONSISTENT    RPO  BEHIND  RECORDS  PAIRS  LINKS  REASON
-g0    secondary  PAIR   yes         12 ms   8 KiB        2      2  east   -
+NAME  ROLE       STATE  CONSISTENT    RPO  BEHIND  RECORDS  PAIRS  LINKS  CORE  REASON
+g0    secondary  PAIR   yes         12 ms   8 KiB        2      2  east      1  -
 "
     );
     assert_eq!(
         table::links(&[link_info()]),
         "\
-NAME  STATE   FOR  LOCAL          REMOTE             RTT  SENT  RESENT  RECEIVED  SECURITY
-west  up     66 s  10.0.0.1:4700  10.0.0.2:4700  10.4 ms     7       1         0  noise
+NAME  STATE   FOR  LOCAL          REMOTE             RTT  SENT  RESENT  RECEIVED  SECURITY  CORE
+west  up     66 s  10.0.0.1:4700  10.0.0.2:4700  10.4 ms     7       1         0  noise        0
 "
     );
     let pairs = table::pairs(&[pair_info()]);
@@ -51,6 +51,7 @@ behind          0.013 s, 8 KiB, 2 records
 generation      1 (a1b2)
 sequence scope  group
 links           east
+core            1
 pairs           p0, p1
 journal         j0, 7 % used
 

@@ -33,7 +33,7 @@ fn status(stream: StreamId, durable: u64, records: u32, bytes: u64) -> StreamSta
 fn store() -> Store<Vec<u8>> {
     let mut store = Store::new(1296);
     for stream in [A, B] {
-        store.start(stream, Epoch(1), Generation::default(), Seq(0));
+        store.start(stream, Epoch(1), Generation::default(), Seq(0), true);
         store.status(1, status(stream, 0, 100, 1 << 30));
     }
     store
@@ -179,7 +179,7 @@ fn pushes_before_the_start_are_kept_and_those_known_durable_are_not_sent() {
     }
     assert_eq!(store.next(), None);
     store.status(1, status(A, 3, 100, 1 << 30));
-    store.start(A, Epoch(1), Generation::default(), Seq(3));
+    store.start(A, Epoch(1), Generation::default(), Seq(3), true);
     assert_eq!(store.next(), None, "no grant yet");
     let early = store.take_recheck();
     assert_eq!(early.len(), 1);
@@ -188,7 +188,7 @@ fn pushes_before_the_start_are_kept_and_those_known_durable_are_not_sent() {
     // A new session: everything again, whatever was sent before.
     store.end_session();
     assert_eq!(store.next(), None);
-    store.start(A, Epoch(1), Generation::default(), Seq(4));
+    store.start(A, Epoch(1), Generation::default(), Seq(4), true);
     store.status(1, status(A, 4, 100, 1 << 30));
     assert_eq!(send_all(&mut store), [(A, 5, 0, false)]);
 }
@@ -233,4 +233,28 @@ fn a_peer_that_has_more_of_a_replayed_epoch_than_was_pushed_is_believed_and_of_a
     }
     let sent: Vec<u64> = send_all(&mut store).into_iter().filter(|sent| sent.0 == A).map(|sent| sent.1).collect();
     assert_eq!(sent, [6]);
+}
+
+#[test]
+fn a_start_that_comes_after_its_session_ended_does_all_that_it_would_have_left_behind() {
+    let mut told: Store<Vec<u8>> = Store::new(1296);
+    let mut late: Store<Vec<u8>> = Store::new(1296);
+    for store in [&mut told, &mut late] {
+        (1..=4).for_each(|seq| store.push(Epoch(1), record(A, seq, seq, 512)));
+    }
+    // An earlier process had sent six.
+    told.start(A, Epoch(1), Generation::default(), Seq(6), true);
+    told.end_session();
+    late.end_session();
+    late.start(A, Epoch(1), Generation::default(), Seq(6), false);
+    for store in [&mut told, &mut late] {
+        assert!(!store.is_started(A, Epoch(1)));
+        // Nothing is kept of what was durable, or this would be a hole.
+        store.push(Epoch(1), record(A, 7, 7, 512));
+        assert_eq!(store.backlog(A), Backlog { records: 1, bytes: store.backlog(A).bytes, oldest: Some(Time(7)) });
+        assert_eq!(store.next(), None);
+        store.start(A, Epoch(1), Generation::default(), Seq(6), true);
+        store.status(1, status(A, 6, 100, 1 << 30));
+        assert_eq!(send_all(store), [(A, 7, 0, false)]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::super::header::{Header, Kind};
 use super::super::{
-    DataFrame, DownReason, Link, LinkConfig, LinkSink, Security, TRAIN_BYTES_MAX, Verdict, generate_keypair,
+    DataFrame, DownReason, Link, LinkConfig, LinkSink, Security, TRAIN_BYTES_MAX, Ticket, Verdict, generate_keypair,
 };
 use crate::message::Message;
 use crate::primary::{Backlog, Beacon};
@@ -115,7 +115,7 @@ impl End {
 }
 
 impl LinkSink for End {
-    fn data(&mut self, _: SystemId, frame: DataFrame<'_>) -> Verdict {
+    fn data(&mut self, _: SystemId, frame: DataFrame<'_>, _: Ticket) -> Verdict {
         self.fragments += 1;
         if self.refuse_every > 0 && self.fragments.is_multiple_of(self.refuse_every) {
             return Verdict::Drop;
