@@ -147,7 +147,7 @@ fn start(name: &'static str, directory: &Path, shape: &Shape, children: &Arc<Chi
     }
     let number = if name == "primary" { 1 } else { 2 };
     let cable = (shape.transport == Transport::Xdp).then(|| Cable::new(number));
-    Ok(System::start(name, &directory, super::processors(name), &flags, children, cable)?)
+    Ok(System::start(name, &directory, super::processors(name, shape.system_cores), &flags, children, cable)?)
 }
 
 fn create_media(system: &System, client: &mut Client, shape: &Shape) -> Result<Vec<String>, SystemError> {
@@ -183,6 +183,9 @@ fn pair_up(
         // A pair would wait for it, and say nothing for as long.
         system.wait_until_linked(&mut client)?;
         let mut group = json!({"name": GROUP, "role": system.name(), "link": crate::lab::system::LINK});
+        if shape.system_cores > 1 {
+            group["core"] = json!(1);
+        }
         if is_primary {
             group["sequence_scope"] = json!(shape.scope);
             group["buffer_bytes"] = BUFFER_BYTES.into();

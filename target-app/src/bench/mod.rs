@@ -168,7 +168,7 @@ impl Ground {
     /// Whether the job's processor is that of the lab's secondary too, as on two processors it has to be. Two that poll there
     /// would wait for each other's time slices, milliseconds each, and the age of the copy would be the scheduler's.
     fn is_shared(&self, job: u16) -> bool {
-        let secondary = self.secondary_pid.and_then(|_| processors("secondary").parse().ok());
+        let secondary = self.secondary_pid.and_then(|_| processors("secondary", 1).parse().ok());
         secondary.is_some() && self.processor(job) == secondary
     }
 
@@ -185,14 +185,18 @@ fn nqn(name: &longrun_rpc::types::Nqn) -> Result<Nqn, String> {
 
 /// The processors of a lab's system, as `--cores` takes them: the jobs have the last one for themselves where there are
 /// enough.
-fn processors(system: &str) -> &'static str {
+fn processors(system: &str, cores: u16) -> &'static str {
     let there = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    match (there, system) {
-        (1, _) => "0",
-        (2, "primary") => "0",
-        (2, _) => "1",
-        (_, "primary") => "0",
-        (_, _) => "1",
+    match (there, cores, system) {
+        (1, 1, _) => "0",
+        // Reactors of one system need a processor each; it says so.
+        (1, _, _) => "0,1",
+        (_, 1, "primary") => "0",
+        (_, 1, _) => "1",
+        (_, _, "primary") => "0,1",
+        // Where there are too few, one system's group shares with the other's link.
+        (2 | 3, _, _) => "1,0",
+        (_, _, _) => "2,3",
     }
 }
 
@@ -248,6 +252,7 @@ fn measure(plan: &Plan, args: &BenchArgs) -> Result<Report, String> {
             let exchange_ns = bare.as_ref().map(|bare| 1e9 / bare.together_per_s);
             let mut round = Measured::new(workload, &seen, parts.cpu, parts.rpo, bare);
             if let Some([before, after]) = &parts.counted {
+                round.cores = steps::cores(before, after, seen.commands());
                 let floors = Floors::measure(&plan.lab, workload.block_bytes);
                 round.steps = steps::costs(before, after, seen.commands(), &floors, exchange_ns);
             }
@@ -307,10 +312,11 @@ fn describe(plan: &Plan, ground: &Ground) -> String {
             if lab.plain_link { ", not encrypted" } else { "" }
         ),
     };
+    let cores = if lab.system_cores > 1 { ", group and link on a core each" } else { "" };
     let io = if lab.io == IoMode::Sqpoll { ", polled by the kernel (sqpoll)" } else { "" };
     let volumes = if lab.volumes == 1 { "volume" } else { "volumes" };
     let (version, count, mib) = (env!("CARGO_PKG_VERSION"), lab.volumes, lab.volume_mib);
-    format!("longrun {version}: {count} {volumes} of {mib} MiB in {medium}, {copy}{io}")
+    format!("longrun {version}: {count} {volumes} of {mib} MiB in {medium}, {copy}{cores}{io}")
 }
 
 /// Connections of hosts while the systems are watched at rest.

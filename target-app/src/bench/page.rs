@@ -211,6 +211,9 @@ fn section(result: &Measured) -> String {
     for note in result.notes.iter().chain(&result.first_error) {
         let _ = write!(section, "<p>{}</p>", escaped(note));
     }
+    if !result.cores.is_empty() {
+        let _ = write!(section, "<p>{}</p>", escaped(&result.cores_sentence()));
+    }
     section.push_str(&compared(result));
     section.push_str("<div class=\"plots\">");
     section.push_str(&throughput(result));

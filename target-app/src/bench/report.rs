@@ -3,7 +3,7 @@
 use super::floor::{MachineFloor, TcpFloor};
 use super::frames::LinkFrames;
 use super::job::{COLUMN, Seen};
-use super::steps::StepCost;
+use super::steps::{CoreCost, StepCost};
 use super::workload::Workload;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use hdrhistogram::Histogram;
@@ -170,6 +170,9 @@ pub struct Measured {
     pub rpo: Option<Rpo>,
     /// What it costs.
     pub cpu: Cpu,
+    /// What it costs each core, where the lab's systems have several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cores: Vec<CoreCost>,
     /// What the link to the secondary carried.
     pub link: Option<LinkFrames>,
     /// Where a command's time went in the lab's systems, if they keep accounts.
@@ -268,6 +271,7 @@ impl Measured {
             over_time: over_time.collect(),
             rpo,
             cpu,
+            cores: Vec::new(),
             link: None,
             steps: Vec::new(),
             ratios,
@@ -297,6 +301,12 @@ impl Measured {
             (chosen.ratios, chosen.rounds) = (Ratios::middle(&ratios), each);
         }
         chosen
+    }
+
+    /// What each core costs, in words.
+    pub fn cores_sentence(&self) -> String {
+        let of = |cost: &CoreCost| format!("{} core {} {:.2}", cost.system, cost.core, cost.busy_us);
+        format!("busy us/IO: {}", self.cores.iter().map(of).collect::<Vec<_>>().join(", "))
     }
 
     /// Latencies of what there is more of.
@@ -360,6 +370,9 @@ pub fn table(report: &Report) -> String {
     let mut text = format!("{}\n\n{table}\n", report.target);
     if let Some(rest) = &report.rest {
         text.push_str(&format!("\n{}", rest.sentence()));
+    }
+    for result in report.results.iter().filter(|result| !result.cores.is_empty()) {
+        text.push_str(&format!("\n{}: {}", result.title, result.cores_sentence()));
     }
     for result in report.results.iter().filter(|result| !result.steps.is_empty()) {
         text.push_str(&format!("\n{}, where a command's time goes:\n{}\n", result.title, steps(&result.steps)));

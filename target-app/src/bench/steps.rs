@@ -27,10 +27,39 @@ pub struct Counted {
 impl Counted {
     /// How long its reactors were at work since then, what they waited and looked for work left out.
     pub fn busy_since(&self, before: &Counted) -> Duration {
-        let ticks = |counted: &Counted| counted.cores.reactors.iter().map(|reactor| reactor.busy).sum::<u64>();
-        let ticks = ticks(self).saturating_sub(ticks(before));
-        Duration::from_secs_f64(ticks as f64 / self.cores.tick_rate.max(1) as f64)
+        self.each_busy_since(before).sum()
     }
+
+    /// The same of each of its cores.
+    fn each_busy_since<'a>(&'a self, before: &'a Counted) -> impl Iterator<Item = Duration> + 'a {
+        let cores = self.cores.reactors.iter().zip(&before.cores.reactors);
+        let rate = self.cores.tick_rate.max(1) as f64;
+        cores.map(move |(after, before)| Duration::from_secs_f64(after.busy.saturating_sub(before.busy) as f64 / rate))
+    }
+}
+
+/// What a command costs one core of a system that has several.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CoreCost {
+    /// Which system.
+    pub system: &'static str,
+    /// Its core, from 0. Of two, the link is on the first and the group on the second.
+    pub core: usize,
+    /// How long that was at work for each command, microseconds.
+    pub busy_us: f64,
+}
+
+/// What each core did for each of so many commands; nothing where systems have one.
+pub fn cores(before: &[Counted], after: &[Counted], commands: u64) -> Vec<CoreCost> {
+    let several = after.iter().zip(before).filter(|(after, _)| after.cores.reactors.len() > 1);
+    let costs = several.flat_map(|(after, before)| {
+        after.each_busy_since(before).enumerate().map(|(core, busy)| CoreCost {
+            system: after.system,
+            core,
+            busy_us: (busy.as_secs_f64() * 1e8 / commands.max(1) as f64).round() / 100.0,
+        })
+    });
+    costs.collect()
 }
 
 /// A step of one system.
@@ -238,6 +267,21 @@ mod tests {
     #[test]
     fn a_system_is_busy_for_the_ticks_that_its_cores_were_at_work() {
         assert_eq!(counted("primary", 500).busy_since(&counted("primary", 100)), Duration::from_millis(400));
+    }
+
+    #[test]
+    fn of_systems_with_several_cores_each_is_told_apart() {
+        let of = |first: u64, second: u64| {
+            let mut counted = counted("primary", first);
+            let mut other = counted.cores.reactors[0].clone();
+            (other.lcore, other.busy) = (1, second);
+            counted.cores.reactors.push(other);
+            counted
+        };
+        let costs = cores(&[of(100, 100)], &[of(500, 1100)], 1000);
+        let cost = |core, busy_us| CoreCost { system: "primary", core, busy_us };
+        assert_eq!(costs, [cost(0, 400.0), cost(1, 1000.0)]);
+        assert_eq!(cores(&[counted("primary", 1)], &[counted("primary", 2)], 1), []);
     }
 
     #[test]

@@ -178,6 +178,8 @@ pub struct Lab {
     pub busy: bool,
     /// How the kernel learns of what the reactors ask of it.
     pub io: IoMode,
+    /// Cores of each system, 1 or 2; of two, the link is on the first and the group on the second.
+    pub system_cores: u16,
 }
 
 impl Default for Lab {
@@ -195,6 +197,7 @@ impl Default for Lab {
             delay_ms: 0,
             busy: false,
             io: IoMode::Enter,
+            system_cores: 1,
         }
     }
 }
@@ -219,6 +222,15 @@ impl Lab {
         }
         if !(0.0..=0.5).contains(&self.loss) {
             return Err(format!("lab: loss is {}, expected 0 to 0.5", self.loss));
+        }
+        if !(1..=2).contains(&self.system_cores) {
+            return Err(format!("lab: system_cores is {}, expected 1 or 2", self.system_cores));
+        }
+        if self.system_cores > 1 && self.scope == SequenceScope::System {
+            return Err(
+                "lab: system_cores is 2 with scope system, whose groups are on their link's core; give another scope"
+                    .to_owned(),
+            );
         }
         if self.delay_ms > 10_000 {
             return Err(format!("lab: delay_ms is {}, expected 0 to 10000", self.delay_ms));
