@@ -17,16 +17,18 @@
 //! this process lives: nothing copies it. After an unclean stop it is compared like the others, by its digest. A stretch's
 //! marks go when all of it was quiet for a while.
 //!
-//! Memory: five bits per region, and an entry per region that was written lately. A region is a 2^20th of the volume,
+//! Memory: five bits per region, and 2.6 KiB per 64 neighbouring regions of which one was written lately. A region is a 2^20th of the volume,
 //! between 64 KiB and 16 MiB: 512 KiB of bits for volumes up to 16 TiB. What that gives up: one written block is copied
 //! as its whole region.
 
 mod bits;
+mod sparse;
 #[cfg(test)]
 mod tests;
 
 use crate::types::{Epoch, Extent, Geometry, Mono, Seq};
 use bits::Bits;
+use sparse::Sparse;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Regions whose marks are made durable together, as one value.
@@ -49,7 +51,7 @@ pub struct FlushNumber(u64);
 pub type ChunkValue = (u32, Vec<u8>);
 
 /// What is kept of a region that was written lately.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Hot {
     /// Writes between [`DirtyMap::begin`] and [`DirtyMap::end`].
     in_flight: u32,
@@ -88,9 +90,9 @@ pub struct DirtyMap {
     settled: Bits,
     /// Of these: marked ahead, not written since.
     ahead: Bits,
-    hot: BTreeMap<u64, Hot>,
-    /// When each stretch with marks that may be cleared was last written, by its first region.
-    touched: BTreeMap<u64, Mono>,
+    hot: Sparse<Hot>,
+    /// When each stretch with marks that may be cleared was last written.
+    touched: Sparse<Mono>,
     /// Regions whose mark is not durable yet, and the round that brings it.
     pending: BTreeMap<u64, Round>,
     /// All regions were marked at once: the others that are not settled are with this round.
@@ -146,8 +148,8 @@ impl DirtyMap {
             doubtful: Bits::new(regions),
             settled: Bits::new(regions),
             ahead: Bits::new(regions),
-            hot: BTreeMap::new(),
-            touched: BTreeMap::new(),
+            hot: Sparse::default(),
+            touched: Sparse::default(),
             pending: BTreeMap::new(),
             pending_all: None,
             changed: BTreeSet::new(),
@@ -222,7 +224,7 @@ impl DirtyMap {
         let flush = self.flushes_begun + 1;
         let mut wait = None;
         for region in self.regions_of(extent) {
-            self.hot.entry(region).or_insert(Hot { in_flight: 0, last: None, flush }).in_flight += 1;
+            self.hot.get_or_insert_with(region, || Hot { flush, ..Hot::default() }).in_flight += 1;
             if !self.marked.get(region) {
                 self.mark_ahead(region);
             }
@@ -249,7 +251,7 @@ impl DirtyMap {
         for region in self.regions_of(extent) {
             debug_assert!(self.marked.get(region) && self.awaited(region).is_none(), "stamped before it was marked");
             self.doubtful.unset(region);
-            if let Some(hot) = self.hot.get_mut(&region) {
+            if let Some(hot) = self.hot.get_mut(region) {
                 hot.last = Some((epoch, seq));
             }
         }
@@ -268,7 +270,7 @@ impl DirtyMap {
     pub fn end(&mut self, now: Mono, extent: Extent) {
         let flush = self.flushes_begun + 1;
         for region in self.regions_of(extent) {
-            let Some(hot) = self.hot.get_mut(&region) else {
+            let Some(hot) = self.hot.get_mut(region) else {
                 debug_assert!(false, "a write ends that did not begin");
                 continue;
             };
@@ -276,7 +278,7 @@ impl DirtyMap {
             hot.flush = flush;
             if hot.in_flight == 0 && self.missing.get(region) {
                 // What it knew is of no use before the region is copied.
-                self.hot.remove(&region);
+                self.hot.remove(region);
             }
             self.touch(now, region);
         }
@@ -285,7 +287,7 @@ impl DirtyMap {
     /// From here on nothing brings what is marked: all of it is due to be copied, but for what was only marked ahead.
     pub fn miss_all(&mut self) {
         self.missing.join_without(&self.marked, &self.ahead);
-        self.hot.retain(|_, hot| hot.in_flight > 0);
+        self.hot.retain(|hot| hot.in_flight > 0);
     }
 
     /// Marks what is found to differ (or may), and makes it due to be copied.
@@ -309,7 +311,7 @@ impl DirtyMap {
         self.missing.set_all();
         self.ahead = Bits::new(self.regions);
         self.doubtful = if doubtful { self.marked.clone() } else { Bits::new(self.regions) };
-        self.hot.retain(|_, hot| hot.in_flight > 0);
+        self.hot.retain(|hot| hot.in_flight > 0);
     }
 
     /// The region's content is stamped as a whole, last under this number; or (`None`) the other side was found to hold it.
@@ -320,7 +322,7 @@ impl DirtyMap {
             return;
         }
         let flush = self.flushes_begun + 1;
-        let hot = self.hot.entry(region).or_insert(Hot { in_flight: 0, last: None, flush });
+        let hot = self.hot.get_or_insert_with(region, || Hot { flush, ..Hot::default() });
         hot.flush = flush;
         // Of an epoch before nothing counts any more: what it did not bring, this copy did.
         let earlier = hot.last.filter(|(epoch, _)| stamp.is_none_or(|(new, _)| *epoch >= new));
@@ -386,7 +388,7 @@ impl DirtyMap {
 
     fn miss_unflushed(&mut self) -> bool {
         let mut is_news = false;
-        for (&region, _) in self.hot.iter().filter(|(_, hot)| hot.flush > self.flushed) {
+        for (region, _) in self.hot.iter().filter(|(_, hot)| hot.flush > self.flushed) {
             is_news |= !self.missing.get(region);
             self.missing.set(region);
         }
@@ -405,7 +407,8 @@ impl DirtyMap {
     ) -> Sweep {
         let mut sweep = Sweep::default();
         let (mut looked, mut done, mut cold) = (0, Vec::new(), Vec::new());
-        for (&first, &touched) in self.touched.range(self.stretch_of(from)..) {
+        for (stretch, &touched) in self.touched.range(from / self.stretch..self.regions.div_ceil(self.stretch)) {
+            let first = stretch * self.stretch;
             if looked >= most {
                 sweep.next = Some(first);
                 break;
@@ -415,8 +418,8 @@ impl DirtyMap {
                 continue;
             }
             let (whole, mut kept) = (first..first + self.stretch, 0);
-            done.extend(self.ahead.iter_from(first).take_while(|region| whole.contains(region)));
-            for (&region, hot) in self.hot.range(whole) {
+            done.extend(self.ahead.iter_from(first).take_while(|region| *region < whole.end));
+            for (region, hot) in self.hot.range(whole) {
                 looked += 1;
                 let is_there = hot.last.is_none_or(|(epoch, seq)| is_durable(epoch, seq));
                 let is_needed = hot.in_flight > 0 || !is_there || self.missing.get(region);
@@ -428,15 +431,19 @@ impl DirtyMap {
                 }
             }
             if kept == 0 {
-                cold.push(first);
+                cold.push(stretch);
             }
         }
         sweep.cleared = done.len() as u64;
         for region in done {
             self.clear(region);
         }
-        for first in cold {
-            self.touched.remove(&first);
+        for stretch in cold {
+            self.touched.remove(stretch);
+        }
+        if sweep.next.is_none() {
+            self.hot.trim();
+            self.touched.trim();
         }
         sweep
     }
@@ -448,7 +455,10 @@ impl DirtyMap {
 
     /// Clears every mark. The caller knows that both sides hold the same, durably, and that no write is in flight.
     pub fn clear_all(&mut self) {
-        assert!(self.missing.count() == 0 && self.hot.values().all(|hot| hot.in_flight == 0), "cleared what is needed");
+        assert!(
+            self.missing.count() == 0 && self.hot.iter().all(|(_, hot)| hot.in_flight == 0),
+            "cleared what is needed"
+        );
         for region in self.marked.iter_from(0).collect::<Vec<_>>() {
             self.clear(region);
         }
@@ -509,7 +519,7 @@ impl DirtyMap {
     }
 
     fn touch(&mut self, now: Mono, region: u64) {
-        self.touched.insert(self.stretch_of(region), now);
+        *self.touched.get_or_insert_with(region / self.stretch, || now) = now;
     }
 
     fn regions_of(&self, extent: Extent) -> std::ops::RangeInclusive<u64> {
@@ -537,7 +547,7 @@ impl DirtyMap {
         self.marked.unset(region);
         self.changed.insert(chunk_of(region));
         self.ahead.unset(region);
-        self.hot.remove(&region);
+        self.hot.remove(region);
         self.pending.remove(&region);
         self.settled.unset(region);
     }

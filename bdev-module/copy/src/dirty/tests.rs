@@ -393,7 +393,7 @@ proptest! {
             }
             prop_assert!(map.missing.iter_from(0).all(|region| map.marked.get(region)), "to be copied and not marked");
             for region in map.ahead.iter_from(0) {
-                let is_idle = !map.missing.get(region) && !map.hot.contains_key(&region);
+                let is_idle = !map.missing.get(region) && map.hot.get_mut(region).is_none();
                 prop_assert!(map.marked.get(region) && is_idle, "region {region} is marked ahead, and written");
             }
         }
