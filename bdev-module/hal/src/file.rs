@@ -120,6 +120,111 @@ pub fn discard(file: &DirectFile, offset: u64, bytes: u64) -> io::Result<()> {
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Writes zeroes to all of a file that was never written: holes, and blocks that are allocated only. What it reads as stays what
+/// it was, so it may hold something; but nobody may write to it meanwhile. `bytes_max`: of it, from the front. Answers how many
+/// bytes were written; 0 for a block device, and where the file system does not say what was written. Blocks.
+///
+/// It is worth it for what is written durably in small pieces: as long as a block was never written, the file system has to write
+/// down with each flush where it is and that it holds something.
+///
+/// # Errors
+/// If there is not twice the room on its file system, nothing is written; else as the medium says it.
+pub fn write_out(path: &Path, bytes_max: u64) -> Result<u64, FileError> {
+    write_out_with(path, bytes_max, room_beside)
+}
+
+fn write_out_with(path: &Path, bytes_max: u64, room_bytes: impl Fn(&Fd) -> io::Result<u64>) -> Result<u64, FileError> {
+    let medium = open_direct(path)?;
+    if medium.is_block_device {
+        return Ok(0);
+    }
+    let failed = |what, advice| os(path, what, advice);
+    let unwritten = unwritten(&medium, bytes_max)
+        .map_err(failed("looking for what was never written", "is the medium healthy?"))?;
+    let bytes: u64 = unwritten.iter().map(|(from, to)| to - from).sum();
+    if bytes == 0 {
+        return Ok(0);
+    }
+    let room =
+        "its file system should have twice the room; it works without, but slower until all of it was written once";
+    if room_bytes(&medium.fd).map_err(failed("asking for the room on its file system", room))? < 2 * bytes {
+        return Err(failed("writing it out", room)(io::ErrorKind::StorageFull.into()));
+    }
+    for (mut at, to) in unwritten {
+        while at < to {
+            let piece = (to - at).min(ZEROES.0.len() as u64) as usize;
+            at += write_zeroes(&medium.fd, piece, at).map_err(failed("writing it out", room))?;
+        }
+    }
+    // SAFETY: works on a descriptor that we hold; touches no memory of ours.
+    match unsafe { libc::fsync(medium.fd.raw()) } {
+        0 => Ok(bytes),
+        _ => Err(failed("writing it out", room)(io::Error::last_os_error())),
+    }
+}
+
+/// Aligned for direct I/O.
+#[repr(align(4096))]
+struct Zeroes([u8; 1 << 20]);
+static ZEROES: Zeroes = Zeroes([0; 1 << 20]);
+
+fn write_zeroes(fd: &Fd, bytes: usize, at: u64) -> io::Result<u64> {
+    let offset = libc::off_t::try_from(at).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    // SAFETY: reads memory that is always there, at most as much as there is; the caller asks for no more.
+    let written = unsafe { libc::pwrite(fd.raw(), ZEROES.0.as_ptr().cast(), bytes.min(ZEROES.0.len()), offset) };
+    match u64::try_from(written) {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(written) => Ok(written),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Ranges of whole blocks that were never written, of about `bytes_max` together.
+fn unwritten(medium: &DirectFile, bytes_max: u64) -> io::Result<Vec<(u64, u64)>> {
+    let block = u64::from(medium.logical_block_bytes);
+    let end = medium.bytes - medium.bytes % block;
+    let mut ranges = Vec::new();
+    let (mut at, mut left) = (0, bytes_max - bytes_max % block);
+    while at < end && left > 0 {
+        let from = seek(&medium.fd, at, libc::SEEK_HOLE)?.unwrap_or(end).next_multiple_of(block);
+        if from >= end {
+            break;
+        }
+        at = seek(&medium.fd, from, libc::SEEK_DATA)?.unwrap_or(end).min(end);
+        at = (at - at % block).min(from.saturating_add(left));
+        if at > from {
+            left -= at - from;
+            ranges.push((from, at));
+        }
+        at = at.max(from + block);
+    }
+    Ok(ranges)
+}
+
+/// `None`: nothing of the kind up to the end.
+fn seek(fd: &Fd, at: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
+    let at = libc::off_t::try_from(at).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    // SAFETY: works on a descriptor that the caller holds; touches no memory of ours.
+    match u64::try_from(unsafe { libc::lseek(fd.raw(), at, whence) }) {
+        Ok(found) => Ok(Some(found)),
+        Err(_) => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            error => Err(error),
+        },
+    }
+}
+
+/// What a file system has left for whom this process is, in bytes.
+fn room_beside(fd: &Fd) -> io::Result<u64> {
+    // SAFETY: integers only: all zeroes is a value.
+    let mut answer: libc::statvfs = unsafe { mem::zeroed() };
+    // SAFETY: works on a descriptor that the caller holds; the kernel writes the answer of ours, which is there.
+    match unsafe { libc::fstatvfs(fd.raw(), &raw mut answer) } {
+        0 => Ok(answer.f_bavail.saturating_mul(answer.f_frsize)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// What became of a medium since it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -219,6 +324,7 @@ fn os<'a>(path: &'a Path, what: &'static str, advice: &'static str) -> impl FnOn
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::os::unix::fs::{FileExt, MetadataExt};
 
     #[test]
     fn a_made_file_has_its_size_and_alignment_and_can_be_opened_again_but_not_made_again() {
@@ -248,6 +354,40 @@ mod tests {
         assert_eq!(after.len(), 16384);
         assert!(after[4096..12288].iter().all(|&b| b == 0));
         assert!(after[..4096].iter().chain(&after[12288..]).all(|&b| b == 1));
+    }
+
+    #[test]
+    fn what_was_never_written_of_a_file_is_written_out_and_what_it_holds_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len((4 << 20) + 100).unwrap();
+        for at in [0, 1 << 20, (3 << 20) + 8192] {
+            file.write_all_at(&[7; 8192], at).unwrap();
+        }
+        file.sync_all().unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let sparse = std::fs::metadata(&path).unwrap().blocks() * 512;
+        assert_eq!(write_out(&path, 1 << 16).unwrap(), 1 << 16, "no more than was asked for");
+        let written = (1 << 16) + write_out(&path, u64::MAX).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), before, "it reads as it did");
+        assert_eq!(write_out(&path, u64::MAX).unwrap(), 0, "all of it was written");
+        if sparse < 1 << 20 {
+            assert_eq!(written, (4 << 20) - 3 * 8192, "all but what was there, and what is no whole block at the end");
+            assert!(std::fs::metadata(&path).unwrap().blocks() * 512 >= 4 << 20);
+        }
+    }
+
+    #[test]
+    fn a_file_that_its_file_system_has_no_room_for_twice_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        std::fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+        let room = |bytes: u64| move |_: &Fd| Ok(bytes);
+        let error = write_out_with(&path, u64::MAX, room((2 << 20) - 1)).unwrap_err().to_string();
+        assert!(error.contains("twice the room"), "{error}");
+        assert_eq!(std::fs::metadata(&path).unwrap().blocks(), 0);
+        assert_eq!(write_out_with(&path, u64::MAX, room(2 << 20)).unwrap(), 1 << 20);
     }
 
     #[test]

@@ -156,6 +156,8 @@ fn create_media(system: &System, client: &mut Client, shape: &Shape) -> Result<V
         let bytes = shape.volume_mib * MIB;
         if shape.files {
             let filename = system.file(name, bytes)?;
+            // A disk in use, not one whose blocks are found and taken with each first write.
+            longrun_hal::file::write_out(&filename, u64::MAX).map_err(|error| system.unexpected(error.to_string()))?;
             let bdev = json!({"name": name, "filename": filename, "block_size": 4096});
             system.call(client, "bdev_uring_create", bdev)?;
         } else {
