@@ -126,7 +126,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Overlay<S> {
             State::Open(log) => log.is_busy() && log.fault().is_none(),
             _ => false,
         };
-        !is_busy && self.reads.is_empty() && !self.switching
+        !is_busy && !self.is_reading() && !self.switching
+    }
+
+    /// Granules are being read, to be saved.
+    pub(crate) fn is_reading(&self) -> bool {
+        !self.reads.is_empty()
     }
 
     /// The unit is over: what is in the log counts no more.

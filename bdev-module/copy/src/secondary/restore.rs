@@ -81,10 +81,12 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         else {
             return;
         };
-        // Writes of the unit that were under way at the seal end first.
+        // What of the unit was under way at the seal ends first. *A granule was still being read for the overlay when the image
+        // was back: the takeover panicked.*
         if !ready.applier.is_resting()
             || is_checkpointing
             || log.is_busy()
+            || self.overlay.is_reading()
             || self.takeover_step() != Some(TakeoverStep::Restore)
         {
             return;

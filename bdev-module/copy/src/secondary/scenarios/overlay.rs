@@ -243,6 +243,46 @@ fn the_overlay_s_last_block_is_known_to_be_whole_before_what_it_saved_is_overwri
 }
 
 #[test]
+fn a_takeover_puts_the_image_back_when_nothing_is_being_read_for_the_overlay_any_more() {
+    let mut rig = begun(2000);
+    let image = (rig.volume("g", "a"), rig.volume("g", "b"));
+    let is_of_volume = |Pending::Local(volume, io, ..): &mut Pending| {
+        // Not the journal's or the overlay's.
+        volume.0 < 1000 && matches!(io, LocalIo::Read { .. })
+    };
+    let mut slow: Vec<Pending> = Vec::new();
+    'writing: for _ in 0..60 {
+        rig.write(0);
+        for _ in 0..60 {
+            rig.hello();
+            rig.deliver(0);
+            rig.beacon(0);
+            for _ in 0..40 {
+                if is_overlaid(&rig) {
+                    slow = rig.world.pending.extract_if(.., is_of_volume).collect();
+                }
+                if !slow.is_empty() {
+                    break 'writing;
+                }
+                rig.complete();
+                rig.turn();
+            }
+        }
+    }
+    assert!(!slow.is_empty(), "{:?}", rig.status("g"));
+    let (ticket, now) = (rig.ticket(), rig.now());
+    let consent = TakeoverConsent { old_primary_fenced: true, accept_split: false };
+    rig.secondary.group_takeover(now, group(), consent, TakeoverAt::Newest, ticket, &mut rig.world).unwrap();
+    rig.settle();
+    assert_eq!(rig.status("g").phase, GroupPhase::TakingOver, "a volume owes it something");
+    rig.world.pending.extend(slow);
+    rig.settle();
+    assert!(matches!(rig.world.answers[&ticket.0], Ok(OperatorAnswer::TakenOver(_))));
+    assert_eq!((rig.volume("g", "a"), rig.volume("g", "b")), image);
+    rig.assert_cut();
+}
+
+#[test]
 fn a_granule_is_saved_once_in_a_unit_and_the_next_unit_saves_it_anew() {
     let mut rig = begun(2000);
     for unit in 1..4 {
