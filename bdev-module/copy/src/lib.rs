@@ -35,8 +35,8 @@
 //! | [`blank`], [`digest`] | is a volume empty? are two the same? | |
 //! | [`account`] | cycles by step, in builds with the feature `accounting` | nothing of it in other builds |
 //!
-//! **What the design gives up.** Everything of one engine is on one core; a group uses several cores by sequence scope
-//! `pair` only. The host's answer waits for the local device, so a write is never faster than that. The newest records
+//! **What the design gives up.** Everything of one engine is on one core: a group's stamps, merge and journal are what one core
+//! gives, whatever its scope; only its link may be on another one. The host's answer waits for the local device, so a write is never faster than that. The newest records
 //! are lost in a disaster: the copy is asynchronous, and says how old it is.
 
 pub mod account;
