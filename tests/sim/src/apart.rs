@@ -9,7 +9,7 @@ use crate::world::{What, World};
 use longrun_copy::engine::{Crossing, Engine, EngineConfig};
 use longrun_copy::link::LinkConfig;
 use longrun_copy::ports::{CoreId, Event};
-use longrun_copy::types::LinkId;
+use longrun_copy::types::{LinkId, Scope};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The core of the groups.
@@ -37,7 +37,7 @@ impl World {
     /// Makes a link at a node, on the core where the plan has it.
     pub fn make_link(&mut self, node: usize, index: usize, config: LinkConfig) {
         let number = if node == self.secondary() { self.plan.primaries + index } else { node };
-        if self.plan.apart & (1 << number) == 0 {
+        if self.plan.scope == Scope::System || self.plan.apart & (1 << number) == 0 {
             self.operate(node, |engine, _, _| engine.link_create(config)).expect("a link that makes sense");
             return;
         }

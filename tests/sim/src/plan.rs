@@ -126,7 +126,8 @@ pub struct Plan {
     pub verifies: bool,
     /// Groups are tested at their secondary.
     pub views: bool,
-    /// Links on another core than the groups that use them, a bit for each: the primaries', then the secondary's.
+    /// Links on another core than the groups that use them, a bit for each: the primaries', then the secondary's. Of groups of
+    /// scope `system` none is, whatever this says.
     pub apart: u32,
     /// The cell of the table that the world is directed at.
     pub aim: Option<(State, Hit)>,
