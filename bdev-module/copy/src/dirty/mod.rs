@@ -17,9 +17,9 @@
 //! this process lives: nothing copies it. After an unclean stop it is compared like the others, by its digest. A stretch's
 //! marks go when all of it was quiet for a while.
 //!
-//! Memory: five bits per region, and 2.6 KiB per 64 neighbouring regions of which one was written lately. A region is a 2^20th of the volume,
-//! between 64 KiB and 16 MiB: 512 KiB of bits for volumes up to 16 TiB. What that gives up: one written block is copied
-//! as its whole region.
+//! Memory: five bits per region, and 2.6 KiB per 64 neighbouring regions of which one was written lately. A region is a
+//! 2^20th of the volume, between 64 KiB and 16 MiB: 512 KiB of bits for volumes up to 16 TiB. What that gives up: one
+//! written block is copied as its whole region.
 
 mod bits;
 mod sparse;

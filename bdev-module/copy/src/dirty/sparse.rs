@@ -47,7 +47,8 @@ impl<T: Copy + Default> Sparse<T> {
         if page >= self.pages.len() {
             self.pages.resize_with(page + 1, || None);
         }
-        let page = self.pages[page].get_or_insert_with(|| Box::new(Page { there: 0, values: [T::default(); 64] }));
+        let page =
+            self.pages[page].get_or_insert_with(|| Box::new(Page { there: 0, values: [T::default(); PAGE as usize] }));
         if page.there >> place & 1 == 0 {
             page.there |= 1 << place;
             page.values[place] = make();

@@ -14,7 +14,7 @@ pub(super) struct Links<B, S> {
     pub(super) slots: Vec<Place<B, S>>,
     /// The place of a link that never was.
     pub(super) none: Place<B, S>,
-    /// Memory was refused since the last turn.
+    /// Memory was refused in this turn.
     pub(super) is_starved: bool,
     /// What was to be sent through a link while its slot was empty.
     pub(super) deferred: Vec<(LinkId, Deferred)>,
