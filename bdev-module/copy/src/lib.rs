@@ -42,6 +42,7 @@
 pub mod account;
 pub mod apply;
 pub mod blank;
+mod crc;
 pub mod digest;
 pub mod dirty;
 pub mod engine;

@@ -5,6 +5,7 @@
 //! block put together from parts of two writes never passes. The CRC32C covers the whole block with its own field
 //! zero.
 
+use crc_fast::{CrcAlgorithm, Digest};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -131,7 +132,7 @@ impl Contents {
                 state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
                 word.copy_from_slice(&mix(state).to_le_bytes());
             }
-            let crc = crc32c::crc32c(block);
+            let crc = crc_fast::crc32_iscsi(block);
             block[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
         }
     }
@@ -145,10 +146,11 @@ impl Contents {
             let any = block.iter().fold(0, |any, byte| any | byte);
             return if any == 0 { BlockSays::Initial } else { BlockSays::Foreign(Foreign::NotOurs) };
         }
-        let crc = crc32c::crc32c(&block[..CRC_AT]);
-        let crc = crc32c::crc32c_append(crc, &[0; 4]);
-        let crc = crc32c::crc32c_append(crc, &block[CRC_AT + 4..]);
-        if crc != header.crc.get() || header.block_bytes.get() as usize != block.len() {
+        let mut crc = Digest::new(CrcAlgorithm::Crc32Iscsi);
+        for part in [&block[..CRC_AT], &[0; 4], &block[CRC_AT + 4..]] {
+            crc.update(part);
+        }
+        if crc.finalize() as u32 != header.crc.get() || header.block_bytes.get() as usize != block.len() {
             return BlockSays::Foreign(Foreign::Damaged);
         }
         if header.run.get() != self.run {

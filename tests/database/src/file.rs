@@ -86,7 +86,7 @@ impl Header {
 
     fn checksum(&self) -> u32 {
         let bytes = self.as_bytes();
-        crc32c::crc32c(bytes.get(..bytes.len() - size_of::<U32>()).unwrap_or_default())
+        crc_fast::crc32_iscsi(bytes.get(..bytes.len() - size_of::<U32>()).unwrap_or_default())
     }
 }
 

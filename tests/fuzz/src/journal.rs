@@ -1,6 +1,7 @@
 //! Journals: superblocks, blocks with entries, metadata values; and their checksums.
 
 use crate::Bytes;
+use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi as crc32c};
 
 const HEAD_BYTES: usize = 80;
 const ENTRY_BYTES: usize = 88;
@@ -25,22 +26,23 @@ pub fn repair_block(bytes: &mut [u8]) {
     // checksum, head_crc
     put(head, 12, 0);
     put(head, 16, 0);
-    let crc = crc32c::crc32c(head);
+    let crc = crc32c(head);
     let (entries, body_bytes) = (field(head, 68), field(head, 72) as usize);
-    let mut checksum = crc;
+    let mut checksum = Digest::new(CrcAlgorithm::Crc32Iscsi);
+    checksum.update(head);
     let mut rest = body.get_mut(..body_bytes).unwrap_or_default();
     for _ in 0..entries {
         let Some((entry, after)) = rest.split_at_mut_checked(ENTRY_BYTES) else { break };
         let length = field(entry, 12) as usize;
         put(entry, 0, 0x4e45_524c);
         put(entry, 4, 0);
-        put(entry, 8, after.get(..length).map_or(0, crc32c::crc32c));
-        let entry_crc = crc32c::crc32c(entry);
+        put(entry, 8, after.get(..length).map_or(0, crc32c));
+        let entry_crc = crc32c(entry);
         put(entry, 4, entry_crc);
-        checksum = crc32c::crc32c_append(checksum, entry);
+        checksum.update(entry);
         rest = after.get_mut(length.next_multiple_of(8)..).unwrap_or_default();
     }
-    put(head, 12, checksum);
+    put(head, 12, checksum.finalize() as u32);
     put(head, 16, crc);
 }
 
@@ -50,14 +52,14 @@ pub fn repair_super(bytes: &mut [u8]) {
     head[..8].copy_from_slice(b"LONGRUNJ");
     put(head, 8, 1);
     put(head, 12, 0);
-    let crc = crc32c::crc32c(head);
+    let crc = crc32c(head);
     put(head, 12, crc);
 }
 
 /// Makes a metadata value's checksum, its last four bytes, right.
 pub fn repair_value(bytes: &mut [u8]) {
     let Some(end) = bytes.len().checked_sub(4) else { return };
-    let crc = crc32c::crc32c(&bytes[..end]);
+    let crc = crc32c(&bytes[..end]);
     put(bytes, end, crc);
 }
 

@@ -8,6 +8,7 @@
 //! Records with one time (of several streams) belong to one commit, so that every commit ends at a cut. If they need more
 //! than one block, all but the last say that they continue; a commit whose last block is missing never was.
 
+use crate::crc::{Crc32c, crc32c};
 use crate::types::{
     Epoch, Extent, Geometry, GroupId, PairId, RecordHead, RecordKind, Seq, Stamp, StreamId, Time, VolumeId,
 };
@@ -101,7 +102,7 @@ pub(crate) fn super_bytes(id: u64, group: GroupId, geometry: Geometry, out: &mut
         block_bytes: geometry.block_bytes.into(),
         reserved: 0.into(),
     };
-    head.crc = crc32c::crc32c(head.as_bytes()).into();
+    head.crc = crc32c(head.as_bytes()).into();
     out[..size_of::<Superblock>()].copy_from_slice(head.as_bytes());
 }
 
@@ -113,7 +114,7 @@ pub(crate) fn parse_super(bytes: &[u8]) -> Super {
     let Ok((mut head, _)) = Superblock::read_from_prefix(bytes) else { return Super::Foreign };
     let crc = head.crc.get();
     head.crc = 0.into();
-    if head.magic != SUPER_MAGIC || head.version.get() != VERSION || crc != crc32c::crc32c(head.as_bytes()) {
+    if head.magic != SUPER_MAGIC || head.version.get() != VERSION || crc != crc32c(head.as_bytes()) {
         return Super::Foreign;
     }
     Super::Journal {
@@ -191,7 +192,7 @@ impl Entry {
         let mut out = EntryHead {
             magic: ENTRY_MAGIC.into(),
             head_crc: 0.into(),
-            payload_crc: crc32c::crc32c(payload).into(),
+            payload_crc: crc32c(payload).into(),
             payload_bytes: head.payload_bytes.into(),
             stream: head.stamp.stream.0.into(),
             epoch: self.epoch.0.into(),
@@ -205,7 +206,7 @@ impl Entry {
             kind: head.kind.code(),
             reserved: [0; 3],
         };
-        out.head_crc = crc32c::crc32c(out.as_bytes()).into();
+        out.head_crc = crc32c(out.as_bytes()).into();
         out
     }
 }
@@ -246,7 +247,7 @@ pub(crate) struct NewBlock {
 /// A block's head, whose checksum grows with each entry.
 pub(crate) struct NewHead {
     head: BlockHead,
-    checksum: u32,
+    checksum: Crc32c,
 }
 
 impl NewHead {
@@ -267,22 +268,23 @@ impl NewHead {
             body_bytes: new.body_bytes.into(),
             continues: u32::from(new.continues).into(),
         };
-        head.head_crc = crc32c::crc32c(head.as_bytes()).into();
-        let checksum = crc32c::crc32c(head.as_bytes());
+        head.head_crc = crc32c(head.as_bytes()).into();
+        let checksum = Crc32c::of(head.as_bytes());
         NewHead { head, checksum }
     }
 
     /// The next entry's head.
     pub(crate) fn add(&mut self, entry: &EntryHead) {
-        self.checksum = crc32c::crc32c_append(self.checksum, entry.as_bytes());
+        self.checksum.add(entry.as_bytes());
     }
 
     /// Its bytes, and its checksum.
     pub(crate) fn finish(mut self) -> ([u8; HEAD_BYTES], u32) {
-        self.head.checksum = self.checksum.into();
+        let checksum = self.checksum.value();
+        self.head.checksum = checksum.into();
         let mut bytes = [0; HEAD_BYTES];
         bytes.copy_from_slice(self.head.as_bytes());
-        (bytes, self.checksum)
+        (bytes, checksum)
     }
 }
 
@@ -338,7 +340,7 @@ pub(crate) fn parse_head(bytes: &[u8], journal_id: u64, block_bytes: u32) -> Res
     let (checksum, head_crc) = (head.checksum.get(), head.head_crc.get());
     head.checksum = 0.into();
     head.head_crc = 0.into();
-    if head_crc != crc32c::crc32c(head.as_bytes()) {
+    if head_crc != crc32c(head.as_bytes()) {
         return Err(BlockError::NoHead);
     }
     let blocks = u64::from(head.blocks.get());
@@ -386,13 +388,13 @@ pub(crate) fn parse_block(
     let body = bytes.get(HEAD_BYTES..end).ok_or(BlockError::Torn)?;
     let (mut head, _) = BlockHead::read_from_prefix(bytes).map_err(|_| BlockError::NoHead)?;
     head.checksum = 0.into();
-    let mut checksum = crc32c::crc32c(head.as_bytes());
+    let mut checksum = Crc32c::of(head.as_bytes());
     walk(body, info.entries, |entry, head, payload| {
-        checksum = crc32c::crc32c_append(checksum, head.as_bytes());
+        checksum.add(head.as_bytes());
         let _ = entry;
-        if crc32c::crc32c(payload) == head.payload_crc.get() { Ok(()) } else { Err(BlockError::Torn) }
+        if crc32c(payload) == head.payload_crc.get() { Ok(()) } else { Err(BlockError::Torn) }
     })?;
-    if checksum != info.checksum {
+    if checksum.value() != info.checksum {
         return Err(BlockError::Torn);
     }
     walk(body, info.entries, |entry, _, payload| {
@@ -421,7 +423,7 @@ fn walk(
 fn parse_entry(head: &EntryHead) -> Result<Entry, BlockError> {
     let mut zeroed = *head;
     zeroed.head_crc = 0.into();
-    if head.magic.get() != ENTRY_MAGIC || head.head_crc.get() != crc32c::crc32c(zeroed.as_bytes()) {
+    if head.magic.get() != ENTRY_MAGIC || head.head_crc.get() != crc32c(zeroed.as_bytes()) {
         return Err(BlockError::Torn);
     }
     let kind = RecordKind::from_code(head.kind).ok_or(BlockError::Torn)?;

@@ -55,7 +55,7 @@ impl Writer {
 
     /// The bytes, with a checksum at the end.
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        let crc = crc32c::crc32c(&self.0);
+        let crc = crate::crc::crc32c(&self.0);
         self.u32(crc);
         self.0
     }
@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
     /// Checks the checksum and starts after it.
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Reader<'a>, CodecError> {
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or(CodecError { at: 0 })?;
-        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+        if crate::crc::crc32c(body) != u32::from_le_bytes(*crc) {
             return Err(CodecError { at: bytes.len() });
         }
         Ok(Reader { bytes: body, at: 0 })

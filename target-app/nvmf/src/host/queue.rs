@@ -505,7 +505,7 @@ fn absorb(payload: &mut Payload, commands: &mut [Option<Pending>], bytes: &[u8])
     payload.at += take;
     payload.rest -= take;
     let Some(digest) = &mut payload.digest else { return take };
-    payload.crc = crc32c::crc32c_append(payload.crc, data);
+    payload.crc = crate::pdu::crc32c_append(payload.crc, data);
     if payload.rest > 0 {
         return take;
     }

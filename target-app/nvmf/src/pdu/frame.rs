@@ -271,7 +271,7 @@ impl Reader {
         let (header, rest) = area.split_at_checked(usize::from(layout.header_bytes)).unwrap_or((area, &[]));
         if layout.header_digest {
             let got = rest.first_chunk::<DIGEST_BYTES>().copied().map(u32::from_le_bytes).unwrap_or_default();
-            if got != crc32c::crc32c(header) {
+            if got != crc_fast::crc32_iscsi(header) {
                 return Err(Fault::new(FatalStatus::HeaderDigest, got, header));
             }
         }

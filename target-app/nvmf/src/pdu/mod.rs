@@ -9,6 +9,7 @@ pub use frame::{FatalStatus, Fault, Layout, Pdu, Reader, Sender, Verdict};
 pub use wire::*;
 
 use crate::inline::Inline;
+use crc_fast::{CrcAlgorithm, Digest};
 
 /// Which digests a connection uses (TCP 3.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,11 +78,19 @@ where
     common.plen = plen.into();
     out.push(header.as_bytes());
     if hdgst {
-        out.push(&crc32c::crc32c(header.as_bytes()).to_le_bytes());
+        out.push(&crc_fast::crc32_iscsi(header.as_bytes()).to_le_bytes());
     }
 }
 
 /// The digest of a whole payload.
 pub fn data_digest(data: &[u8]) -> [u8; DIGEST_BYTES] {
-    crc32c::crc32c(data).to_le_bytes()
+    crc_fast::crc32_iscsi(data).to_le_bytes()
+}
+
+/// The CRC32C of what `crc` is that of, with `data` behind it; 0 is that of nothing.
+pub(crate) fn crc32c_append(crc: u32, data: &[u8]) -> u32 {
+    // What the sum goes on from is its inverse.
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!crc));
+    digest.update(data);
+    digest.finalize() as u32
 }

@@ -265,7 +265,7 @@ impl World {
 
     fn send(&mut self, from: usize, datagram: Vec<u8>) {
         self.datagrams += 1;
-        self.trace = self.trace.rotate_left(5) ^ u64::from(crc32c::crc32c(&datagram)) ^ self.now;
+        self.trace = self.trace.rotate_left(5) ^ u64::from(crate::crc::crc32c(&datagram)) ^ self.now;
         let (header, kind) = Header::read(&datagram).expect("a link sends well-formed datagrams");
         if !matches!(kind, Kind::Initiation | Kind::Answer) {
             let number = (from, header.session.get(), header.packet.get());

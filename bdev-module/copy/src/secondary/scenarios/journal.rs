@@ -319,7 +319,7 @@ fn metadata_comes_back_as_it_was_and_no_bytes_panic() {
         // With a checksum that fits, what is inside must still be read with care.
         let body = bytes.len() - 4;
         if at < body {
-            let crc = crc32c::crc32c(&broken[..body]).to_le_bytes();
+            let crc = crate::crc::crc32c(&broken[..body]).to_le_bytes();
             broken[body..].copy_from_slice(&crc);
             let _ = GroupMeta::decode(&broken);
         }

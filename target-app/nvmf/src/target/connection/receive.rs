@@ -107,7 +107,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Payload<B> {
     fn advance(&mut self, data: &[u8]) {
         self.done += data.len() as u32;
         if self.digest.is_some() {
-            self.crc = crc32c::crc32c_append(self.crc, data);
+            self.crc = crate::pdu::crc32c_append(self.crc, data);
         }
     }
 
