@@ -11,6 +11,7 @@ struct Device {
     done: Vec<(u8, Option<Vec<u8>>)>,
     fails: bool,
     now: Mono,
+    flushes: u32,
 }
 
 impl Memory for Device {
@@ -37,6 +38,7 @@ impl LogPorts<u8> for Device {
         match io {
             LocalIo::Read { extent, .. } => read = Some(self.bytes[range(extent)].to_vec()),
             LocalIo::Write { extent, data, .. } => self.bytes[range(extent)].copy_from_slice(&data),
+            LocalIo::Flush => self.flushes += 1,
             _ => {}
         }
         self.done.push((purpose, read));
@@ -83,12 +85,16 @@ fn begin(log: &mut Journal<std::rc::Rc<[u8]>, u8>, device: &mut Device, seq: u64
 }
 
 fn begin_with(log: &mut Journal<std::rc::Rc<[u8]>, u8>, device: &mut Device, seq: u64, bytes: usize) {
+    begin_in(log, device, seq, bytes, false);
+}
+
+fn begin_in(log: &mut Journal<std::rc::Rc<[u8]>, u8>, device: &mut Device, seq: u64, bytes: usize, continues: bool) {
     let stamp = Stamp { time: Time(seq), stream: StreamId(1), seq: Seq(seq) };
     let extent = Extent { lba: seq, blocks: 1 };
     let head = RecordHead { stamp, pair: PairId(1), kind: RecordKind::Write, extent, payload_bytes: bytes as u32 };
     let record = Record { head, payload: Some(vec![seq as u8; bytes].into()) };
     let item = Item { record, epoch: Epoch(1), generation: (1, 1), charged: false };
-    log.begin(device, vec![item], Time(seq), false).ok().unwrap();
+    log.begin(device, vec![item], Time(seq), continues).ok().unwrap();
 }
 
 /// Tells the log that what it asked for is done, until it asks for nothing more. The numbers that are durable.
@@ -115,7 +121,8 @@ fn append(device: &mut Device, meta: &LogMeta, end: Point, seqs: std::ops::Range
 }
 
 fn empty() -> (Device, LogMeta, LogMeta) {
-    let device = Device { bytes: vec![0; GEOMETRY.bytes() as usize], done: Vec::new(), fails: false, now: Mono(0) };
+    let bytes = vec![0; GEOMETRY.bytes() as usize];
+    let device = Device { bytes, done: Vec::new(), fails: false, now: Mono(0), flushes: 0 };
     (device, LogMeta::new(99), LogMeta::new(99))
 }
 
@@ -210,7 +217,7 @@ fn what_fails_sends_all_that_is_in_flight_again_and_nothing_of_it_counts_before(
         let flushed = log.flushed(&mut device, if fails_at_flush { Err(error) } else { Ok(()) });
         assert_eq!(flushed.len(), usize::from(!fails_at_flush), "the first was written, and flushed");
         assert_eq!((log.error(), log.fault()), (Some(error), None), "the third is being written");
-        assert!(!log.takes_more(u64::MAX));
+        assert!(!log.takes_more(u64::MAX) && !log.takes_more(u64::MAX), "no block begins behind an error");
         log.written(&mut device, 2, Ok(()));
         device.done.clear();
         assert_eq!((log.fault(), log.retry_at()), (Some(error), Some(Mono(RETRY_NS))));
@@ -225,6 +232,108 @@ fn what_fails_sends_all_that_is_in_flight_again_and_nothing_of_it_counts_before(
         assert_eq!((log.error(), log.retry_at()), (None, None));
         device.now = Mono(0);
     }
+}
+
+#[test]
+fn nothing_is_written_again_while_a_write_or_a_flush_is_under_way() {
+    let (mut device, mut meta, mut durable) = empty();
+    open(&mut device, &mut meta, &mut durable);
+    let error = DeviceError { errno: 5 };
+    for waits_for_flush in [false, true] {
+        let mut log = log(&meta, Point::default());
+        (1..=2).for_each(|seq| begin(&mut log, &mut device, seq));
+        if waits_for_flush {
+            log.written(&mut device, 0, Ok(()));
+        }
+        log.written(&mut device, 1, Err(error));
+        device.done.clear();
+        device.now = Mono(2 * RETRY_NS);
+        log.poll(&mut device);
+        assert!(device.done.is_empty() && log.fault().is_none(), "the device has not answered all yet");
+        if waits_for_flush {
+            assert_eq!(log.flushed(&mut device, Ok(())).len(), 1);
+        } else {
+            log.written(&mut device, 0, Ok(()));
+        }
+        assert_eq!(log.fault(), Some(error));
+        log.poll(&mut device);
+        assert_eq!(device.done.len(), if waits_for_flush { 1 } else { 2 });
+        settle(&mut log, &mut device);
+        device.now = Mono(0);
+    }
+}
+
+#[test]
+fn each_block_is_written_once_behind_the_one_before_and_takes_room_while_it_is_in_flight() {
+    let (mut device, mut meta, mut durable) = empty();
+    open(&mut device, &mut meta, &mut durable);
+    let mut log = log(&meta, Point::default());
+    (1..=3).for_each(|seq| begin(&mut log, &mut device, seq));
+    let lanes: Vec<u8> = device.done.iter().map(|(purpose, _)| *purpose).collect();
+    assert_eq!(lanes, [10, 11, 12], "each once");
+    assert_eq!((log.limit(), log.point().limit), (Time(3), Time(0)), "begun, and durable");
+    assert_eq!(log.used_bytes(), 3 * 1024);
+    let left = log.total_bytes() - log.used_bytes();
+    assert!(log.has_room(left - format::HEAD_BYTES as u64) && !log.has_room(left - format::HEAD_BYTES as u64 + 1));
+    settle(&mut log, &mut device);
+    let (ask, found) = open(&mut device, &mut meta, &mut durable);
+    assert_eq!((ask, found), (Ask::Open(log.point()), vec![1, 2, 3]), "one chain");
+}
+
+#[test]
+fn a_commit_of_several_blocks_counts_from_its_last_one_on() {
+    let (mut device, mut meta, mut durable) = empty();
+    open(&mut device, &mut meta, &mut durable);
+    let one = append(&mut device, &meta, Point::default(), 1..2);
+    let mut log = log(&meta, one);
+    let said = |device: &Device, position: u64| {
+        let at = 4096 + position as usize * 512;
+        format::parse_head(&device.bytes[at..], meta.id, 512).unwrap().durable_end
+    };
+    for (seq, continues) in [(2, true), (3, true), (4, false)] {
+        let at = log.point().position;
+        begin_in(&mut log, &mut device, seq, 512, continues);
+        settle(&mut log, &mut device);
+        assert_eq!(said(&device, at), one.position, "durable is what ends at a cut");
+        let end = if continues { one.position } else { log.point().position };
+        assert_eq!(log.committed_end(), end);
+        let (ask, found) = open(&mut device, &mut { meta }, &mut durable);
+        let whole = if continues { (Ask::Open(one), vec![1]) } else { (Ask::Open(log.point()), vec![1, 2, 3, 4]) };
+        assert_eq!((ask, found), whole, "a commit whose last block is missing never was");
+    }
+}
+
+#[test]
+#[should_panic(expected = "a checkpoint lies inside the journal")]
+fn what_is_in_flight_is_not_freed() {
+    let (mut device, mut meta, mut durable) = empty();
+    open(&mut device, &mut meta, &mut durable);
+    let mut log = log(&meta, Point::default());
+    begin(&mut log, &mut device, 1);
+    log.free(1);
+}
+
+#[test]
+fn what_is_given_up_leaves_the_log_as_if_it_had_never_begun() {
+    let (mut device, mut meta, mut durable) = empty();
+    open(&mut device, &mut meta, &mut durable);
+    let one = append(&mut device, &meta, Point::default(), 1..2);
+    let mut log = log(&meta, one);
+    (2..=3).for_each(|seq| begin(&mut log, &mut device, seq));
+    log.written(&mut device, 0, Err(DeviceError { errno: 5 }));
+    log.written(&mut device, 1, Ok(()));
+    assert!(log.fault().is_some());
+    let seqs: Vec<u64> = log.abandon().iter().map(|item| item.record.head.stamp.seq.0).collect();
+    assert_eq!(seqs, [2, 3]);
+    assert_eq!((log.error(), log.fault(), log.retry_at(), log.is_busy()), (None, None, None, false));
+    assert_eq!((log.limit(), log.used_bytes()), (one.limit, one.position * 512));
+    assert!(log.flushed(&mut device, Err(DeviceError { errno: 5 })).is_empty(), "a flush of nothing");
+    assert_eq!(log.error(), None);
+    device.done.clear();
+    begin(&mut log, &mut device, 4);
+    assert_eq!(settle(&mut log, &mut device), [4]);
+    let (ask, found) = open(&mut device, &mut meta, &mut durable);
+    assert_eq!((ask, found), (Ask::Open(log.point()), vec![1, 4]));
 }
 
 #[test]
@@ -268,6 +377,39 @@ fn damage_is_told_by_the_first_block_that_was_begun_when_the_damaged_one_was_dur
         }
     };
     assert_eq!(found, Found::Damaged { at: 0, known: position, end: Point::default() });
+}
+
+#[test]
+fn what_a_killed_process_left_is_flushed_before_it_counts() {
+    let (mut device, mut meta, mut durable) = empty();
+    open(&mut device, &mut meta, &mut durable);
+    append(&mut device, &meta, Point::default(), 1..3);
+    device.flushes = 0;
+    let (_, found) = open(&mut device, &mut meta, &mut durable);
+    assert_eq!((found, device.flushes), (vec![1, 2], 1));
+}
+
+#[test]
+fn only_a_block_in_its_place_and_of_this_life_says_that_what_lies_before_it_was_durable() {
+    let (mut device, mut meta, mut durable) = empty();
+    open(&mut device, &mut meta, &mut durable);
+    let two = append(&mut device, &meta, Point::default(), 1..3);
+    append(&mut device, &meta, two, 3..6);
+    // Each takes two blocks of the device.
+    let at = |seq: usize| 4096 + (seq - 1) * 1024;
+    let mut moved = device.bytes.clone();
+    moved.copy_within(at(5)..at(6), at(4));
+    moved[at(3)..at(4)].fill(0);
+    moved[at(5)..at(6)].fill(0);
+    let (mut elsewhere, ..) = empty();
+    elsewhere.bytes = moved;
+    let (ask, _) = open(&mut elsewhere, &mut { meta }, &mut durable);
+    assert_eq!(ask, Ask::Open(two), "a block that lies elsewhere than it says");
+    // Another life goes on behind 2, with a block as long as 3 was; 4 and 5 lie behind it, which say that 3 and 4 were durable.
+    meta.recovery_epoch += 1;
+    let six = append(&mut device, &meta, two, 6..7);
+    let (ask, found) = open(&mut device, &mut meta, &mut durable);
+    assert_eq!((ask, found), (Ask::Open(six), vec![1, 2, 6]), "blocks of the life before");
 }
 
 #[test]
