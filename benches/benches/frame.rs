@@ -43,7 +43,7 @@ impl LinkSink for Counting {
         self.durable = status.durable;
     }
     fn message(&mut self, _: SystemId, _: Message) {}
-    fn session_up(&mut self, _: SystemId) {}
+    fn session_up(&mut self, _: SystemId, _: u64) {}
     fn session_down(&mut self, _: SystemId, reason: DownReason) {
         panic!("the session ended: {reason:?}");
     }

@@ -14,6 +14,7 @@
 mod lanes;
 mod links;
 mod roles;
+mod strands;
 #[cfg(test)]
 mod tests;
 
@@ -34,10 +35,11 @@ use crate::role::Role;
 use crate::secondary::{Secondary, SecondaryConfig, StreamStatus};
 use crate::stream::Fragment;
 use crate::types::{Epoch, Generation, GroupId, LinkId, Mono, Now, PairId, Record, SystemId, Time, VolumeId};
-use lanes::{Away, Inner, Lanes, News};
+use lanes::{Away, Inner, Lanes, News, Parcel};
 use links::{Here, Links, Place};
 use std::fmt;
 use std::net::SocketAddr;
+use strands::Bound;
 
 /// Why an operator's request was not done. Each text says what was given, what was expected and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,7 +103,7 @@ enum Heard {
     Beacon(u64, Beacon),
     Status(StreamStatus),
     Message(SystemId, Message),
-    Up { session: u64 },
+    Up { session: u64, round: u64 },
     Down(DownReason),
 }
 
@@ -248,11 +250,14 @@ impl<M: Memory> Engine<M> {
         let Place::Here(mut here) = std::mem::replace(slot, Place::Nowhere) else { return };
         let mut heard = std::mem::take(&mut self.heard);
         let world = World { links: &mut self.links, ports };
+        let bound = here.bound;
+        let mut heard_in = here.link.session_number();
         let lanes = here.lanes.as_mut();
-        run(&mut here.link, &mut Sink { now, id, secondary: &mut self.secondary, world, lanes, heard: &mut heard });
+        let secondary = &mut self.secondary;
+        run(&mut here.link, &mut Sink { now, id, bound, secondary, world, lanes, heard: &mut heard });
         let mut session = here.link.session_number();
         for heard in heard.iter_mut().rev() {
-            if let Heard::Up { session: number } = heard {
+            if let Heard::Up { session: number, .. } = heard {
                 *number = session;
                 session -= 1;
             }
@@ -262,6 +267,13 @@ impl<M: Memory> Engine<M> {
         let mut world = World { links: &mut self.links, ports };
         world.send_deferred();
         for heard in heard.drain(..) {
+            if let Some(bound) = bound {
+                if let Heard::Up { session, .. } = heard {
+                    heard_in = session;
+                }
+                self.strand_heard(now, (id, bound), heard_in, heard, ports);
+                continue;
+            }
             let for_here = match self.links.lanes_mut(id).filter(|_| has_lanes) {
                 None => Some(heard),
                 Some(lanes) => {
@@ -284,7 +296,7 @@ impl<M: Memory> Engine<M> {
     where
         P: Ports<Buf = M::Buf, Shared = M::Shared>,
     {
-        let is_here = matches!(self.links.slots.get(id.0 as usize), Some(Place::Here(_)));
+        let is_here = self.links.is_at_home(id);
         let mut world = World { links: &mut self.links, ports };
         match heard {
             Heard::Beacon(generation, beacon) => self.secondary.beacon(now, id, generation, beacon, &mut world),
@@ -329,7 +341,7 @@ impl<M: Memory> Engine<M> {
         match crossing.0 {
             Inner::ToLink { link, from, command } => {
                 if let Some(Place::Here(here)) = self.links.slots.get_mut(link.0 as usize) {
-                    here.obey(now, from, command);
+                    here.obey(now, Some(from), command);
                 }
             }
             Inner::ToGroups { link, news } => self.told(now, link, news, ports),
@@ -341,14 +353,28 @@ impl<M: Memory> Engine<M> {
     where
         P: Ports<Buf = M::Buf, Shared = M::Shared>,
     {
+        match news {
+            News::Tied { sessions } => return self.tied(now, id, sessions, ports),
+            News::Loose(reason) => return self.loose(now, id, reason, ports),
+            _ => {}
+        }
         // A parcel for a link that is deleted goes back to its memory by itself.
         let Some(away) = self.links.away_mut(id) else { return };
+        let bound = away.bound;
         let heard = match news {
-            News::Up { session } => {
+            News::Up { session, round } => {
+                away.own = Some((session, round));
+                if let Some(bound) = bound {
+                    return self.strand_up(now, bound, (session, round), ports);
+                }
                 away.up(session);
-                Heard::Up { session }
+                Heard::Up { session, round }
             }
             News::Down(reason) => {
+                away.own = None;
+                if let Some(bound) = bound {
+                    return self.strand_down(now, bound, reason, ports);
+                }
                 away.down();
                 Heard::Down(reason)
             }
@@ -359,20 +385,34 @@ impl<M: Memory> Engine<M> {
                 }
                 Heard::Status(status)
             }
-            News::Message { from, message } => Heard::Message(from, *message),
-            News::Data { parcel: mut came } => {
-                let _step = within(Step::Run);
-                let mut world = World { links: &mut self.links, ports };
-                parcel::judge(&mut came.buf.as_mut()[..came.bytes], |frame| {
-                    take_frame(now, id, frame, &mut self.secondary, &mut world)
-                });
-                if let Some(away) = self.links.away_mut(id) {
-                    away.judged(came, ports);
-                }
-                return;
-            }
+            News::Message { from, message } => match bound {
+                Some(bound) => return self.message_for_groups(now, bound.of, from, *message, ports),
+                None => Heard::Message(from, *message),
+            },
+            News::Data { parcel } => return self.parcel(now, id, parcel, ports),
+            News::Tied { .. } | News::Loose(_) => return,
         };
+        if let Some(bound) = bound {
+            let session = self.links.away(id).and_then(|away| away.own).map_or(0, |(session, _)| session);
+            return self.strand_news(now, bound, session, heard, ports);
+        }
         self.hear(now, id, heard, ports);
+    }
+
+    /// A parcel of data frames has come from a link of another core, and goes back.
+    fn parcel<P>(&mut self, now: Now, id: LinkId, mut came: Parcel<M::Buf>, ports: &mut P)
+    where
+        P: Ports<Buf = M::Buf, Shared = M::Shared>,
+    {
+        let _step = within(Step::Run);
+        let bound = self.links.away(id).and_then(|away| away.bound);
+        let mut world = World { links: &mut self.links, ports };
+        parcel::judge(&mut came.buf.as_mut()[..came.bytes], |frame| {
+            world.take_frame(now, (id, bound), came.session, frame, &mut self.secondary)
+        });
+        if let Some(away) = self.links.away_mut(id) {
+            away.judged(came, ports);
+        }
     }
 
     /// When [`Event::Turn`] has to be given even if nothing happens.
@@ -396,7 +436,7 @@ impl<M: Memory> Engine<M> {
     pub fn link_create(&mut self, config: LinkConfig) -> Result<LinkId, LinkConfigError> {
         let id = LinkId(self.links.slots.len() as u32);
         let link = Link::new(config, child_seed(&self.seed, u64::from(id.0)))?;
-        self.links.slots.push(Place::Here(Box::new(Here { link, lanes: None })));
+        self.links.slots.push(Place::Here(Box::new(Here { link, lanes: None, bound: None })));
         Ok(id)
     }
 
@@ -413,7 +453,7 @@ impl<M: Memory> Engine<M> {
         P: Ports<Buf = M::Buf, Shared = M::Shared>,
     {
         let Some(Place::Here(here)) = self.links.slots.get_mut(id.0 as usize) else { return };
-        let session = here.link.session_is_up().then(|| here.link.session_number());
+        let session = here.link.session_round().map(|round| (here.link.session_number(), round));
         here.lanes.get_or_insert_default().open(core, there, session, ports);
     }
 
@@ -514,33 +554,39 @@ fn for_secondary(message: &Message) -> bool {
     }
 }
 
-/// A data frame for a group here.
-fn take_frame<B, S, P>(
-    now: Now,
-    id: LinkId,
-    frame: DataFrame<'_>,
-    secondary: &mut Secondary<B, S>,
-    world: &mut World<'_, P>,
-) -> Verdict
-where
-    B: AsRef<[u8]> + AsMut<[u8]> + 'static,
-    S: AsRef<[u8]> + Clone + 'static,
-    P: Ports<Buf = B, Shared = S>,
-{
-    let fragment = Fragment {
-        epoch: frame.epoch,
-        generation: frame.generation,
-        head: frame.head,
-        offset: frame.fragment_offset,
-        body: frame.body,
-    };
-    if secondary.frame(now, id, fragment, world) { Verdict::Accept } else { Verdict::Drop }
+impl<P: Ports> World<'_, P> {
+    /// A data frame for a group here, that a link brings in this session of it.
+    fn take_frame(
+        &mut self,
+        now: Now,
+        (id, bound): (LinkId, Option<Bound>),
+        session: u64,
+        frame: DataFrame<'_>,
+        secondary: &mut Secondary<P::Buf, P::Shared>,
+    ) -> Verdict {
+        let is_brought = |bound: Bound| {
+            self.links.several(bound.of).is_some_and(|several| several.brings(bound.index, session, frame.stream))
+        };
+        if bound.is_some_and(|bound| !is_brought(bound)) {
+            return Verdict::Drop;
+        }
+        let link = bound.map_or(id, |bound| bound.of);
+        let fragment = Fragment {
+            epoch: frame.epoch,
+            generation: frame.generation,
+            head: frame.head,
+            offset: frame.fragment_offset,
+            body: frame.body,
+        };
+        if secondary.frame(now, link, fragment, self) { Verdict::Accept } else { Verdict::Drop }
+    }
 }
 
 /// A link's ear while it takes a train apart.
 struct Sink<'a, M: Memory, P: Ports> {
     now: Now,
     id: LinkId,
+    bound: Option<Bound>,
     secondary: &'a mut Secondary<M::Buf, M::Shared>,
     world: World<'a, P>,
     lanes: Option<&'a mut Lanes<M::Buf>>,
@@ -555,7 +601,10 @@ where
     fn data(&mut self, _from: SystemId, frame: DataFrame<'_>, ticket: FrameTicket) -> Verdict {
         let _step = within(Step::Run);
         let carried = self.lanes.as_mut().and_then(|lanes| lanes.carry(&frame, ticket, self.world.ports));
-        carried.unwrap_or_else(|| take_frame(self.now, self.id, frame, self.secondary, &mut self.world))
+        carried.unwrap_or_else(|| {
+            let link = (self.id, self.bound);
+            self.world.take_frame(self.now, link, ticket.session, frame, self.secondary)
+        })
     }
 
     fn beacon(&mut self, _from: SystemId, generation: u64, beacon: Beacon) {
@@ -570,9 +619,9 @@ where
         self.heard.push(Heard::Message(from, message));
     }
 
-    fn session_up(&mut self, _peer: SystemId) {
+    fn session_up(&mut self, _peer: SystemId, round: u64) {
         // Which one is known when the link is back in its place.
-        self.heard.push(Heard::Up { session: 0 });
+        self.heard.push(Heard::Up { session: 0, round });
     }
 
     fn session_down(&mut self, _peer: SystemId, reason: DownReason) {

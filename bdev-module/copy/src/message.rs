@@ -269,6 +269,8 @@ pub struct OpenStream {
     /// The epoch is part of a resync: every record of the group from here on belongs to one unit, which replaces the last
     /// consistent image only as a whole. Numbers rise with each resync of this primary.
     pub unit: Option<u64>,
+    /// The strand of the link that brings its records, from 0. The engine fills it in.
+    pub strand: u8,
 }
 
 /// See [`Message::StreamOpened`].

@@ -1,19 +1,18 @@
-//! Links at home on another core than the groups that use them.
+//! Links, and those of them that are at home on another core than the groups that use them.
 //!
-//! Such a node has a second engine, with turns, stalls and memory of its own. What the two say to each other arrives in
-//! order, as late as a turn of either makes it. They live and die together: it is one process.
+//! A node with such links has a second engine, with turns, stalls and memory of its own. What the two say to each other
+//! arrives in order, as late as a turn of either makes it. They live and die together: it is one process.
 
 use crate::memory::Pool;
-use crate::node::{Input, Out, Recorder, SimMemory};
-use crate::world::{What, World};
+use crate::node::{End, Input, Out, Recorder, SimMemory};
+use crate::world::{Letter, What, World};
 use longrun_copy::engine::{Crossing, Engine, EngineConfig};
-use longrun_copy::link::LinkConfig;
 use longrun_copy::ports::{CoreId, Event};
 use longrun_copy::types::{LinkId, Scope};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The core of the groups.
-const GROUPS: CoreId = CoreId(0);
+pub const GROUPS: CoreId = CoreId(0);
 /// The core of the links.
 const LINKS: CoreId = CoreId(1);
 
@@ -27,19 +26,90 @@ pub struct Aid {
     inbox: VecDeque<Input>,
     turn_at: Option<u64>,
     busy_until: u64,
-    /// By its number for groups: the link's number here.
-    links: BTreeMap<LinkId, LinkId>,
     /// When what was said last arrives: by direction, to the links first.
     arrives: [u64; 2],
 }
 
 impl World {
-    /// Makes a link at a node, on the core where the plan has it.
-    pub fn make_link(&mut self, node: usize, index: usize, config: LinkConfig) {
-        let number = if node == self.secondary() { self.plan.primaries + index } else { node };
-        if self.plan.scope == Scope::System || self.plan.apart & (1 << number) == 0 {
-            self.operate(node, |engine, _, _| engine.link_create(config)).expect("a link that makes sense");
-            return;
+    /// Makes a link at a node to another one, its strands on the cores where the plan has them.
+    pub fn make_link(&mut self, node: usize, peer: usize) {
+        let number = if node == self.secondary() { self.plan.primaries + peer } else { node };
+        let first_is_apart = self.plan.scope != Scope::System && self.plan.apart & (1 << number) != 0;
+        let core_of = |strand: u8| match first_is_apart != (self.plan.strands_apart && strand % 2 == 1) {
+            true => LINKS,
+            false => GROUPS,
+        };
+        let strands: Vec<(u8, CoreId)> = (0..self.plan.strands).map(|strand| (strand, core_of(strand))).collect();
+        let made: Vec<(CoreId, LinkId)> = strands
+            .into_iter()
+            .map(|(strand, core)| {
+                let config = self.link_config(node, peer, strand);
+                let link =
+                    self.on_core(node, core, |engine, _| engine.link_create(config)).expect("a link that makes sense");
+                self.nodes[node].ends.push(End { peer, strand, core, link });
+                (core, link)
+            })
+            .collect();
+        let (known, link) = self.make_known(node, GROUPS, LINKS, &made);
+        let (first_core, first) = made[0];
+        let mut knot = link;
+        if first_core == LINKS {
+            let (known, there) = self.make_known(node, LINKS, GROUPS, &made);
+            self.serve(node, LINKS, &made, &known);
+            knot = there;
+        }
+        self.serve(node, GROUPS, &made, &known);
+        if first_core == LINKS {
+            let groups: Vec<_> = self.groups.iter().map(|group| group.id).collect();
+            self.on_core(node, LINKS, |engine, ports| {
+                engine.link_bind_serve(knot, GROUPS, link, ports);
+                for group in groups {
+                    engine.link_route(first, group, Some(GROUPS));
+                }
+            });
+        }
+        self.nodes[node].links.insert(peer, link);
+        self.drain_aid(node);
+        self.want_aid(node, self.at);
+    }
+
+    /// Makes strands known to a core: their numbers there, and the link's.
+    fn make_known(
+        &mut self,
+        node: usize,
+        here: CoreId,
+        other: CoreId,
+        made: &[(CoreId, LinkId)],
+    ) -> (Vec<LinkId>, LinkId) {
+        self.on_core(node, here, |engine, _| {
+            let reach = |&(core, link): &(CoreId, LinkId)| match core == here {
+                true => link,
+                false => engine.link_reach(here, other, link),
+            };
+            let known: Vec<LinkId> = made.iter().map(reach).collect();
+            let link = if let [only] = known[..] { only } else { engine.link_bind(known.clone()) };
+            (known, link)
+        })
+    }
+
+    /// Lets the strands of the other core serve this one.
+    fn serve(&mut self, node: usize, here: CoreId, made: &[(CoreId, LinkId)], known: &[LinkId]) {
+        for (&(core, link), &there) in made.iter().zip(known) {
+            if core != here {
+                self.on_core(node, core, |engine, ports| engine.link_serve(link, here, there, ports));
+            }
+        }
+    }
+
+    /// Has the operator do something on one of a node's cores.
+    fn on_core<R>(
+        &mut self,
+        node: usize,
+        core: CoreId,
+        run: impl FnOnce(&mut Engine<SimMemory>, &mut Recorder) -> R,
+    ) -> R {
+        if core == GROUPS {
+            return self.operate(node, |engine, ports, _| run(engine, ports));
         }
         if self.nodes[node].aid.is_none() {
             let EngineConfig { primary, secondary, .. } = self.engine_config(node);
@@ -52,37 +122,27 @@ impl World {
                 inbox: VecDeque::new(),
                 turn_at: None,
                 busy_until: self.at,
-                links: BTreeMap::new(),
                 arrives: [self.at; 2],
             }));
         }
-        let groups: Vec<_> = self.groups.iter().map(|group| group.id).collect();
         let aid = self.nodes[node].aid.as_mut().expect("made above");
-        let there = aid.engine.link_create(config).expect("a link that makes sense");
-        let here = self.operate(node, |engine, _, _| engine.link_reach(GROUPS, LINKS, there));
-        let aid = self.nodes[node].aid.as_mut().expect("made above");
-        aid.engine.link_serve(there, GROUPS, here, &mut aid.ports);
-        for group in groups {
-            aid.engine.link_route(there, group, Some(GROUPS));
-        }
-        aid.links.insert(here, there);
-        self.drain_aid(node);
-        self.want_aid(node, self.at);
+        run(&mut aid.engine, &mut aid.ports)
     }
 
-    /// Datagrams have come to a node, for a link as groups know it.
-    pub fn arrive(&mut self, node: usize, mut input: Input) {
-        if let Input::Datagrams { link, .. } = &mut input
-            && let Some(aid) = &mut self.nodes[node].aid
-            && let Some(there) = aid.links.get(link)
-        {
-            *link = *there;
-            aid.inbox.push_back(input);
-            let wake = self.chance.range(0, 2_000);
-            self.want_aid(node, self.at + wake);
-            return;
+    /// Datagrams have come to a node.
+    pub fn arrive(&mut self, node: usize, letter: Letter) {
+        let Letter { node: peer, strand, train, segment_bytes } = letter;
+        let end = self.nodes[node].ends.iter().find(|end| (end.peer, end.strand) == (peer, strand));
+        let Some(End { core, link, .. }) = end.copied() else { return };
+        let input = Input::Datagrams { link, from: World::address(peer, strand), train, segment_bytes };
+        match (&mut self.nodes[node].aid, core) {
+            (Some(aid), LINKS) => {
+                aid.inbox.push_back(input);
+                let wake = self.chance.range(0, 2_000);
+                self.want_aid(node, self.at + wake);
+            }
+            _ => self.give(node, input),
         }
-        self.give(node, input);
     }
 
     /// A word leaves a core for the other one.
@@ -157,11 +217,10 @@ impl World {
 
     fn drain_aid(&mut self, node: usize) {
         let Some(aid) = &mut self.nodes[node].aid else { return };
-        let near: BTreeMap<LinkId, LinkId> = aid.links.iter().map(|(here, there)| (*there, *here)).collect();
         for out in std::mem::take(&mut aid.ports.outs) {
             match out {
                 Out::Transmit { link, to, train, bytes, segment_bytes } => {
-                    self.transmit(node, near[&link], to, &train.as_ref()[..bytes], segment_bytes);
+                    self.transmit(node, (LINKS, link), to, &train.as_ref()[..bytes], segment_bytes);
                 }
                 Out::Cross(to, word) => self.cross(node, to, word),
                 Out::Line(line) => {

@@ -20,7 +20,7 @@ use longrun_copy::link::public_of;
 use longrun_copy::ports::{HostError, HostIo, HostToken, OperatorAnswer};
 use longrun_copy::role::{self, Role};
 use longrun_copy::secondary::{TakeoverAt, TakeoverConsent};
-use longrun_copy::types::{Extent, Initial, LinkId, Now, PairState, SystemId, VolumeId};
+use longrun_copy::types::{Extent, Initial, Now, PairState, SystemId, VolumeId};
 use longrun_copy::{primary, secondary};
 use std::collections::BTreeMap;
 
@@ -138,7 +138,7 @@ impl World {
 
     fn as_primary(&self, node: usize, group: usize) -> primary::GroupConfig {
         let remote = SystemId::of_key(&public_of(&self.keys[other(node)]));
-        primary::GroupConfig { remote, link: LinkId(0), ..self.primary_group_config(node, group) }
+        primary::GroupConfig { remote, ..self.primary_group_config(node, group) }
     }
 
     fn as_secondary(&self, node: usize, group: usize) -> secondary::GroupConfig {

@@ -229,10 +229,27 @@ pub enum Input {
     Crossed(crate::apart::Word),
 }
 
+/// A node's end of one strand of a link.
+#[derive(Clone, Copy)]
+pub struct End {
+    /// The node at the other one.
+    pub peer: usize,
+    /// Which strand.
+    pub strand: u8,
+    /// The core that it is at home on ...
+    pub core: CoreId,
+    /// ... and its number there.
+    pub link: LinkId,
+}
+
 /// One core.
 pub struct Node {
     /// Nothing while it is down.
     pub engine: Option<Engine<SimMemory>>,
+    /// What the process has of links.
+    pub ends: Vec<End>,
+    /// The link to each peer, as groups know it.
+    pub links: BTreeMap<usize, LinkId>,
     /// Its second core, if links are there.
     pub aid: Option<Box<crate::apart::Aid>>,
     /// Its ports.
@@ -260,6 +277,8 @@ impl Node {
     pub fn new(clock: Clock, pool: Rc<Pool>) -> Node {
         Node {
             engine: None,
+            ends: Vec::new(),
+            links: BTreeMap::new(),
             aid: None,
             ports: Recorder { pool, meta: BTreeMap::new(), blocks: BTreeMap::new(), outs: Vec::new() },
             clock,
@@ -285,6 +304,8 @@ impl Node {
     /// The process ends at once. Of the metadata being written any first part may have become durable.
     pub fn kill(&mut self, chance: &mut Chance) {
         self.engine = None;
+        self.ends.clear();
+        self.links.clear();
         self.aid = None;
         self.life += 1;
         self.inbox.clear();

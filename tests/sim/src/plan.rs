@@ -126,9 +126,13 @@ pub struct Plan {
     pub verifies: bool,
     /// Groups are tested at their secondary.
     pub views: bool,
-    /// Links on another core than the groups that use them, a bit for each: the primaries', then the secondary's. Of groups of
-    /// scope `system` none is, whatever this says.
+    /// Links whose first strand is on another core than the groups that use them, a bit for each: the primaries', then the
+    /// secondary's. Of groups of scope `system` none is, whatever this says.
     pub apart: u32,
+    /// Of how many strands each link is.
+    pub strands: u8,
+    /// Every second strand is on the other core than the first.
+    pub strands_apart: bool,
     /// The cell of the table that the world is directed at.
     pub aim: Option<(State, Hit)>,
 }
@@ -265,6 +269,8 @@ impl Plan {
             verifies: false,
             views: false,
             apart: 0,
+            strands: 1,
+            strands_apart: false,
             aim: None,
         }
     }
@@ -273,6 +279,10 @@ impl Plan {
     pub fn draw_cores(&mut self, chance: &mut Chance) {
         if chance.hits(0.5) && self.scope != Scope::System {
             self.apart = chance.range(1, (1 << (2 * self.primaries)) - 1) as u32;
+        }
+        if chance.hits(0.35) {
+            self.strands = chance.range(2, 3) as u8;
+            self.strands_apart = chance.hits(0.75);
         }
     }
 

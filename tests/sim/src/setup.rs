@@ -9,7 +9,7 @@ use crate::memory::Bytes;
 use crate::plan::{Fault, LOG_BYTES_MIN};
 use crate::world::{GroupInfo, PairInfo, What, World};
 use longrun_copy::engine::{EngineConfig, OperatorError};
-use longrun_copy::link::{LinkConfig, Security, public_of};
+use longrun_copy::link::{LinkConfig, Security, Strand, public_of};
 use longrun_copy::ports::Ticket;
 use longrun_copy::primary::{self, PrimaryConfig};
 use longrun_copy::secondary::{self, SecondaryConfig};
@@ -208,11 +208,12 @@ impl World {
         EngineConfig { primary, secondary, seed: self.chance.bytes() }
     }
 
-    fn link_config(&self, node: usize, peer: usize) -> LinkConfig {
+    pub fn link_config(&self, node: usize, peer: usize, strand: u8) -> LinkConfig {
         // One side may not know where the other is.
         let is_called = node == self.secondary() && self.plan.clients.is_multiple_of(2);
-        let address = (!is_called).then(|| World::address(peer));
+        let address = (!is_called).then(|| World::address(peer, strand));
         let mut config = LinkConfig::new(self.keys[node], public_of(&self.keys[peer]), address);
+        config.strand = Strand { index: strand, of: self.plan.strands };
         config.security = if self.plan.noise { Security::Noise } else { Security::None };
         config.mtu_bytes = self.plan.mtu_bytes;
         config.dead_after_ns = self.plan.dead_after_ns;
@@ -246,8 +247,7 @@ impl World {
 
     fn link_secondary(&mut self, node: usize) {
         for primary in 0..self.plan.primaries {
-            let config = self.link_config(node, primary);
-            self.make_link(node, primary, config);
+            self.make_link(node, primary);
         }
     }
 
@@ -297,8 +297,7 @@ impl World {
     }
 
     fn link_primary(&mut self, node: usize) {
-        let config = self.link_config(node, self.secondary());
-        self.make_link(node, 0, config);
+        self.make_link(node, self.secondary());
     }
 
     /// Creates the groups and pairs at a primary.
@@ -373,7 +372,7 @@ impl World {
         primary::GroupConfig {
             name: self.groups[group].name.clone(),
             scope: self.plan.scope,
-            link: LinkId(0),
+            link: self.nodes[node].links.first_key_value().map_or(LinkId(0), |(_, link)| *link),
             remote: SystemId::of_key(&public_of(&self.keys[self.secondary()])),
             throttle_ms_max: self.plan.throttle_ms_max,
             overflow: self.plan.overflow,

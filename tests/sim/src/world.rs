@@ -1,13 +1,14 @@
 //! The world: one queue of events in virtual time, and everything that happens in it.
 
 use crate::aim::{Aim, Forced};
+use crate::apart::GROUPS;
 use crate::chance::{Chance, mix};
 use crate::coverage::{Coverage, Hit, Standing, State};
 use crate::disk::{Disk, DiskIo, Loss};
 use crate::history::History;
 use crate::host::{Client, Op};
 use crate::memory::Pool;
-use crate::node::{Clock, Input, Node, Out};
+use crate::node::{Clock, End, Input, Node, Out};
 use crate::plan::{Fault, Plan};
 use crate::report::Totals;
 use longrun_copy::engine::OperatorError;
@@ -21,6 +22,18 @@ use std::net::SocketAddr;
 /// The timelines begin here.
 const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 
+/// Datagrams on their way.
+pub struct Letter {
+    /// The sender.
+    pub node: usize,
+    /// The strand they go by.
+    pub strand: u8,
+    /// As they are.
+    pub train: Vec<u8>,
+    /// The length of each but the last.
+    pub segment_bytes: usize,
+}
+
 /// What happens next.
 pub enum What {
     /// A node's turn, if it is still due then.
@@ -32,7 +45,7 @@ pub enum What {
     /// A word reaches one of a node's two cores.
     Cross(usize, u32, CoreId, Box<crate::apart::Word>),
     /// Datagrams reach a node, whatever its life.
-    Arrive(usize, Input),
+    Arrive(usize, Letter),
     /// A disk operation takes effect.
     DiskEffect(usize, u32, VolumeId, u64),
     /// A disk operation ends.
@@ -344,9 +357,9 @@ impl World {
                     self.give(node, input);
                 }
             }
-            What::Arrive(node, input) => {
+            What::Arrive(node, letter) => {
                 if self.nodes[node].engine.is_some() {
-                    self.arrive(node, input);
+                    self.arrive(node, letter);
                 }
             }
             What::AidTurn(node, life) => {
@@ -556,7 +569,7 @@ impl World {
                 Out::Local(volume, io, token) => self.local(node, life, volume, io, token),
                 Out::Host(token, outcome, buf) => self.engine_answers(node, token, outcome, buf),
                 Out::Transmit { link, to, train, bytes, segment_bytes } => {
-                    self.transmit(node, link, to, &train.as_ref()[..bytes], segment_bytes);
+                    self.transmit(node, (GROUPS, link), to, &train.as_ref()[..bytes], segment_bytes);
                 }
                 Out::Persist(key, value, token) => {
                     self.note(3, node as u64, value.len() as u64);
@@ -641,21 +654,23 @@ impl World {
         self.later(done, What::DiskDone(node, life, volume, op, token));
     }
 
-    /// The node at the other end of a link, and the link's number there.
-    fn peer(&self, node: usize, link: LinkId) -> (usize, LinkId) {
-        if node == self.secondary() { (link.0 as usize, LinkId(0)) } else { (self.secondary(), LinkId(node as u32)) }
+    /// Where a node is reached by a strand.
+    pub fn address(node: usize, strand: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, node as u8 + 1], 4000 + u16::from(strand)))
     }
 
-    /// Where a node is reached.
-    pub fn address(node: usize) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, node as u8 + 1], 4000))
-    }
-
-    pub fn transmit(&mut self, node: usize, link: LinkId, to: SocketAddr, train: &[u8], segment_bytes: usize) {
-        let (peer, peer_link) = self.peer(node, link);
+    pub fn transmit(
+        &mut self,
+        node: usize,
+        (core, link): (CoreId, LinkId),
+        to: SocketAddr,
+        train: &[u8],
+        segment_bytes: usize,
+    ) {
+        let end = self.nodes[node].ends.iter().find(|end| (end.core, end.link) == (core, link));
+        let End { peer, strand, .. } = *end.expect("a link sends that was made");
         self.note(6, node as u64, train.len() as u64);
-        let from = World::address(node);
-        if to != World::address(peer) {
+        if to != World::address(peer, strand) {
             return;
         }
         let count = train.len().div_ceil(segment_bytes) as u64;
@@ -719,13 +734,13 @@ impl World {
                 self.totals.reordered += 1;
                 let train = one.clone();
                 let length = train.len().max(1);
-                let input = Input::Datagrams { link: peer_link, from, train, segment_bytes: length };
-                self.later(base + extra, What::Arrive(peer, input));
+                let letter = Letter { node, strand, train, segment_bytes: length };
+                self.later(base + extra, What::Arrive(peer, letter));
             }
         }
         if !run.is_empty() {
-            let input = Input::Datagrams { link: peer_link, from, train: run, segment_bytes };
-            self.later(base, What::Arrive(peer, input));
+            let letter = Letter { node, strand, train: run, segment_bytes };
+            self.later(base, What::Arrive(peer, letter));
         }
     }
 

@@ -22,6 +22,7 @@
 //! has to be on its link's core, because all of them share a stream.
 
 use super::Heard;
+use super::strands::Bound;
 use crate::link::store::Store;
 use crate::link::{DataFrame, DownReason, Ticket, Verdict, parcel};
 use crate::message::{Message, Refusal, Subject};
@@ -61,23 +62,72 @@ pub(super) enum Inner<B, S> {
 
 /// What groups ask of their link. With the session that they mean, where that matters.
 pub(super) enum Command<B, S> {
-    Start { session: u64, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq, is_replay: bool },
-    Push { epoch: Epoch, record: Record<S> },
-    Drop { stream: StreamId },
-    Beacon { session: u64, beacon: Beacon },
-    Status { session: u64, status: StreamStatus },
-    Message { session: u64, message: Box<Message> },
-    Judged { parcel: Parcel<B> },
+    Start {
+        session: u64,
+        stream: StreamId,
+        epoch: Epoch,
+        generation: Generation,
+        durable: Seq,
+        is_replay: bool,
+    },
+    Push {
+        epoch: Epoch,
+        record: Record<S>,
+    },
+    Drop {
+        stream: StreamId,
+    },
+    Beacon {
+        session: u64,
+        beacon: Beacon,
+    },
+    Status {
+        session: u64,
+        status: StreamStatus,
+    },
+    Message {
+        session: u64,
+        message: Box<Message>,
+    },
+    Judged {
+        parcel: Parcel<B>,
+    },
+    /// A strand's session is to end, and later ones are of this round at least.
+    End {
+        session: u64,
+        round: u64,
+    },
+    /// A strand brings this stream for groups of this core.
+    Expect {
+        stream: StreamId,
+    },
 }
 
 /// What a link has for groups.
 pub(super) enum News<B> {
-    Up { session: u64 },
+    Up {
+        session: u64,
+        round: u64,
+    },
     Down(DownReason),
-    Beacon { generation: u64, beacon: Beacon },
+    Beacon {
+        generation: u64,
+        beacon: Beacon,
+    },
     Status(StreamStatus),
-    Message { from: SystemId, message: Box<Message> },
-    Data { parcel: Parcel<B> },
+    Message {
+        from: SystemId,
+        message: Box<Message>,
+    },
+    Data {
+        parcel: Parcel<B>,
+    },
+    /// Of a link of several strands: a session begins, of these sessions of the strands.
+    Tied {
+        sessions: Vec<u64>,
+    },
+    /// It ends.
+    Loose(DownReason),
 }
 
 /// Data frames on their way to a group, or back.
@@ -93,8 +143,11 @@ pub(super) struct Away<S> {
     pub(super) here: CoreId,
     pub(super) core: CoreId,
     pub(super) link: LinkId,
-    /// The session that is up, as far as was heard here.
+    /// The session that is up, as far as was heard here; of a strand, as part of the link's.
     session: Option<u64>,
+    /// What it is a strand of, and its own session with its round, as far as was heard here.
+    pub(super) bound: Option<Bound>,
+    pub(super) own: Option<(u64, u64)>,
     store: Store<S>,
     /// Statuses that were heard: a later one counts.
     heard: u64,
@@ -103,7 +156,7 @@ pub(super) struct Away<S> {
 impl<S: AsRef<[u8]> + Clone> Away<S> {
     pub(super) fn new(here: CoreId, core: CoreId, link: LinkId) -> Away<S> {
         // Nothing is cut into fragments here.
-        Away { here, core, link, session: None, store: Store::new(u32::MAX), heard: 0 }
+        Away { here, core, link, session: None, bound: None, own: None, store: Store::new(u32::MAX), heard: 0 }
     }
 
     pub(super) fn session_is_up(&self) -> bool {
@@ -114,7 +167,7 @@ impl<S: AsRef<[u8]> + Clone> Away<S> {
         &self.store
     }
 
-    fn tell<P: Ports<Shared = S>>(&self, command: Command<P::Buf, S>, ports: &mut P) {
+    pub(super) fn tell<P: Ports<Shared = S>>(&self, command: Command<P::Buf, S>, ports: &mut P) {
         ports.cross(self.core, Crossing(Inner::ToLink { link: self.link, from: self.here, command }));
     }
 
@@ -163,6 +216,13 @@ impl<S: AsRef<[u8]> + Clone> Away<S> {
     /// A parcel goes back whence it came.
     pub(super) fn judged<P: Ports<Shared = S>>(&self, parcel: Parcel<P::Buf>, ports: &mut P) {
         self.tell(Command::Judged { parcel }, ports);
+    }
+
+    /// It is a strand from here on; gives the session that it has.
+    pub(super) fn bind(&mut self, bound: Bound) -> Option<(u64, u64)> {
+        self.bound = Some(bound);
+        self.session = None;
+        self.own
     }
 
     pub(super) fn up(&mut self, session: u64) {
@@ -261,10 +321,16 @@ impl<B> Default for Lanes<B> {
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static> Lanes<B> {
     /// A lane to another core, where the link has this number. `session` is up.
-    pub(super) fn open<P: Ports<Buf = B>>(&mut self, core: CoreId, link: LinkId, session: Option<u64>, ports: &mut P) {
+    pub(super) fn open<P: Ports<Buf = B>>(
+        &mut self,
+        core: CoreId,
+        link: LinkId,
+        session: Option<(u64, u64)>,
+        ports: &mut P,
+    ) {
         let lane = Lane { core, link, open: None, spare: Vec::with_capacity(SPARES_MAX), parcels: 0 };
-        if let Some(session) = session {
-            lane.tell(News::Up { session }, ports);
+        if let Some((session, round)) = session {
+            lane.tell(News::Up { session, round }, ports);
         }
         self.lanes.push(lane);
     }
@@ -287,6 +353,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static> Lanes<B> {
             && self.streams.get(&stream) != Some(&lane)
         {
             self.streams.insert(stream, lane);
+        }
+    }
+
+    /// Remembers that the peer sends a stream to a core.
+    pub(super) fn expects(&mut self, core: CoreId, stream: StreamId) {
+        if self.streams.len() < STREAMS_MAX || self.streams.contains_key(&stream) {
+            self.sends(core, stream);
         }
     }
 
@@ -342,12 +415,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static> Lanes<B> {
     /// Passes on what the link heard, if it is for groups of another core only: else what it heard is given back.
     pub(super) fn pass<P: Ports<Buf = B>>(&mut self, heard: Heard, ports: &mut P) -> Option<Heard> {
         let (lane, news) = match heard {
-            Heard::Up { session } => {
+            Heard::Up { session, round } => {
                 self.ship(ports);
                 for lane in &self.lanes {
-                    lane.tell(News::Up { session }, ports);
+                    lane.tell(News::Up { session, round }, ports);
                 }
-                return Some(Heard::Up { session });
+                return Some(Heard::Up { session, round });
             }
             Heard::Down(reason) => {
                 self.ship(ports);

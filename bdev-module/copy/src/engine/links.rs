@@ -2,6 +2,7 @@
 
 use super::World;
 use super::lanes::{Away, Command, Lanes};
+use super::strands::{Bound, Several};
 use crate::link::{Link, Ticket, parcel};
 use crate::message::Message;
 use crate::ports::{CoreId, Ports};
@@ -16,8 +17,8 @@ pub(super) struct Links<B, S> {
     pub(super) none: Place<B, S>,
     /// Memory was refused in this turn.
     pub(super) is_starved: bool,
-    /// What was to be sent through a link while its slot was empty.
-    pub(super) deferred: Vec<(LinkId, Deferred)>,
+    /// What was to be sent through a link while its slot was empty, and in which session, if that was said.
+    pub(super) deferred: Vec<(LinkId, Option<u64>, Deferred)>,
 }
 
 /// Where a link is.
@@ -28,6 +29,8 @@ pub(super) enum Place<B, S> {
     Here(Box<Here<B, S>>),
     /// On another core.
     Away(Box<Away<S>>),
+    /// On several: it is made of others.
+    Several(Box<Several>),
 }
 
 /// A link of this core.
@@ -35,6 +38,8 @@ pub(super) struct Here<B, S> {
     pub(super) link: Link<S>,
     /// `None`: it serves groups of this core alone.
     pub(super) lanes: Option<Lanes<B>>,
+    /// What it is a strand of.
+    pub(super) bound: Option<Bound>,
 }
 
 pub(super) enum Deferred {
@@ -42,7 +47,7 @@ pub(super) enum Deferred {
     Message(Message),
 }
 
-impl<B, S: AsRef<[u8]> + Clone> Links<B, S> {
+impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone> Links<B, S> {
     /// A link of this core.
     pub(super) fn get(&self, id: LinkId) -> Option<&Link<S>> {
         match self.slots.get(id.0 as usize)? {
@@ -76,8 +81,17 @@ impl<B, S: AsRef<[u8]> + Clone> Links<B, S> {
         }
     }
 
+    /// Whether it is whoever is here that tells of its sessions.
+    pub(super) fn is_at_home(&self, id: LinkId) -> bool {
+        match self.slots.get(id.0 as usize) {
+            Some(Place::Here(_)) => true,
+            Some(Place::Several(several)) => several.is_at_home(),
+            _ => false,
+        }
+    }
+
     /// A link of another core.
-    fn away(&self, id: LinkId) -> Option<&Away<S>> {
+    pub(super) fn away(&self, id: LinkId) -> Option<&Away<S>> {
         match self.slots.get(id.0 as usize)? {
             Place::Away(away) => Some(away),
             _ => None,
@@ -91,34 +105,54 @@ impl<B, S: AsRef<[u8]> + Clone> Links<B, S> {
         }
     }
 
+    /// The strand that carries a stream: of a link that is whole, itself.
+    fn carrier_of(&self, link: LinkId, stream: StreamId) -> Option<LinkId> {
+        self.several(link).map_or(Some(link), |several| several.sends(stream))
+    }
+
     pub(super) fn session_is_up(&self, id: LinkId) -> bool {
         match self.slots.get(id.0 as usize) {
             Some(Place::Here(here)) => here.link.session_is_up(),
             Some(Place::Away(away)) => away.session_is_up(),
+            Some(Place::Several(several)) => several.session_is_up(),
             _ => false,
         }
     }
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone> Here<B, S> {
-    /// Does what groups of another core want of the link.
-    pub(super) fn obey(&mut self, now: Now, from: CoreId, command: Command<B, S>) {
-        let is_up = |session: u64| self.link.session_is_up() && self.link.session_number() == session;
+    /// Whether this session is up; `None`: any will do.
+    fn is_in(&self, session: Option<u64>) -> bool {
+        session.is_none_or(|session| self.link.session_is_up() && self.link.session_number() == session)
+    }
+
+    /// Starts a stream, in the session that is up or, for one that has ended meanwhile, as if right before that end.
+    fn start(
+        &mut self,
+        is_live: bool,
+        (stream, epoch, generation, durable): (StreamId, Epoch, Generation, Seq),
+        is_replay: bool,
+    ) {
+        match is_live {
+            true => self.link.stream_start(stream, epoch, generation, durable),
+            false => self.link.stream_started_late(stream, epoch, generation, durable),
+        }
+        if is_replay {
+            self.link.stream_is_replay(stream);
+        }
+    }
+
+    /// Does what groups of another core want of the link; `None`: what those here want of a strand.
+    pub(super) fn obey(&mut self, now: Now, from: Option<CoreId>, command: Command<B, S>) {
         match command {
             Command::Start { session, stream, epoch, generation, durable, is_replay } => {
-                if let Some(lanes) = &mut self.lanes {
+                if let (Some(lanes), Some(from)) = (&mut self.lanes, from) {
                     lanes.sends(from, stream);
                 }
-                match is_up(session) {
-                    true => self.link.stream_start(stream, epoch, generation, durable),
-                    false => self.link.stream_started_late(stream, epoch, generation, durable),
-                }
-                if is_replay {
-                    self.link.stream_is_replay(stream);
-                }
+                self.start(self.is_in(Some(session)), (stream, epoch, generation, durable), is_replay);
             }
             Command::Push { epoch, record } => {
-                if let Some(lanes) = &mut self.lanes {
+                if let (Some(lanes), Some(from)) = (&mut self.lanes, from) {
                     lanes.sends(from, record.head.stamp.stream);
                 }
                 self.link.stream_push(epoch, record);
@@ -129,16 +163,22 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone> Here<B, S> 
                 }
                 self.link.stream_drop(stream);
             }
-            Command::Beacon { session, beacon } if is_up(session) => self.link.send_beacon(beacon),
-            Command::Status { session, status } if is_up(session) => self.link.send_status(status),
-            Command::Message { session, message } if is_up(session) => self.link.send_message(&message),
+            Command::Beacon { session, beacon } if self.is_in(Some(session)) => self.link.send_beacon(beacon),
+            Command::Status { session, status } if self.is_in(Some(session)) => self.link.send_status(status),
+            Command::Message { session, message } if self.is_in(Some(session)) => self.link.send_message(&message),
             Command::Beacon { .. } | Command::Status { .. } | Command::Message { .. } => {}
+            Command::End { session, round } => self.link.end_session_of(session, round),
+            Command::Expect { stream } => match (&mut self.lanes, from) {
+                (Some(lanes), Some(from)) => lanes.expects(from, stream),
+                (Some(lanes), None) => lanes.no_longer_sends(stream),
+                (None, _) => {}
+            },
             Command::Judged { parcel: judged } => {
                 for (number, body_bytes, is_kept) in parcel::verdicts(&judged.buf.as_ref()[..judged.bytes]) {
                     let ticket = Ticket { session: judged.session, number };
                     self.link.judged(now, ticket, body_bytes, is_kept);
                 }
-                if let Some(lanes) = &mut self.lanes {
+                if let (Some(lanes), Some(from)) = (&mut self.lanes, from) {
                     lanes.take_back(from, judged.buf);
                 }
             }
@@ -149,8 +189,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone> Here<B, S> 
 impl<P: Ports> World<'_, P> {
     pub(super) fn send_deferred(&mut self) {
         let mut deferred = std::mem::take(&mut self.links.deferred);
-        for (id, item) in deferred.drain(..) {
+        for (id, session, item) in deferred.drain(..) {
             let Some(link) = self.links.get_mut(id) else { continue };
+            if session.is_some_and(|session| session != link.session_number()) {
+                continue;
+            }
             match item {
                 Deferred::Status(status) => link.send_status(status),
                 Deferred::Message(message) => link.send_message(&message),
@@ -159,46 +202,73 @@ impl<P: Ports> World<'_, P> {
         self.links.deferred = deferred;
     }
 
-    fn later(&mut self, id: LinkId, item: Deferred) {
-        self.links.deferred.push((id, item));
+    fn later(&mut self, (id, session): (LinkId, Option<u64>), item: Deferred) {
+        self.links.deferred.push((id, session, item));
+    }
+
+    /// The strand that carries a stream, and the session in which it is to: for a link that is whole itself, and whichever it
+    /// is in.
+    fn carrier(&mut self, link: LinkId, stream: StreamId) -> (LinkId, Option<u64>) {
+        match self.links.place_mut(link) {
+            Place::Several(several) => several.deal(stream),
+            _ => (link, None),
+        }
+    }
+
+    /// The strand of messages, and its session, likewise.
+    fn speaker(&self, link: LinkId) -> (LinkId, Option<u64>) {
+        self.links.several(link).map_or((link, None), Several::first)
+    }
+}
+
+impl<P: Ports> World<'_, P> {
+    fn start(&mut self, link: LinkId, what: (StreamId, Epoch, Generation, Seq), is_replay: bool) {
+        if !self.links.session_is_up(link) {
+            return;
+        }
+        let (link, session) = self.carrier(link, what.0);
+        match self.links.place_mut(link) {
+            Place::Here(here) => here.start(here.is_in(session), what, is_replay),
+            Place::Away(away) => away.start(what, is_replay, self.ports),
+            Place::Several(_) | Place::Nowhere => {}
+        }
     }
 }
 
 /// Calls on a link that is gone do nothing: a group never outlives its link, only its last words do.
 impl<P: Ports> Uplink for World<'_, P> {
     fn stream_start(&mut self, link: LinkId, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
-        match self.links.place_mut(link) {
-            Place::Here(here) => here.link.stream_start(stream, epoch, generation, durable),
-            Place::Away(away) => away.start((stream, epoch, generation, durable), false, self.ports),
-            Place::Nowhere => {}
-        }
+        self.start(link, (stream, epoch, generation, durable), false);
     }
 
     fn stream_replay(&mut self, link: LinkId, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
-        match self.links.place_mut(link) {
-            Place::Here(here) => here.link.stream_replay(stream, epoch, generation, durable),
-            Place::Away(away) => away.start((stream, epoch, generation, durable), true, self.ports),
-            Place::Nowhere => {}
-        }
+        self.start(link, (stream, epoch, generation, durable), true);
     }
 
     fn stream_push(&mut self, link: LinkId, epoch: Epoch, record: Record<P::Shared>) {
+        let (link, _) = self.carrier(link, record.head.stamp.stream);
         match self.links.place_mut(link) {
             Place::Here(here) => here.link.stream_push(epoch, record),
             Place::Away(away) => away.push(epoch, record, self.ports),
-            Place::Nowhere => {}
+            Place::Several(_) | Place::Nowhere => {}
         }
     }
 
     fn stream_drop(&mut self, link: LinkId, stream: StreamId) {
+        let link = match self.links.place_mut(link) {
+            Place::Several(several) => several.no_longer_sends(stream),
+            _ => Some(link),
+        };
+        let Some(link) = link else { return };
         match self.links.place_mut(link) {
             Place::Here(here) => here.link.stream_drop(stream),
             Place::Away(away) => away.drop_stream(stream, self.ports),
-            Place::Nowhere => {}
+            Place::Several(_) | Place::Nowhere => {}
         }
     }
 
     fn stream_kept(&self, link: LinkId, stream: StreamId, each: &mut dyn FnMut(&Record<P::Shared>)) {
+        let Some(link) = self.links.carrier_of(link, stream) else { return };
         if let Some(link) = self.links.get(link) {
             link.stream_kept(stream).for_each(each);
         } else if let Some(away) = self.links.away(link) {
@@ -207,6 +277,7 @@ impl<P: Ports> Uplink for World<'_, P> {
     }
 
     fn stream_backlog(&self, link: LinkId, stream: StreamId) -> Backlog {
+        let Some(link) = self.links.carrier_of(link, stream) else { return Backlog::default() };
         match self.links.get(link) {
             Some(link) => link.stream_backlog(stream),
             None => self.links.away(link).map(|away| away.store().backlog(stream)).unwrap_or_default(),
@@ -214,18 +285,24 @@ impl<P: Ports> Uplink for World<'_, P> {
     }
 
     fn send_beacon(&mut self, link: LinkId, beacon: Beacon) {
+        let (link, session) = self.carrier(link, beacon.stream);
         match self.links.place_mut(link) {
-            Place::Here(here) => here.link.send_beacon(beacon),
+            Place::Here(here) if here.is_in(session) => here.link.send_beacon(beacon),
             Place::Away(away) => away.send_beacon(beacon, self.ports),
-            Place::Nowhere => {}
+            Place::Here(_) | Place::Several(_) | Place::Nowhere => {}
         }
     }
 
-    fn send_message(&mut self, link: LinkId, message: Message) {
+    fn send_message(&mut self, link: LinkId, mut message: Message) {
+        if let (Message::OpenStream(open), Place::Several(several)) = (&mut message, self.links.place_mut(link)) {
+            open.strand = several.strand(open.stream);
+        }
+        let (link, session) = self.speaker(link);
         match self.links.place_mut(link) {
-            Place::Here(here) => here.link.send_message(&message),
+            Place::Here(here) if here.is_in(session) => here.link.send_message(&message),
             Place::Away(away) => away.send_message(message, self.ports),
-            Place::Nowhere => self.later(link, Deferred::Message(message)),
+            Place::Here(_) | Place::Several(_) => {}
+            Place::Nowhere => self.later((link, session), Deferred::Message(message)),
         }
     }
 
@@ -236,10 +313,16 @@ impl<P: Ports> Uplink for World<'_, P> {
 
 impl<P: Ports> Downlink for World<'_, P> {
     fn send_status(&mut self, link: LinkId, status: StreamStatus) {
+        let answer = match self.links.several(link) {
+            Some(several) => several.answers(status.stream),
+            None => Some((link, None)),
+        };
+        let Some((link, session)) = answer else { return };
         match self.links.place_mut(link) {
-            Place::Here(here) => here.link.send_status(status),
+            Place::Here(here) if here.is_in(session) => here.link.send_status(status),
             Place::Away(away) => away.send_status(status, self.ports),
-            Place::Nowhere => self.later(link, Deferred::Status(status)),
+            Place::Here(_) | Place::Several(_) => {}
+            Place::Nowhere => self.later((link, session), Deferred::Status(status)),
         }
     }
 

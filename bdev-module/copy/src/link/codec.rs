@@ -198,7 +198,7 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
                 None => out.byte(0),
                 Some((epoch, seq)) => out.byte(1).u64(epoch.0).u64(seq.0),
             };
-            out.option(open.unit);
+            out.option(open.unit).byte(open.strand);
         }
         Message::StreamOpened(opened) => {
             out.byte(2).u64(opened.group.0).generation(opened.generation).u64(opened.stream.0).u64(opened.epoch.0);
@@ -306,6 +306,7 @@ fn read(from: &mut Reader<'_>) -> Option<Message> {
                 _ => return None,
             },
             unit: from.option()?,
+            strand: from.byte()?,
         }),
         2 => Message::StreamOpened(StreamOpened {
             group: GroupId(from.u64()?),

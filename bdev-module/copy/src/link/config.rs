@@ -21,6 +21,24 @@ pub const MTU_BYTES_MIN: usize = 1200;
 /// The longest datagram size: one train of 64 KiB holds several, and a UDP payload cannot be longer.
 pub const MTU_BYTES_MAX: usize = 32 * 1024;
 
+/// A link between two systems may be of several strands: each a [`crate::link::Link`], on a core and between addresses of its
+/// own, and together one link to those who use it ([`crate::engine::Engine::link_bind`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strand {
+    /// Which one, from 0.
+    pub index: u8,
+    /// Of how many; both systems have as many.
+    pub of: u8,
+}
+
+/// Strands of a link at most.
+pub const STRANDS_MAX: usize = 16;
+
+impl Strand {
+    /// A whole link.
+    pub const ONLY: Strand = Strand { index: 0, of: 1 };
+}
+
 /// Parameters of one link. [`LinkConfig::new`] gives defaults for a WAN.
 #[derive(Clone, Debug)]
 pub struct LinkConfig {
@@ -31,6 +49,8 @@ pub struct LinkConfig {
     pub remote_public_key: Option<[u8; 32]>,
     /// Where to send to. `None`: wait until the peer calls, then use the source of its last authenticated handshake.
     pub remote_addr: Option<SocketAddr>,
+    /// What it is of a link. A peer that calls as another strand, or of another number of them, is refused.
+    pub strand: Strand,
     /// How datagrams are protected.
     pub security: Security,
     /// Length of the longest datagram (UDP payload, Longrun's own header included), [`MTU_BYTES_MIN`] to
@@ -65,6 +85,7 @@ impl LinkConfig {
             local_private_key,
             remote_public_key: Some(remote_public_key),
             remote_addr,
+            strand: Strand::ONLY,
             security: Security::Noise,
             mtu_bytes: 1400,
             loss_tolerance: 0.10,
@@ -111,6 +132,9 @@ pub enum LinkConfigError {
     /// Neither a key nor an address.
     #[error("neither remote_public_key nor remote_addr is given; give one, so that it is known who is meant")]
     NobodyMeant,
+    /// There is no such strand.
+    #[error("strand {} of {} is meant; give 1 to {STRANDS_MAX} strands, counted from 0", .0.index, .0.of)]
+    Strand(Strand),
     /// A duration or a count of zero.
     #[error("{field} is {got}; give at least {need}")]
     TooSmall {
@@ -153,6 +177,9 @@ impl LinkConfig {
         }
         if let Some(got) = self.rate_limit_bytes_per_s.filter(|limit| *limit < 10_000) {
             return Err(LinkConfigError::RateLimit { got });
+        }
+        if self.strand.index >= self.strand.of || usize::from(self.strand.of) > STRANDS_MAX {
+            return Err(LinkConfigError::Strand(self.strand));
         }
         if self.remote_public_key == Some(super::public_of(&self.local_private_key)) {
             return Err(LinkConfigError::OwnKey);

@@ -19,7 +19,7 @@ impl LinkSink for Nothing {
     fn beacon(&mut self, _: SystemId, _: u64, _: Beacon) {}
     fn status(&mut self, _: SystemId, _: StreamStatus, _: Backlog) {}
     fn message(&mut self, _: SystemId, _: Message) {}
-    fn session_up(&mut self, _: SystemId) {}
+    fn session_up(&mut self, _: SystemId, _: u64) {}
     fn session_down(&mut self, _: SystemId, _: DownReason) {}
 }
 

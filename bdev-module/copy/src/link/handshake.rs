@@ -16,7 +16,7 @@
 //! says its own, and what it was told to be the other's, if it was; what one side was told and the other says is compared.
 //! A side that was told no key knows the other by its address, and takes initiations from there alone.
 
-use super::config::{LinkConfig, Security};
+use super::config::{LinkConfig, Security, Strand};
 use super::header::{HEADER_BYTES, Header, Kind};
 use super::noise::{Initiation, Received, SplitKeys, public_of};
 use super::seal::Seal;
@@ -58,13 +58,18 @@ struct Call {
     continues: U32,
     /// 1 with Noise, 0 without.
     secure: u8,
-    reserved: [u8; 7],
+    /// Which strand of the link it is, from 0, and of how many, less one.
+    strand: u8,
+    further_strands: u8,
+    reserved: [u8; 5],
+    /// The least round that the sender wants the session to be of (see [`Keys::round`]).
+    round: U64,
     /// Without security: who calls whom. A slip in a configuration shows, no more. Zero: the caller was not told.
     from_key: [u8; 32],
     to_key: [u8; 32],
 }
 
-const CALL_BYTES: usize = 88;
+const CALL_BYTES: usize = 96;
 const _: () = assert!(size_of::<Call>() == CALL_BYTES);
 
 /// What an answer says.
@@ -77,6 +82,8 @@ struct Reply {
     session: U32,
     /// 1 if the session goes on under new keys.
     continued: U32,
+    /// The round that it is of.
+    round: U64,
 }
 
 const _: () = assert!(size_of::<Reply>() < CALL_BYTES);
@@ -88,6 +95,8 @@ pub(crate) struct Keys {
     /// The number that we put into datagrams to the peer.
     pub(crate) remote: u32,
     pub(crate) seal: Seal,
+    /// The greatest that either side knew of: sessions of strands that belong together are of one round.
+    pub(crate) round: u64,
     pub(crate) made_at: Mono,
     /// Datagrams sealed.
     pub(crate) sent: u64,
@@ -130,6 +139,10 @@ pub(crate) enum Refused {
     Unauthentic,
     /// Old, superfluous, or one too many.
     Unwanted,
+    /// The caller's link is of so many strands, or its strand is another one.
+    Strand {
+        of: u8,
+    },
 }
 
 /// The handshakes of one link.
@@ -139,6 +152,8 @@ pub(crate) struct Handshake {
     /// `None`: not told, only without security.
     remote_public: Option<[u8; 32]>,
     remote_addr: Option<SocketAddr>,
+    strand: Strand,
+    round: u64,
     security: Security,
     rng: ChaCha20Rng,
     /// Over initiations to the peer, and to us.
@@ -173,6 +188,8 @@ impl Handshake {
             local_public,
             remote_public: config.remote_public_key,
             remote_addr: config.remote_addr,
+            strand: config.strand,
+            round: 0,
             security: config.security,
             rng: ChaCha20Rng::from_seed(seed),
             mac_out: mac_key(&config.remote_public_key.unwrap_or(NOBODY)),
@@ -204,6 +221,11 @@ impl Handshake {
 
     pub(crate) fn next_attempt(&self) -> Mono {
         self.next_attempt
+    }
+
+    /// No session is of an earlier round from here on, as far as it is this side that decides.
+    pub(crate) fn want_round(&mut self, round: u64) {
+        self.round = self.round.max(round);
     }
 
     /// Nothing is begun before this time.
@@ -286,7 +308,10 @@ impl Handshake {
             session: U32::new(session),
             continues: U32::new(continues),
             secure: 0,
-            reserved: [0; 7],
+            strand: self.strand.index,
+            further_strands: self.strand.of - 1,
+            reserved: [0; 5],
+            round: U64::new(self.round),
             from_key: [0; 32],
             to_key: [0; 32],
         };
@@ -405,6 +430,11 @@ impl Handshake {
             return Err(Refused::Unwanted);
         }
         self.time_seen = call.time.get();
+        let strand = Strand { index: call.strand, of: call.further_strands.saturating_add(1) };
+        if strand != self.strand {
+            return Err(Refused::Strand { of: strand.of });
+        }
+        self.want_round(call.round.get());
         if !insists {
             self.outstanding = None;
         }
@@ -412,7 +442,12 @@ impl Handshake {
         let continued = call.continues.get();
         let used = self.pending.take_if(|pending| pending.continues && pending.keys.local == continued);
         let continues = continued != 0 && present != 0 && (continued == present || used.is_some());
-        let reply = Reply { time: call.time, session: U32::new(local), continued: U32::new(u32::from(continues)) };
+        let reply = Reply {
+            time: call.time,
+            session: U32::new(local),
+            continued: U32::new(u32::from(continues)),
+            round: U64::new(self.round),
+        };
         let (answer, seal) = match received {
             Some(received) => {
                 let (answer, keys) = received.answer(reply.as_bytes()).map_err(|_| Refused::Unauthentic)?;
@@ -423,7 +458,7 @@ impl Handshake {
         let answer = self.datagram(Kind::Answer, call.session.get(), &answer);
         self.answered = Some((body, answer));
         self.answer_waits = Some(from);
-        let keys = Keys { local, remote: call.session.get(), seal, made_at: now, sent: 0 };
+        let keys = Keys { local, remote: call.session.get(), seal, round: self.round, made_at: now, sent: 0 };
         self.pending = Some(Pending { keys, continues, expires: now.after_ns(PENDING_NS_MAX) });
         Ok(used.map(|used| used.keys))
     }
@@ -468,11 +503,19 @@ impl Handshake {
             None => Seal::Crc,
         };
         let finished = Finished {
-            keys: Keys { local: outstanding.session, remote: reply.session.get(), seal, made_at: now, sent: 0 },
+            keys: Keys {
+                local: outstanding.session,
+                remote: reply.session.get(),
+                seal,
+                round: reply.round.get(),
+                made_at: now,
+                sent: 0,
+            },
             continues: (reply.continued.get() != 0).then_some(outstanding.continues),
             rtt_ns: (outstanding.times_sent == 1).then(|| now.since_ns(outstanding.begun)),
         };
         self.outstanding = None;
+        self.want_round(reply.round.get());
         // Whatever the peer had begun before is overtaken by this.
         self.pending = None;
         Ok(finished)

@@ -37,7 +37,7 @@ mod train;
 mod transmit;
 
 pub use codec::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
-pub use config::{LinkConfig, LinkConfigError, MTU_BYTES_MAX, MTU_BYTES_MIN, Security};
+pub use config::{LinkConfig, LinkConfigError, MTU_BYTES_MAX, MTU_BYTES_MIN, STRANDS_MAX, Security, Strand};
 #[doc(hidden)]
 pub use fuzz::fuzz_datagram;
 pub use noise::{generate_keypair, public_of};
@@ -149,6 +149,11 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
         self.stats.sessions
     }
 
+    /// The round of the session that is up, if one is.
+    pub fn session_round(&self) -> Option<u64> {
+        self.session.as_ref().map(|session| session.round)
+    }
+
     /// See [`crate::primary::Uplink::stream_start`]. Nothing is sent before the peer's first status of this session has
     /// granted room. A stream of another epoch is dropped first.
     pub fn stream_start(&mut self, stream: StreamId, epoch: Epoch, generation: Generation, durable: Seq) {
@@ -242,6 +247,18 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
     /// not told by `session_down`, since it asked.
     pub fn close(&mut self) {
         self.closing = Some(());
+    }
+
+    /// Ends the session that is up, if it is this one, for another strand's sake; the next one is begun at once. Later ones
+    /// are of `round` at least.
+    pub fn end_session_of(&mut self, number: u64, round: u64) {
+        self.handshake.want_round(round);
+        if number != self.stats.sessions {
+            return;
+        }
+        if let Some(session) = &mut self.session {
+            session.doomed.get_or_insert(DownReason::Sibling);
+        }
     }
 
     /// When [`Link::handle_timeout`] has to be called, and [`Link::poll_transmit`] after it, even if nothing else happens.

@@ -74,6 +74,10 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
     fn count_refused(&mut self, refused: Refused) {
         match refused {
             Refused::Malformed => self.stats.dropped_malformed += 1,
+            Refused::Strand { of } => {
+                self.stats.strands_refused = of;
+                self.stats.dropped_handshake += 1;
+            }
             Refused::Unauthentic | Refused::Unwanted => self.stats.dropped_handshake += 1,
         }
     }
@@ -101,9 +105,11 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
         self.end_session(now, DownReason::Replaced, sink);
         self.handshake.pending = None;
         self.learned_addr = Some(from);
+        let round = keys.round;
         self.session = Some(Session::new(&self.config, keys, now));
         self.stats.sessions += 1;
-        sink.session_up(self.peer);
+        self.stats.strands_refused = 0;
+        sink.session_up(self.peer, round);
     }
 
     /// Ends the session if there is one.

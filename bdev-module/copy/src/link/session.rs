@@ -29,6 +29,8 @@ struct OutStatus {
 
 /// One session with the peer.
 pub(crate) struct Session {
+    /// See [`Keys::round`]: new keys change nothing about it.
+    pub(crate) round: u64,
     pub(crate) keys: Keys,
     pub(crate) previous: Option<(Keys, Mono)>,
     pub(crate) replay: ReplayWindow,
@@ -58,6 +60,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(config: &LinkConfig, keys: Keys, now: Mono) -> Session {
         Session {
+            round: keys.round,
             keys,
             previous: None,
             replay: ReplayWindow::new(),

@@ -65,6 +65,8 @@ pub enum DownReason {
     ControlOverflow,
     /// The peer broke the protocol inside an authenticated datagram.
     Protocol,
+    /// Another strand of the same link had lost its session.
+    Sibling,
     /// New keys could not be agreed on before the old ones were worn out.
     KeyWornOut,
 }
@@ -80,8 +82,8 @@ pub trait LinkSink {
     fn status(&mut self, from: SystemId, status: StreamStatus, freed: Backlog);
     /// A message arrived, in the order in which the peer sent it.
     fn message(&mut self, from: SystemId, message: Message);
-    /// A session began. Streams must be opened and started again.
-    fn session_up(&mut self, peer: SystemId);
+    /// A session began, of this round. Streams must be opened and started again.
+    fn session_up(&mut self, peer: SystemId, round: u64);
     /// The session ended; no stream is started any more. Every `session_up` but the last is followed by one of these.
     fn session_down(&mut self, peer: SystemId, reason: DownReason);
 }

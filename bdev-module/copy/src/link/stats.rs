@@ -61,6 +61,8 @@ pub struct LinkStats {
     pub dropped_invalid: u64,
     /// Dropped: handshake with a wrong key, an old timestamp, or more of them than the limit.
     pub dropped_handshake: u64,
+    /// Of how many strands a link the peer believes this to be one, if it called so and was refused for it; 0: it did not.
+    pub strands_refused: u8,
     /// Statuses that named a number which was never given, or an epoch that is not the stream's.
     pub statuses_ignored: u64,
     /// Smoothed round-trip time, 0 before the first sample.

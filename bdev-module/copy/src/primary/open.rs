@@ -123,6 +123,7 @@ impl<M: Memory> Primary<M> {
                 acknowledged,
                 drained: stream.drained,
                 unit: stream.units.get(group_id).copied(),
+                strand: 0,
             };
             ports.send_message(stream.link, Message::OpenStream(open));
         }

@@ -66,23 +66,32 @@ fn messages() -> impl Strategy<Value = Message> {
     let name = "\\PC{0,40}";
     let numbers = || any::<(u64, u64, u64, u64, u64)>();
     prop_oneof![
-        (numbers(), name, generations(), scopes(), any::<Option<(u64, u64)>>(), any::<(u64, Option<u64>)>()).prop_map(
-            |((group, stream, epoch, base, time), group_name, generation, scope, drained, (acknowledged, unit))| {
-                Message::OpenStream(OpenStream {
-                    group: GroupId(group),
+        (numbers(), name, generations(), scopes(), any::<Option<(u64, u64)>>(), any::<(u64, Option<u64>, u8)>())
+            .prop_map(
+                |(
+                    (group, stream, epoch, base, time),
                     group_name,
                     generation,
-                    stream: StreamId(stream),
                     scope,
-                    epoch: Epoch(epoch),
-                    base: Seq(base),
-                    base_time: Time(time),
-                    acknowledged: Seq(acknowledged),
-                    drained: drained.map(|(epoch, seq)| (Epoch(epoch), Seq(seq))),
-                    unit,
-                })
-            }
-        ),
+                    drained,
+                    (acknowledged, unit, strand),
+                )| {
+                    Message::OpenStream(OpenStream {
+                        group: GroupId(group),
+                        group_name,
+                        generation,
+                        stream: StreamId(stream),
+                        scope,
+                        epoch: Epoch(epoch),
+                        base: Seq(base),
+                        base_time: Time(time),
+                        acknowledged: Seq(acknowledged),
+                        drained: drained.map(|(epoch, seq)| (Epoch(epoch), Seq(seq))),
+                        unit,
+                        strand,
+                    })
+                }
+            ),
         (numbers(), generations()).prop_map(|((group, stream, epoch, durable, time), generation)| {
             Message::StreamOpened(StreamOpened {
                 group: GroupId(group),

@@ -168,7 +168,7 @@ impl LinkSink for End {
         self.messages.push(message);
     }
 
-    fn session_up(&mut self, _: SystemId) {
+    fn session_up(&mut self, _: SystemId, _: u64) {
         assert_eq!(self.ups as usize, self.downs.len(), "up twice");
         self.ups += 1;
     }

@@ -110,6 +110,7 @@ impl Rig {
                     acknowledged: sender.durable,
                     drained: None,
                     unit: sender.unit,
+                    strand: 0,
                 };
                 self.secondary.message(now, link, owner, Message::OpenStream(open), &mut self.world);
             }

@@ -63,6 +63,7 @@ pub(super) fn open(rig: &Rig) -> OpenStream {
         acknowledged: sender.durable,
         drained: None,
         unit: None,
+        strand: 0,
     }
 }
 
