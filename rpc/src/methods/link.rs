@@ -32,6 +32,10 @@ pub struct LinkCreate {
     pub loss_tolerance: Option<Fraction>,
     /// Never send faster, bytes per second; default no limit of its own.
     pub rate_limit_bytes_per_s: Option<NonZeroU64>,
+    /// The cores that it is at home on, from 0 in the order of `--cores`; default: one, round the cores. Each has a strand of
+    /// the link, with the ports (and with `xdp` the queue) that follow those given by its place here; a core may be named
+    /// more than once. The other system's link has to have as many.
+    pub cores: Option<Vec<u16>>,
     /// How datagrams reach the network; default `udp`.
     pub transport: Option<Transport>,
     /// With `xdp`: the network interface towards the other system.
@@ -52,6 +56,26 @@ impl LinkCreate {
     pub const MTU_BYTES_MIN: u16 = 1200;
     /// The greatest `mtu_bytes`: Ethernet's jumbo frame less the headers of IPv6 and UDP.
     pub const MTU_BYTES_MAX: u16 = 8952;
+
+    /// Cores of a link at most.
+    pub const CORES_MAX: usize = 16;
+
+    /// Of how many strands it is.
+    pub fn strands(&self) -> usize {
+        self.cores.as_ref().map_or(1, Vec::len)
+    }
+
+    /// A link of one strand, which is the one of this place.
+    pub fn strand(&self, index: u16) -> LinkCreate {
+        let along = |addr: SocketAddr| SocketAddr::new(addr.ip(), addr.port().saturating_add(index));
+        LinkCreate {
+            local_addr: along(self.local_addr),
+            remote_addr: along(self.remote_addr),
+            queue: if index > 0 { Some(self.queue.unwrap_or(0) + u32::from(index)) } else { self.queue },
+            cores: None,
+            ..self.clone()
+        }
+    }
 
     /// The largest UDP payload sent, bytes.
     pub fn mtu_bytes(&self) -> u16 {
@@ -101,6 +125,7 @@ impl LinkCreate {
             ));
         }
         self.check_transport()?;
+        self.check_cores()?;
         match self.security() {
             Security::Noise if self.remote_public_key.is_none() => {
                 Err("remote_public_key is missing; give the key that \
@@ -113,6 +138,22 @@ impl LinkCreate {
 }
 
 impl LinkCreate {
+    fn check_cores(&self) -> Result<(), String> {
+        let strands = self.strands();
+        if !(1..=Self::CORES_MAX).contains(&strands) {
+            return Err(format!("cores names {strands}, expected 1 to {} cores", Self::CORES_MAX));
+        }
+        for (name, addr) in [("local_addr", self.local_addr), ("remote_addr", self.remote_addr)] {
+            if usize::from(addr.port()) + strands - 1 > usize::from(u16::MAX) {
+                return Err(format!(
+                    "a link on {strands} cores takes {strands} ports in a row, and {name} {addr} has not so many behind \
+                     it; give a smaller port"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn check_transport(&self) -> Result<(), String> {
         let given = [
             ("interface", self.interface.is_some()),
@@ -247,9 +288,12 @@ pub struct LinkInfo {
     /// Raw frames, where they are open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<RawInfo>,
-    /// The core that it is at home on.
+    /// The core that it is at home on: of several the first.
     #[serde(default)]
     pub core: u16,
+    /// Where it is on several: each one's part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strands: Vec<StrandInfo>,
     /// The largest UDP payload sent, bytes.
     pub mtu_bytes: u16,
     /// Smoothed round-trip time, microseconds; 0 before the first measurement.
@@ -260,6 +304,31 @@ pub struct LinkInfo {
     pub congestion_window_bytes: u64,
     /// What is in flight, bytes.
     pub in_flight_bytes: u64,
+    /// Counters since the link was created.
+    pub counters: LinkCounters,
+}
+
+/// One core's part of a link that is on several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StrandInfo {
+    /// The core.
+    pub core: u16,
+    /// This system's end.
+    pub local_addr: SocketAddr,
+    /// The other system's end.
+    pub remote_addr: SocketAddr,
+    /// Whether the two ends hear each other. The link is up when all of them do.
+    pub state: LinkState,
+    /// What datagrams reach the network by now.
+    pub transport: Transport,
+    /// Why that is not what was asked for, where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport_reason: Option<String>,
+    /// Raw frames, where they are open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<RawInfo>,
+    /// Smoothed round-trip time, microseconds; 0 before the first measurement.
+    pub rtt_us: u64,
     /// Counters since the link was created.
     pub counters: LinkCounters,
 }
@@ -304,4 +373,21 @@ pub struct LinkCounters {
     pub dropped_no_room: u64,
     /// Sessions established.
     pub handshakes: u64,
+}
+
+impl std::ops::AddAssign for LinkCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.frames_sent += other.frames_sent;
+        self.frames_retransmitted += other.frames_retransmitted;
+        self.frames_received += other.frames_received;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.frames_lost += other.frames_lost;
+        self.dropped_unauthentic += other.dropped_unauthentic;
+        self.dropped_replayed += other.dropped_replayed;
+        self.dropped_stale += other.dropped_stale;
+        self.dropped_malformed += other.dropped_malformed;
+        self.dropped_no_room += other.dropped_no_room;
+        self.handshakes += other.handshakes;
+    }
 }

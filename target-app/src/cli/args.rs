@@ -422,7 +422,8 @@ Examples:
   longrun link create wan --local 10.0.0.1:4700 --remote 198.51.100.7:4700 --remote-public-key BASE64 \\
       --mtu-bytes 1200 --loss-tolerance 0.02 --rate-limit 100MiB
   longrun link create fast --local 10.0.0.1:4700 --remote 10.0.0.2:4700 --remote-public-key BASE64 \\
-      --transport xdp --interface eth1 --queue 2 --mtu-bytes 8952")]
+      --transport xdp --interface eth1 --queue 2 --mtu-bytes 8952
+  longrun link create wide --local 10.0.0.1:4700 --remote 10.0.0.2:4700 --remote-public-key BASE64 --cores 0,1")]
     Create(LinkCreateArgs),
     /// Remove a link that no group uses
     #[command(after_help = "Examples:\n  longrun link delete west")]
@@ -462,6 +463,10 @@ pub struct LinkCreateArgs {
     /// Never send more per second than this (`100MiB`)
     #[arg(long, value_name = "SIZE")]
     pub rate_limit: Option<Bytes>,
+    /// The system's cores that frame, seal and send, as many as at the other system: each takes the next port (and queue) from
+    /// those given. Default one, round the cores
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub cores: Vec<u16>,
     /// How datagrams reach the network
     #[arg(long, value_enum)]
     pub transport: Option<TransportFlag>,

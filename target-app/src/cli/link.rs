@@ -43,6 +43,7 @@ pub(super) fn create(client: &mut Client, args: &LinkCreateArgs, json: bool) -> 
         mtu_bytes: args.mtu_bytes,
         loss_tolerance: args.loss_tolerance,
         rate_limit_bytes_per_s,
+        cores: (!args.cores.is_empty()).then(|| args.cores.clone()),
         transport: args.transport.map(Into::into),
         interface: args.interface.clone(),
         queue: args.queue,

@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use longrun_rpc::methods::bdev::{BdevInfo, Iostat};
 use longrun_rpc::methods::framework::Accounts;
 use longrun_rpc::methods::group::{Generation, GroupInfo, Role, SequenceScope, TestInfo, TestState, TestVolume};
-use longrun_rpc::methods::link::{LinkInfo, LinkState, RawMode, Security, Transport};
+use longrun_rpc::methods::link::{LinkInfo, LinkState, RawInfo, RawMode, Security, StrandInfo, Transport};
 use longrun_rpc::methods::nvmf::SubsystemInfo;
 use longrun_rpc::methods::pair::{PairInfo, Waiting};
 use longrun_rpc::methods::spill::{SpillInfo, SpillState};
@@ -298,7 +298,7 @@ pub fn links(links: &[LinkInfo]) -> String {
             link.counters.frames_retransmitted.to_string(),
             link.counters.frames_received.to_string(),
             security(link.security).split(':').next().unwrap_or_default().to_owned(),
-            link.core.to_string(),
+            link_cores(link),
         ]
     });
     lines(&columns, rows.collect(), "no links; longrun link create makes one")
@@ -312,9 +312,50 @@ fn rtt(us: u64) -> String {
     }
 }
 
+/// The cores that a link is on.
+fn link_cores(link: &LinkInfo) -> String {
+    match &link.strands[..] {
+        [] => link.core.to_string(),
+        strands => strands.iter().map(|strand| strand.core.to_string()).collect::<Vec<_>>().join(","),
+    }
+}
+
+/// Its part on each of several.
+fn strands(strands: &[StrandInfo]) -> String {
+    let columns = [
+        number("CORE"),
+        text("STATE"),
+        text("LOCAL"),
+        text("REMOTE"),
+        number("RTT"),
+        number("SENT"),
+        number("RESENT"),
+        number("RECEIVED"),
+        text("TRANSPORT"),
+    ];
+    let rows = strands.iter().map(|strand| {
+        vec![
+            strand.core.to_string(),
+            link_state(strand.state),
+            strand.local_addr.to_string(),
+            strand.remote_addr.to_string(),
+            rtt(strand.rtt_us),
+            strand.counters.frames_sent.to_string(),
+            strand.counters.frames_retransmitted.to_string(),
+            strand.counters.frames_received.to_string(),
+            transport_of(strand.transport, strand.raw.as_ref(), strand.transport_reason.as_deref()),
+        ]
+    });
+    format!("\n{}", lines(&columns, rows.collect(), ""))
+}
+
 /// What a link's datagrams go by.
 pub(crate) fn transport(link: &LinkInfo) -> String {
-    match (link.transport, &link.raw) {
+    transport_of(link.transport, link.raw.as_ref(), link.transport_reason.as_deref())
+}
+
+fn transport_of(transport: Transport, raw: Option<&RawInfo>, reason: Option<&str>) -> String {
+    match (transport, raw) {
         (Transport::Xdp, Some(raw)) => {
             let how = match raw.mode {
                 RawMode::ZeroCopy => "no copy",
@@ -325,7 +366,7 @@ pub(crate) fn transport(link: &LinkInfo) -> String {
             format!("xdp: queue {} of {}, {how}{to}", raw.queue, raw.interface)
         }
         (Transport::Xdp, None) => "xdp".to_owned(),
-        (Transport::Udp, _) => match &link.transport_reason {
+        (Transport::Udp, _) => match reason {
             Some(reason) => format!("udp instead of xdp: {reason}"),
             None => "udp".to_owned(),
         },
@@ -347,7 +388,7 @@ fn raw_frames(link: &LinkInfo) -> String {
 /// `longrun link get`.
 pub fn link(link: &LinkInfo) -> String {
     let counters = &link.counters;
-    facts(&[
+    let mut shown = facts(&[
         ("name", link.name.clone()),
         ("state", format!("{} for {}", link_state(link.state), span_ms(link.state_age_ms))),
         ("reason", or_unknown(link.reason.as_ref())),
@@ -358,7 +399,7 @@ pub fn link(link: &LinkInfo) -> String {
         ("security", security(link.security).to_owned()),
         ("own public key", or_unknown(link.local_public_key)),
         ("remote public key", or_unknown(link.remote_public_key)),
-        ("core", link.core.to_string()),
+        ("core", link_cores(link)),
         ("largest payload", format!("{} bytes", link.mtu_bytes)),
         ("round trip", format!("{}, least {}", rtt(link.rtt_us), rtt(link.rtt_us_min))),
         ("in flight", format!("{} of {}", Bytes(link.in_flight_bytes), Bytes(link.congestion_window_bytes))),
@@ -377,7 +418,11 @@ pub fn link(link: &LinkInfo) -> String {
             ),
         ),
         ("sessions", counters.handshakes.to_string()),
-    ])
+    ]);
+    if !link.strands.is_empty() {
+        shown.push_str(&strands(&link.strands));
+    }
+    shown
 }
 
 /// `longrun group list`.

@@ -4,8 +4,8 @@
 //! opened and the kernel knows the next hop's Ethernet address, and go when one of the two is not so any more; either is
 //! noticed within a second. Until then, and if it never comes to that, the link works by UDP and says why.
 
+use super::Control;
 use super::way::{Way, way_to};
-use super::{Control, State};
 use longrun_bdev::replica::{Hop, SocketStats};
 use longrun_copy::types::LinkId;
 use longrun_hal::net::Interface;
@@ -101,38 +101,38 @@ impl Control {
         loop {
             tokio::time::sleep(LOOK).await;
             let now = Instant::now();
-            let due: Vec<String> = {
+            let due: Vec<(String, usize)> = {
                 let state = self.state().await;
                 let wanted = state.links.iter().filter(|(_, link)| link.call.transport() == Transport::Xdp);
-                wanted
-                    .filter(|(_, l)| l.frames.next.is_none_or(|next| next <= now))
-                    .map(|(name, _)| name.clone())
+                let strands = wanted.flat_map(|(name, link)| link.strands.iter().enumerate().map(move |it| (name, it)));
+                strands
+                    .filter(|(_, (_, strand))| strand.frames.next.is_none_or(|next| next <= now))
+                    .map(|(name, (index, _))| (name.clone(), index))
                     .collect()
             };
-            for name in due {
-                self.attend_frames(&name).await;
+            for (name, index) in due {
+                self.attend_frames(&name, index).await;
             }
         }
     }
 
-    /// Opens a link's raw frames, or looks whether they are still to be had.
-    pub(super) async fn attend_frames(&self, name: &str) {
+    /// Opens the raw frames of a link's strand, or looks whether they are still to be had.
+    pub(super) async fn attend_frames(&self, name: &str, index: usize) {
         let look = {
             let mut state = self.state().await;
-            let Some(link) = state.links.get_mut(name).filter(|link| !link.frames.busy) else { return };
-            link.frames.busy = true;
-            let open = link.frames.open.as_ref().map(|open| open.interface.clone());
-            Look { call: link.call.clone(), core: link.core, id: link.id, open }
+            let strand = state.links.get_mut(name).and_then(|link| link.strands.get_mut(index));
+            let Some(strand) = strand.filter(|strand| !strand.frames.busy) else { return };
+            strand.frames.busy = true;
+            let open = strand.frames.open.as_ref().map(|open| open.interface.clone());
+            Look { call: strand.call.clone(), core: strand.core, id: strand.id, open }
         };
         let found = self.look(&look).await;
         let mut state = self.state().await;
         let id = look.id;
-        if !is_there(&state, name, &look) {
-            // Deleted meanwhile, and its sockets with it; perhaps made again.
-            return;
-        }
-        let Some(link) = state.links.get_mut(name) else { return };
-        let frames = &mut link.frames;
+        let strand = state.links.get_mut(name).and_then(|link| link.strands.get_mut(index));
+        // Else deleted meanwhile, and its sockets with it; perhaps made again.
+        let Some(strand) = strand.filter(|strand| (strand.core, strand.id) == (look.core, id)) else { return };
+        let frames = &mut strand.frames;
         frames.busy = false;
         let before = (frames.transport(), frames.reason.clone());
         let (open, hop, reason) = match found {
@@ -231,11 +231,6 @@ impl Control {
             Err(error) => Found::Without(error.to_string()),
         }
     }
-}
-
-/// Whether the link is the one that was looked at.
-fn is_there(state: &State, name: &str, look: &Look) -> bool {
-    state.links.get(name).is_some_and(|link| link.core == look.core && link.id == look.id)
 }
 
 /// The next hop, if the way there leads over the interface that is open.

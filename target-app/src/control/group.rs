@@ -99,7 +99,7 @@ impl Control {
             )));
         };
         let link = link_of(&state, link_name)?;
-        let (remote, link_core) = (link.remote, link.core);
+        let (remote, link_core) = (link.remote, link.core());
         let core = self.core_of(call, link_core, caller)?;
         let link_name = (*link_name).to_owned();
         let link_id = self.link_at(&mut state, &link_name, core).await?;

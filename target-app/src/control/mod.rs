@@ -223,7 +223,7 @@ impl Control {
             SpdkKillInstance => spdk_kill_instance,
             LogSetLevel => log_set_level,
             LogGetLevel => log_get_level,
-            LinkCreate => link_create,
+            LinkCreate => link_create(caller),
             LinkDelete => link_delete,
             LinkGet => link_get,
             GroupCreate => group_create(caller),
