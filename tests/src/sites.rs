@@ -5,6 +5,7 @@ use crate::process::{self, Longrun, eventually};
 use longrun::demo::clock::HostClock;
 use longrun::demo::observer::{Observer, Seen};
 use longrun::demo::workload::Outcome;
+use longrun::lab::ports::free_udp;
 use longrun::lab::relay::{Impairment, Relay};
 use longrun_checker::{Contents, Cut, History, HostTime, Image, Verdict, Volume, judge};
 use longrun_rpc::methods::group::{GroupInfo, LossCertificate};
@@ -36,6 +37,8 @@ pub struct Options {
     pub scope: &'static str,
     /// The link's security; without it (`none`) neither system is told the other's key.
     pub security: &'static str,
+    /// More parameters of `link_create` at both systems, as in `{"cores": [0, 1]}`.
+    pub at_link: Value,
     /// The most that a write is delayed before the group suspends.
     pub throttle_ms_max: u64,
     /// The primary's memory for records in transit.
@@ -63,6 +66,7 @@ impl Default for Options {
         Options {
             scope: "group",
             security: "noise",
+            at_link: json!({}),
             throttle_ms_max: 2_000,
             buffer_bytes: 64 << 20,
             secondary_write_us: 0,
@@ -113,10 +117,11 @@ impl Sites {
         };
         let secondary = start("secondary", options.secondary_flags);
         let primary = start("primary", options.primary_flags);
-        let ends = [process::free_udp(), process::free_udp()];
+        let strands = options.at_link["cores"].as_array().map_or(1, Vec::len) as u16;
+        let ends = [free_udp(strands).unwrap(), free_udp(strands).unwrap()];
         let impairment =
             Impairment { loss: 0.02, reorder: 0.05, duplicate: 0.01, delay: Duration::from_millis(1), seed: 7 };
-        let relay = Relay::start(ends[0], ends[1], impairment).unwrap();
+        let relay = Relay::of_strands(ends[0], ends[1], strands, impairment).unwrap();
         let clock = HostClock::start();
         let contents = Contents::new(clock.now().0);
         let (primary_nvme, secondary_nvme) = (process::free_tcp(), process::free_tcp());
@@ -361,5 +366,5 @@ fn link(system: &Longrun, local: SocketAddr, remote: SocketAddr, remote_key: &st
         params["remote_public_key"] = remote_key.into();
         params["private_key_file"] = json!(system.directory().join("link.key"));
     }
-    system.call("link_create", params);
+    system.call("link_create", with(params, &options.at_link));
 }

@@ -252,6 +252,12 @@ fn rules_between_parameters_are_told_in_a_sentence_that_says_what_to_do() {
         ("link_create", link(json!({"security": "none", "remote_addr": "0.0.0.0:5"})), "no place to send to"),
         ("link_create", link(json!({"security": "none", "local_addr": "10.0.0.1:0"})), "has no port"),
         ("link_create", link(json!({"remote_public_key": "short"})), "longrun keygen"),
+        ("link_create", link(json!({"security": "none", "cores": []})), "expected 1 to 16 cores"),
+        (
+            "link_create",
+            link(json!({"security": "none", "cores": [0, 1], "local_addr": "10.0.0.1:65535"})),
+            "takes 2 ports in a row, and local_addr 10.0.0.1:65535",
+        ),
         ("link_create", link(json!({"security": "none", "queue": 1})), "give transport \"xdp\" too"),
         ("link_create", link(json!({"security": "none", "transport": "xdp"})), "interface is missing"),
         ("link_create", link(json!({"security": "none", "transport": "tcp"})), "expected `udp` or `xdp`"),

@@ -67,7 +67,11 @@ impl Lab {
         let impairment = Impairment { loss: shape.loss, reorder: 0.0, duplicate: 0.0, delay, seed: 1 };
         // A network that does nothing is left out: the systems reach each other, as in a lab.
         let is_clean = shape.loss == 0.0 && shape.delay_ms == 0;
-        let relay = if is_clean { None } else { Some(Relay::start(primary.link(), secondary.link(), impairment)?) };
+        let relay = if is_clean {
+            None
+        } else {
+            Some(Relay::of_strands(primary.link(), secondary.link(), shape.link_strands, impairment)?)
+        };
         let pairs = pair_up(shape, &primary, &secondary, relay.as_ref(), &media)?;
         for system in [&primary, &secondary] {
             system.wait_for_transport(&mut system.client()?, shape.transport)?;
@@ -181,7 +185,9 @@ fn pair_up(
         let is_primary = std::ptr::eq(system, primary);
         let key = (!shape.plain_link).then(|| other.key());
         let loss_tolerance = (shape.loss * 2.0).clamp(0.1, 0.5);
-        system.create_link(&mut client, facing, key, LinkQuality { mtu_bytes: shape.mtu_bytes, loss_tolerance })?;
+        let cores = (0..shape.link_strands).map(|strand| strand % shape.system_cores).collect();
+        let quality = LinkQuality { mtu_bytes: shape.mtu_bytes, loss_tolerance, cores: Some(cores) };
+        system.create_link(&mut client, facing, key, quality)?;
         // A pair would wait for it, and say nothing for as long.
         system.wait_until_linked(&mut client)?;
         let mut group = json!({"name": GROUP, "role": system.name(), "link": crate::lab::system::LINK});

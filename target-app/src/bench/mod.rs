@@ -312,7 +312,12 @@ fn describe(plan: &Plan, ground: &Ground) -> String {
             if lab.plain_link { ", not encrypted" } else { "" }
         ),
     };
-    let cores = if lab.system_cores > 1 { ", group and link on a core each" } else { "" };
+    let cores = match (lab.system_cores, lab.link_strands) {
+        (1, 1) => "",
+        (1, _) => ", a link of several strands",
+        (_, 1) => ", group and link on a core each",
+        (_, _) => ", the group on one core, its link on both",
+    };
     let io = if lab.io == IoMode::Sqpoll { ", polled by the kernel (sqpoll)" } else { "" };
     let volumes = if lab.volumes == 1 { "volume" } else { "volumes" };
     let (version, count, mib) = (env!("CARGO_PKG_VERSION"), lab.volumes, lab.volume_mib);

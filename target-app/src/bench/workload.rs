@@ -1,6 +1,7 @@
 //! What a bench does: its workloads and what they run against, from flags or a TOML file.
 
 use crate::cli::args::IoMode;
+use crate::lab::system::STRANDS_MAX;
 use longrun_rpc::methods::group::SequenceScope;
 use longrun_rpc::methods::link::{LinkCreate, Transport};
 use longrun_rpc::types::Nqn;
@@ -180,6 +181,8 @@ pub struct Lab {
     pub io: IoMode,
     /// Cores of each system, 1 or 2; of two, the link is on the first and the group on the second.
     pub system_cores: u16,
+    /// Of how many strands the link is; they are dealt over the cores.
+    pub link_strands: u16,
 }
 
 impl Default for Lab {
@@ -198,6 +201,7 @@ impl Default for Lab {
             busy: false,
             io: IoMode::Enter,
             system_cores: 1,
+            link_strands: 1,
         }
     }
 }
@@ -231,6 +235,15 @@ impl Lab {
                 "lab: system_cores is 2 with scope system, whose groups are on their link's core; give another scope"
                     .to_owned(),
             );
+        }
+        if !(1..=STRANDS_MAX).contains(&self.link_strands) {
+            return Err(format!("lab: link_strands is {}, expected 1 to {STRANDS_MAX}", self.link_strands));
+        }
+        if self.link_strands > 1 && self.transport == Transport::Xdp {
+            return Err(format!(
+                "lab: link_strands is {} with transport xdp, and a lab's cable has one queue; give 1 or transport udp",
+                self.link_strands
+            ));
         }
         if self.delay_ms > 10_000 {
             return Err(format!("lab: delay_ms is {}, expected 0 to 10000", self.delay_ms));

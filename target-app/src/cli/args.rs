@@ -424,7 +424,7 @@ Examples:
   longrun link create fast --local 10.0.0.1:4700 --remote 10.0.0.2:4700 --remote-public-key BASE64 \\
       --transport xdp --interface eth1 --queue 2 --mtu-bytes 8952
   longrun link create wide --local 10.0.0.1:4700 --remote 10.0.0.2:4700 --remote-public-key BASE64 --cores 0,1")]
-    Create(LinkCreateArgs),
+    Create(Box<LinkCreateArgs>),
     /// Remove a link that no group uses
     #[command(after_help = "Examples:\n  longrun link delete west")]
     Delete {

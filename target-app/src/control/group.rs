@@ -94,7 +94,8 @@ impl Control {
         let links = call.link_names();
         let [link_name] = links.as_slice() else {
             return Err(RpcError::not_supported(format!(
-                "{} links are given; this version serves a group over one link, give `link`",
+                "{} links are given, and a group has one; give `link`. A link that several cores are to carry is made with \
+                 `cores`",
                 links.len()
             )));
         };

@@ -323,8 +323,11 @@ fn pair_up(options: &Options, primary: &System, secondary: &System, relay: &Rela
         let is_primary = at == "primary";
         let (remote, key) =
             if is_primary { (relay.facing_a(), secondary.key()) } else { (relay.facing_b(), primary.key()) };
-        let quality =
-            LinkQuality { mtu_bytes: LinkCreate::MTU_BYTES_DEFAULT, loss_tolerance: options.loss_tolerance() };
+        let quality = LinkQuality {
+            mtu_bytes: LinkCreate::MTU_BYTES_DEFAULT,
+            loss_tolerance: options.loss_tolerance(),
+            cores: None,
+        };
         system.create_link(&mut client, remote, Some(key), quality)?;
         let mut group = json!({"name": GROUP, "role": at, "link": LINK});
         if is_primary {

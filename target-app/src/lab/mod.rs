@@ -3,5 +3,6 @@
 
 pub mod cable;
 pub mod children;
+pub mod ports;
 pub mod relay;
 pub mod system;

@@ -18,6 +18,7 @@ use rand::{Rng, SeedableRng};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 #[cfg(test)]
 mod tests;
@@ -83,24 +84,36 @@ impl Relay {
     ///
     /// If its sockets or its thread cannot be made.
     pub fn start(a: SocketAddr, b: SocketAddr, impairment: Impairment) -> io::Result<Relay> {
-        let sockets = [socket(a)?, socket(b)?];
-        let facing = [sockets[0].local_addr()?, sockets[1].local_addr()?];
+        Relay::of_strands(a, b, 1, impairment)
+    }
+
+    /// As [`Relay::start`], for links on several cores: between as many ports in a row from `a` on and from `b` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Relay::start`].
+    pub fn of_strands(a: SocketAddr, b: SocketAddr, strands: u16, impairment: Impairment) -> io::Result<Relay> {
+        let sides = [row(a, strands)?, row(b, strands)?];
+        let facing = [sides[0][0].local_addr()?, sides[1][0].local_addr()?];
         let shared = Arc::new(Shared::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("demo-relay".to_owned()).spawn(move || {
             runtime.block_on(async {
-                let [Ok(a), Ok(b)] = sockets.map(UdpSocket::from_std) else {
-                    tracing::error!("the relay cannot register its sockets; no datagram will pass");
-                    return;
-                };
-                let ways = [Fates::new(impairment, 0), Fates::new(impairment, 1)];
-                let [there, back] = ways.map(|fates| Way { fates, held: BinaryHeap::new(), taken: 0 });
-                tokio::select! {
-                    () = of_thread.stop.notified() => {}
-                    () = there.run(&a, &b, &of_thread) => {}
-                    () = back.run(&b, &a, &of_thread) => {}
+                let mut ways = JoinSet::new();
+                let [here, there] = sides;
+                for (strand, (a, b)) in here.into_iter().zip(there).enumerate() {
+                    let [Ok(a), Ok(b)] = [a, b].map(|socket| UdpSocket::from_std(socket).map(Arc::new)) else {
+                        tracing::error!("the relay cannot register its sockets; no datagram will pass");
+                        return;
+                    };
+                    for (direction, from, to) in [(0, &a, &b), (1, &b, &a)] {
+                        let fates = Fates::new(impairment, 2 * strand as u64 + direction);
+                        let way = Way { fates, held: BinaryHeap::new(), taken: 0 };
+                        ways.spawn(way.run(Arc::clone(from), Arc::clone(to), Arc::clone(&of_thread)));
+                    }
                 }
+                of_thread.stop.notified().await;
             });
         })?;
         Ok(Relay { facing, shared, thread: Some(thread) })
@@ -147,13 +160,19 @@ impl Drop for Relay {
     }
 }
 
-fn socket(peer: SocketAddr) -> io::Result<std::net::UdpSocket> {
+/// Sockets with ports in a row, connected to a peer's ports in a row from `peer` on.
+fn row(peer: SocketAddr, length: u16) -> io::Result<Vec<std::net::UdpSocket>> {
+    let along = |place: u16| SocketAddr::new(peer.ip(), peer.port().saturating_add(place));
+    super::ports::row(length, |place, port| socket(along(place), port))
+}
+
+fn socket(peer: SocketAddr, port: u16) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.set_nonblocking(true)?;
     // Connecting chooses the address that the peer sees, which is the one that it is to send to.
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
     socket.connect(&peer.into())?;
     Ok(socket.into())
 }
@@ -206,7 +225,7 @@ struct Way {
 }
 
 impl Way {
-    async fn run(mut self, from: &UdpSocket, to: &UdpSocket, shared: &Shared) {
+    async fn run(mut self, from: Arc<UdpSocket>, to: Arc<UdpSocket>, shared: Arc<Shared>) {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         loop {
             let due = self.held.peek().map(|Reverse(held)| held.due);
@@ -223,13 +242,13 @@ impl Way {
             let now = Instant::now();
             for _ in 0..BATCH {
                 match from.try_recv(&mut buffer) {
-                    Ok(bytes) => self.take(buffer.get(..bytes).unwrap_or_default(), now, shared),
+                    Ok(bytes) => self.take(buffer.get(..bytes).unwrap_or_default(), now, &shared),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // The peer is not there (any more): what was sent to it is lost, as on any network.
                     Err(_) => {}
                 }
             }
-            self.pass(to, now);
+            self.pass(&to, now);
         }
     }
 

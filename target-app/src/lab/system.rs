@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -17,19 +17,25 @@ use serde_json::{Value, json};
 
 use super::cable::{Cable, CableError};
 use super::children::Children;
+use super::ports::free_udp;
 use crate::identity::{self, IdentityError};
 
 /// The link between two systems, at both.
 pub const LINK: &str = "wan";
 
 /// What a link's ends are told of the network between them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LinkQuality {
     /// Bytes of the longest datagram.
     pub mtu_bytes: u16,
     /// Share of datagrams that may be lost without anybody going slower.
     pub loss_tolerance: f64,
+    /// The cores that it is on, if that is said.
+    pub cores: Option<Vec<u16>>,
 }
+
+/// Strands of a lab's links at most: a system has so many UDP ports in a row.
+pub const STRANDS_MAX: u16 = 4;
 
 /// How long a process may take until its RPC socket answers.
 const START_WITHIN: Duration = Duration::from_secs(20);
@@ -145,7 +151,7 @@ impl System {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);
-        let mut link = free_udp_port().map_err(failed("find a UDP port"))?;
+        let mut link = free_udp(STRANDS_MAX).map_err(failed("find a UDP port"))?;
         if let Some(cable) = &cable {
             link.set_ip(cable.far().into());
         }
@@ -248,6 +254,9 @@ impl System {
             "name": LINK, "local_addr": self.link, "remote_addr": remote, "mtu_bytes": quality.mtu_bytes,
             "loss_tolerance": quality.loss_tolerance,
         });
+        if let Some(cores) = quality.cores {
+            params["cores"] = json!(cores);
+        }
         if self.cable.is_some() {
             (params["transport"], params["interface"]) = (json!("xdp"), json!(Cable::FAR_INTERFACE));
         }
@@ -392,10 +401,6 @@ impl Drop for System {
 }
 
 /// A port that is free now. Another process could take it before it is used; then that use fails and says so.
-fn free_udp_port() -> io::Result<SocketAddr> {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
 fn free_tcp_port() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

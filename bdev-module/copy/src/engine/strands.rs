@@ -28,6 +28,9 @@ use crate::primary::Uplink;
 use crate::types::{LinkId, Now, StreamId, SystemId};
 use std::collections::BTreeMap;
 
+#[cfg(test)]
+mod tests;
+
 /// Messages that the knot keeps until the link's session is up here too. A peer never has more on their way
 /// ([`crate::link::Link::send_message`]).
 const WAITING_MAX: usize = 4096;

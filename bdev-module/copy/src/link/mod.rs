@@ -1,10 +1,10 @@
 //! The link between two systems: authenticated datagrams, acknowledged and retransmitted, in one machine without I/O.
 //!
-//! One [`Link`] per peer system, the same code on both sides; either may begin, and if both do, one handshake wins.
-//! It carries what the primary roles send (records in fragments, beacons), what the secondary roles answer (a
-//! [`StreamStatus`] per stream) and control [messages](crate::message::Message), in order within a session. It is the
-//! store of records that are not known to be durable on the other side, and it does not reassemble what arrives:
-//! fragments go to the [`LinkSink`] as they come.
+//! One [`Link`] per peer system, or per strand of what is one link to those who use it ([`Strand`]), the same code on both
+//! sides; either may begin, and if both do, one handshake wins. It carries what the primary roles send (records in
+//! fragments, beacons), what the secondary roles answer (a [`StreamStatus`] per stream) and control
+//! [messages](crate::message::Message), in order within a session. It is the store of records that are not known to be
+//! durable on the other side, and it does not reassemble what arrives: fragments go to the [`LinkSink`] as they come.
 //!
 //! What it promises: each pushed record arrives whole, as often as it takes, as long as sessions come up at all; each
 //! message arrives once and in order, or the session ends; nothing beyond a stream's grant is sent; nothing that is not

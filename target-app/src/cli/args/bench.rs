@@ -17,6 +17,7 @@ Examples:
   longrun bench --replication --html report.html the same with a copy at a second one, and plots
   longrun bench --replication --loss 0.01 --delay-ms 5 --rate 20000
   longrun bench --replication --system-cores 2   the group on one core, its link on another, at each system
+  longrun bench --replication --system-cores 2 --link-strands 2 --volumes 2 --scope pair   the link on both
   longrun bench --replication --transport xdp    the copy by raw frames, beside bare ones
   longrun bench --read-percent 70 --block-bytes 8192 --depth 128 --jobs 2
   longrun bench --target 192.0.2.7:4420 --nqn nqn.2026-11.io.longrun:s0 --namespaces 1
@@ -133,6 +134,9 @@ pub struct BenchArgs {
     /// Cores of each longrun, 1 or 2; of two, the link is on the first and the group on the second
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["file", "target"])]
     pub system_cores: u16,
+    /// Of how many strands the link is, 1 to 4, each with a session of its own; they are dealt over the cores
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["file", "target"])]
+    pub link_strands: u16,
 
     /// Processors of the jobs (`1` or `2-3`); without it the last one for a longrun of its own, else any
     #[arg(long, value_name = "LIST")]
@@ -183,6 +187,7 @@ impl BenchArgs {
             busy: self.busy,
             io: self.io,
             system_cores: self.system_cores,
+            link_strands: self.link_strands,
         }
     }
 }
