@@ -407,7 +407,7 @@ fn make_known(engine: &mut Engine, core: usize, strands: &[(usize, LinkId)]) -> 
         .iter()
         .map(|&(home, id)| if home == core { id } else { engine.link_reach(core_id(core), core_id(home), id) })
         .collect();
-    let link = if let [only] = strands[..] { only } else { engine.link_bind(strands.clone()) };
+    let link = if let [only] = strands[..] { only } else { engine.link_bind(core_id(core), strands.clone()) };
     Known { strands, link }
 }
 

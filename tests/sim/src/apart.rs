@@ -87,7 +87,7 @@ impl World {
                 false => engine.link_reach(here, other, link),
             };
             let known: Vec<LinkId> = made.iter().map(reach).collect();
-            let link = if let [only] = known[..] { only } else { engine.link_bind(known.clone()) };
+            let link = if let [only] = known[..] { only } else { engine.link_bind(here, known.clone()) };
             (known, link)
         })
     }

@@ -53,6 +53,8 @@ pub(super) struct Several {
     strands: Vec<LinkId>,
     /// Each strand's, in the session that is up; none: there is none.
     sessions: Vec<u64>,
+    /// The strand of the first stream sent from here.
+    begins_with: usize,
     /// Which strand a stream goes over.
     sent: BTreeMap<StreamId, usize>,
     /// Which strand brings it.
@@ -76,7 +78,8 @@ impl Several {
         (self.strands[0], Some(self.sessions.first().copied().unwrap_or(NO_SESSION)))
     }
 
-    /// Which strand a stream goes over. One that has none yet gets the one with the fewest.
+    /// Which strand a stream goes over. One that has none yet gets the one with the fewest; each core begins with another, as
+    /// none knows of the others' streams.
     pub(super) fn strand(&mut self, stream: StreamId) -> u8 {
         if let Some(index) = self.sent.get(&stream) {
             return *index as u8;
@@ -85,7 +88,9 @@ impl Several {
         for index in self.sent.values() {
             loads[*index] += 1;
         }
-        let index = (0..self.strands.len()).min_by_key(|index| loads[*index]).unwrap_or(0);
+        let strands = self.strands.len();
+        let in_turn = (0..strands).map(|place| (self.begins_with + place) % strands);
+        let index = in_turn.min_by_key(|index| loads[*index]).unwrap_or(0);
         self.sent.insert(stream, index);
         index as u8
     }
@@ -230,10 +235,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone> Links<B, S>
 
 /// What the operator does with strands.
 impl<M: Memory> Engine<M> {
-    /// Makes one link of these strands, which were made or reached here before, each with its [`crate::link::Strand`], from
-    /// the first on; its number for groups here. The first strand's core has to do this in the same event that made that
-    /// strand, so that nothing is heard between; every other core with groups of the link after it.
-    pub fn link_bind(&mut self, strands: Vec<LinkId>) -> LinkId {
+    /// Makes one link of these strands, which were made or reached on this core, `here`, before, each with its
+    /// [`crate::link::Strand`], from the first on; its number for groups here. The first strand's core has to do this in the
+    /// same event that made that strand, so that nothing is heard between; every other core with groups of the link after it.
+    pub fn link_bind(&mut self, here: CoreId, strands: Vec<LinkId>) -> LinkId {
         let of = LinkId(self.links.slots.len() as u32);
         let mut knot = self.links.get(strands[0]).is_some().then(|| Knot::new(strands.len()));
         for (index, strand) in strands.iter().enumerate() {
@@ -252,7 +257,8 @@ impl<M: Memory> Engine<M> {
             }
         }
         let (sent, received) = (BTreeMap::new(), BTreeMap::new());
-        let several = Several { strands, sessions: Vec::new(), sent, received, knot };
+        let begins_with = usize::from(here.0) % strands.len();
+        let several = Several { strands, sessions: Vec::new(), begins_with, sent, received, knot };
         self.links.slots.push(Place::Several(Box::new(several)));
         of
     }
