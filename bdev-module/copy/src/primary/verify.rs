@@ -195,14 +195,19 @@ impl<M: Memory> Primary<M> {
         }
         loop {
             let id = *verify.pairs.front()?;
-            let geometry = pairs.get(&id).map(|pair| pair.config.geometry);
-            let Some(geometry) = geometry.filter(|geometry| verify.next_lba < geometry.blocks) else {
+            // As many blocks as there were when it began. *A pair was being made larger meanwhile: what had been added, and
+            // was not yet the same at both sites, was listed as different.*
+            let shape = pairs.get(&id).and_then(|pair| {
+                let block_bytes = u64::from(pair.config.geometry.block_bytes);
+                Some((pair.verify.as_ref()?.bytes_total / block_bytes, block_bytes))
+            });
+            let Some((blocks, block_bytes)) = shape.filter(|(blocks, _)| verify.next_lba < *blocks) else {
                 verify.pairs.pop_front();
                 verify.next_lba = 0;
                 continue;
             };
-            let most = VERIFY_BYTES / u64::from(geometry.block_bytes);
-            let extent = Extent { lba: verify.next_lba, blocks: most.min(geometry.blocks - verify.next_lba) as u32 };
+            let most = VERIFY_BYTES / block_bytes;
+            let extent = Extent { lba: verify.next_lba, blocks: most.min(blocks - verify.next_lba) as u32 };
             verify.next_lba = extent.end();
             return Some((id, extent));
         }

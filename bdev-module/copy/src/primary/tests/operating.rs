@@ -295,6 +295,18 @@ fn a_bookmark_is_later_than_what_was_answered_and_earlier_than_what_comes() {
 }
 
 #[test]
+fn a_verify_is_of_what_there_was_when_it_began_though_the_pair_grows_under_it() {
+    let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
+    rig.primary.group_verify(rig.now, group, None, false, &mut rig.world).unwrap();
+    // What is added is not the same at both sites until the resize is done.
+    rig.world.disks.values_mut().for_each(|disk| disk.resize(2 * (LARGE * 512) as usize, 7));
+    rig.primary.pairs.get_mut(&pairs[0]).unwrap().config.geometry.blocks = 2 * LARGE;
+    site.run(&mut rig);
+    let verify = rig.show(group).verify.unwrap();
+    assert_eq!((verify.is_over, verify.bytes_done, verify.bytes_differing), (true, LARGE * 512, 0));
+}
+
+#[test]
 fn a_verify_finds_what_differs_and_repairs_it_while_hosts_write() {
     for repair in [false, true] {
         let (mut rig, mut site, group, pairs) = Rig::large(config(), 2);
