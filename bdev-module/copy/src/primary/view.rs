@@ -178,7 +178,9 @@ impl<M: Memory> Primary<M> {
                 // The image there is the one from before the resync.
                 _ if group.resync().is_some() => {
                     let was = group.resync().and_then(|resync| resync.was.first_missed);
-                    was.map(|first| now.time.since_ns(first))
+                    // Or an older one, which another primary's resync holds. *This one's first missed write was acknowledged in
+                    // that unit already, and it showed less lag than a takeover would have cost.*
+                    was.map(|first| now.time.since_ns(self.held(id).map_or(first, |held| held.min(first))))
                 }
                 None if self.is_unheard(id) => None,
                 // The link may have got rid of all it had while the next records are being read from the spill.

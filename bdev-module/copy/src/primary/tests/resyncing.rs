@@ -87,6 +87,29 @@ fn a_resync_whose_secondary_went_on_without_one_of_its_streams_begins_anew() {
 }
 
 #[test]
+fn the_lag_of_a_resync_reaches_back_to_the_image_that_another_primarys_resync_holds() {
+    let (mut rig, _, group, pairs) = Rig::large(config(), 1);
+    write(&mut rig, pairs[0], 0, 1);
+    rig.stop_group(group);
+    let held = rig.now.time;
+    rig.pass(2 * SECOND);
+    rig.keep_all();
+    write(&mut rig, pairs[0], REGION, 2);
+    for _ in 0..4 {
+        rig.turn();
+        rig.locals();
+        rig.keep_all();
+    }
+    assert_eq!(rig.show(group).state, PairState::Copy);
+    let own = rig.show(group).lag_ns.unwrap();
+    let older = Time(held.0 - 3 * SECOND);
+    rig.primary.streams.values_mut().for_each(|stream| stream.held = Some(older));
+    assert_eq!(rig.show(group).lag_ns, Some(rig.now.time.since_ns(older)));
+    rig.primary.streams.values_mut().for_each(|stream| stream.held = Some(rig.now.time));
+    assert_eq!(rig.show(group).lag_ns, Some(own), "a later one does not hide what this one misses");
+}
+
+#[test]
 fn a_group_that_is_done_does_not_wake_its_core_for_what_is_over() {
     let (mut rig, mut site, group, pairs) = Rig::large(config(), 1);
     write(&mut rig, pairs[0], 0, 1);
