@@ -286,6 +286,9 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         effects: &mut Effects,
     ) {
         io.ports.log(format_args!("group \"{}\": stays at {}: {life:?}", self.meta.name, self.limit));
+        let heads =
+            self.waiting.iter().map(|item| (item.record.head.stamp.stream, item.epoch, item.record.head.stamp.seq));
+        effects.lost.extend(heads);
         self.absorb(remains, true, effects);
         self.unit_opens.clear();
         self.meta.life = life;

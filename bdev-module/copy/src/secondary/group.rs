@@ -259,6 +259,11 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
         matches!(self.phase, Phase::Ready(_)) && self.takeover.is_none() && self.meta.life == Life::Open
     }
 
+    /// Whether it stays at its last cut until a resync.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.meta.life, Life::Suspended(..) | Life::Frozen(_))
+    }
+
     /// Makes the metadata durable as it is now; `after` follows when it is.
     pub(crate) fn persist<P: Downlink<Shared = S>>(
         &mut self,

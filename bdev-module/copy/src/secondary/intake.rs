@@ -111,7 +111,10 @@ pub(crate) struct Intake<B, S> {
     pub(crate) is_news: bool,
     /// The grant that was told last, the number it was relative to, and the image's time in a resync.
     pub(crate) told: (Seq, u64, Time),
-    /// The first number that its group refused: neither it nor what is behind it ever becomes durable in this epoch.
+    /// The first number that its group refused, or threw away because it was stopped: neither it nor what is behind it ever
+    /// becomes durable in this epoch. *One group of a shared stream was suspended by another primary and threw 12 away; what
+    /// was left of the stream's run was durable in the other group, so 12 was told to be, and its primary freed it: the lag
+    /// that it showed, and the first write that it missed, were those of a later one.*
     pub(crate) broken: Option<Seq>,
     /// Its sender was told that the stream broke the protocol.
     pub(crate) was_refused: bool,
@@ -121,6 +124,11 @@ pub(crate) struct Intake<B, S> {
 }
 
 impl<B, S> Intake<B, S> {
+    /// This number never becomes durable.
+    pub(crate) fn break_at(&mut self, seq: Seq) {
+        self.broken = Some(self.broken.map_or(seq, |broken| broken.min(seq)));
+    }
+
     /// The durable number moved.
     pub(crate) fn set_durable(&mut self, durable: Seq) {
         while self.durable < durable {
@@ -137,6 +145,8 @@ impl<B, S> Intake<B, S> {
 pub(crate) struct Effects {
     /// Memory of these streams' records of this epoch is free again.
     pub(crate) freed: Vec<(StreamId, Epoch, u64)>,
+    /// These numbers of this epoch were thrown away, in a run: see [`Intake::broken`].
+    pub(crate) lost: Vec<(StreamId, Epoch, Seq)>,
     /// Numbers of these streams became durable.
     pub(crate) durable: Vec<StreamId>,
     /// These pairs are no more.
@@ -158,9 +168,10 @@ pub(crate) struct Effects {
 impl Effects {
     /// Acted on; the lists keep their storage.
     pub(crate) fn clear(&mut self) {
-        let Effects { freed, durable, forgotten, opened, .. } = std::mem::take(self);
-        (self.freed, self.durable, self.forgotten, self.opened) = (freed, durable, forgotten, opened);
+        let Effects { freed, lost, durable, forgotten, opened, .. } = std::mem::take(self);
+        (self.freed, self.lost, self.durable, self.forgotten, self.opened) = (freed, lost, durable, forgotten, opened);
         self.freed.clear();
+        self.lost.clear();
         self.durable.clear();
         self.forgotten.clear();
         self.opened.clear();

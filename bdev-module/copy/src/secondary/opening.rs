@@ -5,6 +5,7 @@ use super::inlets::Inlet;
 use super::intake::{Account, Intake};
 use super::meta::{Life, StreamMeta};
 use super::peers::{Refused, stream_key};
+use super::turn::held;
 use super::{Downlink, Secondary};
 use crate::message::{Message, OpenStream, Refusal, StreamOpened, Subject};
 use crate::stream::{BASE_MAX, Drops, RxStream, StreamStart};
@@ -555,6 +556,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         link: LinkId,
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
+        let Some(held) = self.intakes.get(&stream).map(|intake| held(stream, intake, &self.groups)) else { return };
         let (Some(group), Some(intake)) = (self.groups.get(&group), self.intakes.get_mut(stream)) else { return };
         let Some(meta) = group.meta.stream(stream).filter(|meta| meta.epoch == intake.rx.epoch()) else { return };
         intake.is_open = true;
@@ -567,7 +569,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             epoch: meta.epoch,
             durable: intake.durable,
             base_time: meta.base_time,
-            held: group.hold.map(|hold| hold.base).unwrap_or_default(),
+            held,
         };
         ports.send_message(link, Message::StreamOpened(opened));
     }

@@ -1,5 +1,6 @@
 //! What arrives: fragments and beacons, and what becomes of those that do not belong.
 
+use super::group::Group;
 use super::meta::Life;
 use super::{Downlink, Secondary, TakeoverStep};
 use crate::digest::{Digest, PIECE_BYTES};
@@ -101,6 +102,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 // The group was deleted, or takes nothing more, since the record's first fragment came: what it leaves
                 // behind is known.
                 intake.account.free(record.head.charge_bytes());
+                if self.groups.get(&group).is_some_and(Group::is_stopped) {
+                    intake.break_at(stamp.seq);
+                }
                 is_durable_news = true;
                 continue;
             }
@@ -117,7 +121,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
                 let error = StreamError::NotAfterLimit { seq: stamp.seq, time: stamp.time, limit };
                 intake.rx.fail(error, tip);
                 // The run counts it and what is behind it, though no group took them: they never become durable.
-                intake.broken = Some(stamp.seq);
+                intake.break_at(stamp.seq);
                 break;
             }
         }

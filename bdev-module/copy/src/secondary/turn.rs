@@ -8,7 +8,7 @@ use super::{Downlink, Secondary, StreamStatus, TakeoverStep};
 use crate::keys::next_key;
 use crate::message::Message;
 use crate::stream::CHARGE_BYTES_MAX;
-use crate::types::{GroupId, Now, RecordHead, Scope, Seq, StreamId};
+use crate::types::{GroupId, Now, RecordHead, Scope, Seq, StreamId, Time};
 use std::collections::BTreeMap;
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> Secondary<B, S> {
@@ -43,6 +43,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         }
         for pair in effects.forgotten.drain(..) {
             self.pairs.remove(&pair);
+        }
+        for (stream, epoch, seq) in effects.lost.drain(..) {
+            if let Some(intake) = self.intakes.for_account(stream).filter(|intake| epoch == intake.rx.epoch()) {
+                intake.break_at(seq);
+            }
         }
         self.role_news |= effects.role_news;
         effects.durable.sort_unstable();
@@ -204,8 +209,7 @@ fn news_of<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'sta
     groups: &BTreeMap<GroupId, Group<S>>,
 ) -> Option<StreamStatus> {
     let grant_bytes = intake.account.grant();
-    let holds = intake.groups.iter().filter_map(|id| groups.get(id)?.hold);
-    let held = holds.map(|hold| hold.base).min().unwrap_or_default();
+    let held = held(stream, intake, groups);
     // With nothing else new, more room is told in pieces worth a frame.
     let is_more = intake.durable == intake.told.0 && grant_bytes >= intake.told.1 + share / 16;
     let was_short = intake.told.1 < CHARGE_BYTES_MAX && grant_bytes > intake.told.1;
@@ -219,4 +223,24 @@ fn news_of<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'sta
         grant_bytes,
         held,
     })
+}
+
+/// The oldest image that a resync of a group of the stream holds back; 0 if none does. Also of a group that was stopped in it
+/// and takes nothing more: *its other primary showed no lag until it heard of that, with all of the resync acknowledged.*
+pub(super) fn held<B, S>(stream: StreamId, intake: &Intake<B, S>, groups: &BTreeMap<GroupId, Group<S>>) -> Time
+where
+    B: AsRef<[u8]> + AsMut<[u8]> + 'static,
+    S: AsRef<[u8]> + Clone + 'static,
+{
+    let fed = intake.groups.iter().filter_map(|id| groups.get(id));
+    let is_left = |group: &&Group<S>| {
+        intake.scope == Scope::System
+            && group.is_stopped()
+            && group.inlets.of_epoch(stream, intake.rx.epoch()).is_some()
+    };
+    fed.chain(groups.values().filter(is_left))
+        .filter_map(|group| group.hold)
+        .map(|hold| hold.base)
+        .min()
+        .unwrap_or_default()
 }

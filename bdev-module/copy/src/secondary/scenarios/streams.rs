@@ -256,3 +256,101 @@ fn a_primary_whose_clock_is_ahead_for_longer_than_a_moment_is_told_so() {
     assert!(text.contains("clock is 20 ms ahead"), "{text}");
     assert_eq!(rig.status("g").reason.as_deref(), Some(text.as_str()));
 }
+
+/// Two primaries with a stream each that both groups share.
+fn shared_by_two() -> Rig {
+    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]).stream(
+        2,
+        Scope::System,
+        &[("g", "c"), ("h", "d")],
+    );
+    rig.resyncs = true;
+    rig.create();
+    rig.settle();
+    rig.drain();
+    rig
+}
+
+/// A record of the first primary comes whole.
+fn comes(rig: &mut Rig, at: usize) {
+    let sender = &rig.senders[0];
+    let (head, payload) = sender.history[at].clone();
+    let fragment = Fragment { epoch: sender.epoch, generation: sender.generation(), head, offset: 0, body: &payload };
+    let now = rig.now();
+    assert!(rig.secondary.frame(now, LinkId(1), fragment, &mut rig.world));
+}
+
+/// The second primary suspends the first group, and has said so of the other one not yet.
+fn suspends_the_first(rig: &mut Rig) {
+    let (state, reason) = ("PSUS".to_owned(), "by its operator".to_owned());
+    let said = Message::GroupSuspended { group: group(), state, reason };
+    let now = rig.now();
+    rig.secondary.message(now, LinkId(2), SystemId(2), said, &mut rig.world);
+    assert_eq!(rig.status("g").phase, GroupPhase::Suspended);
+}
+
+/// Of three records of the first primary the second one is the suspended group's.
+fn never_durable(was_in_the_run: bool) {
+    let mut rig = shared_by_two();
+    let (durable, at) = (rig.senders[0].durable, rig.senders[0].history.len());
+    for pair in [1, 0, 1] {
+        rig.write_at(0, pair, RecordKind::Write, Extent { lba: 0, blocks: 1 });
+    }
+    let [before, behind] = [durable.next(), durable.next().next().next()];
+    // The other primary's stream says nothing yet, so nothing is released.
+    comes(&mut rig, at + 1);
+    if was_in_the_run {
+        comes(&mut rig, at);
+    }
+    rig.turn();
+    suspends_the_first(&mut rig);
+    if !was_in_the_run {
+        comes(&mut rig, at);
+    }
+    comes(&mut rig, at + 2);
+    rig.clock += 100;
+    rig.beacon(0);
+    rig.beacon(1);
+    rig.settle();
+    let stream = rig.senders[0].stream;
+    let intake = &rig.secondary.intakes[&stream];
+    assert_eq!((intake.rx.run(), intake.account.held()), (behind, 0));
+    assert_eq!(rig.secondary.stream_durable(stream), Some(before));
+    assert_eq!(rig.senders[0].durable, before, "its primary keeps it, and knows how old the copy is");
+}
+
+#[test]
+fn what_a_suspended_group_throws_away_of_a_shared_stream_is_never_durable_nor_what_is_behind_it() {
+    never_durable(true);
+}
+
+#[test]
+fn what_had_come_of_a_shared_stream_for_a_suspended_group_is_never_durable_when_the_run_gets_there() {
+    never_durable(false);
+}
+
+#[test]
+fn a_group_that_is_suspended_in_its_resync_still_holds_its_image_back_to_those_that_share_a_stream_with_it() {
+    let mut rig = shared_by_two();
+    // The second primary resyncs the first group alone.
+    let base = rig.status("g").limit;
+    rig.senders[1].pairs.pop();
+    rig.resync(1);
+    for _ in 0..2 {
+        rig.hello();
+        rig.settle();
+    }
+    assert_eq!(rig.senders[0].held, base);
+    rig.clock += 100;
+    let at = rig.senders[0].history.len();
+    rig.write_at(0, 0, RecordKind::Write, Extent { lba: 0, blocks: 1 });
+    comes(&mut rig, at);
+    rig.beacon(0);
+    rig.beacon(1);
+    rig.settle();
+    assert_eq!(rig.senders[0].durable, rig.senders[0].last());
+    suspends_the_first(&mut rig);
+    rig.beacon(0);
+    rig.settle();
+    assert_eq!(rig.senders[0].held, base, "what came in the resync is durable, and not in the image");
+}
