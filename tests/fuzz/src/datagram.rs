@@ -4,7 +4,7 @@
 use crate::Bytes;
 
 const DATA: u8 = 3;
-const BEACON: u8 = 4;
+const BEACONS: u8 = 4;
 const ACK: u8 = 5;
 const CONTROL: u8 = 6;
 
@@ -27,7 +27,7 @@ struct Fields {
 
 /// A datagram behind the byte that the target skips, with a tag's room at the end.
 fn datagram(kind: u8, packet: u64, fields: Fields, body: &[u8]) -> Vec<u8> {
-    let header = Bytes::default().byte(1).byte(kind).u16(body.len() as u16).u32(0);
+    let header = Bytes::default().byte(2).byte(kind).u16(body.len() as u16).u32(0);
     let header = header.u64s([packet, STREAM, 1, 0, fields.seq, fields.time, 1, fields.lba]);
     let header = header.u32(fields.blocks).u32(fields.payload_bytes).u32(fields.fragment_offset);
     let header = header.u16(u16::MAX).byte(fields.record_kind).byte(0);
@@ -76,7 +76,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         datagram(DATA, 21, Fields { fragment_offset: 1024, ..write }, &[0x5a; 1024]),
         datagram(DATA, 22, Fields { fragment_offset: 3072, ..write }, &[0x5a; 1024]),
         datagram(DATA, 23, Fields { seq: 2, payload_bytes: 512, ..write }, &[1; 512]),
-        datagram(BEACON, 30, Fields { seq: 40, time: TIME + 9, ..Fields::default() }, &[]),
+        // Stream, epoch, generation, last number, time: each a difference, folded so that its sign is the lowest bit.
+        datagram(BEACONS, 30, Fields::default(), &[14, 2, 0, 80, 18]),
+        datagram(BEACONS, 31, Fields::default(), &[14, 2, 0, 80, 18, 4, 0, 0, 0xa1, 0x1f, 0, 1, 2, 6, 0, 0]),
+        datagram(BEACONS, 32, Fields::default(), &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0]),
     ];
     for kind in 2..5 {
         let record = Fields { seq: u64::from(kind), payload_bytes: 0, record_kind: kind, ..write };

@@ -4,9 +4,10 @@
 //! delay_us | number of statuses (1 byte) | statuses (52 bytes each) | highest | length - 1 | { gap - 1 | length - 1 }*
 //! ```
 //!
-//! Integers but those of the statuses are LEB128. Ranges run downwards; `gap` counts the numbers that are missing
+//! Integers but those of the statuses are LEB128 ([`integer`]). Ranges run downwards; `gap` counts the numbers that are missing
 //! between a range and the one above it.
 
+use super::integer::{self, put, take};
 use super::numbers::RangeSet;
 use crate::secondary::StreamStatus;
 use crate::types::{Epoch, Seq, StreamId, Time};
@@ -53,34 +54,6 @@ pub(crate) struct Ack {
     pub(crate) statuses: Vec<StreamStatus>,
 }
 
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// The longest LEB128 of a u64.
-const INTEGER_BYTES_MAX: usize = 10;
-
-fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let part = u64::from(byte & 0x7f);
-        if shift == 63 && part > 1 {
-            return None;
-        }
-        value |= part << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 /// Writes an acknowledgement of at most `bytes_max`; ranges that do not fit are left out, lowest first.
 pub(crate) fn encode(
     out: &mut Vec<u8>,
@@ -107,7 +80,7 @@ pub(crate) fn encode(
     }
     let mut above = None;
     for (low, high) in received.iter() {
-        if out.len() + 2 * INTEGER_BYTES_MAX > bytes_max {
+        if out.len() + 2 * integer::BYTES_MAX > bytes_max {
             break;
         }
         match above {

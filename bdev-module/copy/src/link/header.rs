@@ -12,8 +12,9 @@ use crate::types::{Epoch, Extent, PairId, RecordHead, RecordKind, Seq, Stamp, St
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The version in every datagram.
-pub(crate) const VERSION: u8 = 1;
+/// The version in every datagram; those of another are dropped. 1: each beacon was a datagram, in the header's fields. 2: a
+/// datagram carries beacons of many streams, in its body.
+pub(crate) const VERSION: u8 = 2;
 
 /// Bytes of [`Header`].
 pub(crate) const HEADER_BYTES: usize = 88;
@@ -31,8 +32,8 @@ pub(crate) enum Kind {
     Answer,
     /// A fragment of a record.
     Data,
-    /// A beacon.
-    Beacon,
+    /// Beacons.
+    Beacons,
     /// Acknowledged ranges and stream statuses.
     Ack,
     /// A control message.
@@ -49,7 +50,7 @@ impl Kind {
             Kind::Initiation => 1,
             Kind::Answer => 2,
             Kind::Data => 3,
-            Kind::Beacon => 4,
+            Kind::Beacons => 4,
             Kind::Ack => 5,
             Kind::Control => 6,
             Kind::Ping => 7,
@@ -62,7 +63,7 @@ impl Kind {
             1 => Kind::Initiation,
             2 => Kind::Answer,
             3 => Kind::Data,
-            4 => Kind::Beacon,
+            4 => Kind::Beacons,
             5 => Kind::Ack,
             6 => Kind::Control,
             7 => Kind::Ping,
@@ -84,15 +85,15 @@ pub(crate) struct Header {
     pub(crate) session: U32,
     /// Rises by one with every datagram of a session, never used again: it is the nonce.
     pub(crate) packet: U64,
-    /// Data, beacon: the stream.
+    /// Data: the stream.
     pub(crate) stream: U64,
-    /// Data, beacon: its epoch.
+    /// Data: its epoch.
     pub(crate) epoch: U64,
-    /// Data, beacon: number of the sender's generation.
+    /// Data: number of the sender's generation.
     pub(crate) generation: U64,
-    /// Data: the record's number. Beacon: the last number given. Control: the message's number.
+    /// Data: the record's number. Control: the message's number.
     pub(crate) seq: U64,
-    /// Data: the record's time. Beacon: complete up to here.
+    /// Data: the record's time.
     pub(crate) time: U64,
     /// Data: the pair.
     pub(crate) pair: U64,

@@ -16,6 +16,7 @@
 
 mod ack;
 mod arrivals;
+mod beacons;
 mod codec;
 mod config;
 mod congestion;
@@ -23,6 +24,7 @@ mod control;
 mod fuzz;
 mod handshake;
 mod header;
+mod integer;
 mod noise;
 mod numbers;
 pub(crate) mod parcel;
@@ -61,8 +63,11 @@ use store::Store;
 struct Scratch {
     ack: ack::Ack,
     outcome: Outcome,
-    /// Body of an acknowledgement to be sent, its statuses and their versions.
+    /// Beacons as read.
+    beacons: Vec<beacons::Entry>,
+    /// Body of an acknowledgement, or of beacons, to be sent.
     body: Vec<u8>,
+    /// The acknowledgement's statuses and their versions.
     statuses: Vec<StreamStatus>,
     versions: Vec<(StreamId, u64)>,
     body_bytes_max: usize,
@@ -113,6 +118,7 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
             scratch: Scratch {
                 ack: ack::Ack::default(),
                 outcome: Outcome::default(),
+                beacons: Vec::new(),
                 body: Vec::new(),
                 statuses: Vec::new(),
                 versions: Vec::new(),

@@ -6,10 +6,9 @@ use super::handshake::{Finished, Keys, Refused};
 use super::header::{Header, Kind, OUTSTANDING_UNKNOWN};
 use super::session::Session;
 use super::sink::{DataFrame, DownReason, LinkSink, Ticket, Verdict};
-use super::{FRAGMENT_UNIT_BYTES, Link, control};
-use crate::primary::Beacon;
+use super::{FRAGMENT_UNIT_BYTES, Link, beacons, control};
 use crate::secondary::StreamStatus;
-use crate::types::{Epoch, Mono, Now, Seq, StreamId, Time};
+use crate::types::{Epoch, Mono, Now};
 use std::net::SocketAddr;
 
 /// Which keys a datagram is under.
@@ -186,15 +185,14 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
         };
         match kind {
             Kind::Data => self.handle_data(now.mono, header, body, sink),
-            Kind::Beacon => {
+            Kind::Beacons => {
                 session.arrived(now.mono, packet, false);
-                let beacon = Beacon {
-                    stream: StreamId(header.stream.get()),
-                    epoch: Epoch(header.epoch.get()),
-                    time: Time(header.time.get()),
-                    seq: Seq(header.seq.get()),
-                };
-                sink.beacon(self.peer, header.generation.get(), beacon);
+                if !beacons::decode(body, &mut self.scratch.beacons) {
+                    self.stats.dropped_invalid += 1;
+                }
+                for (beacon, generation) in self.scratch.beacons.drain(..) {
+                    sink.beacon(self.peer, generation, beacon);
+                }
             }
             Kind::Ack => self.handle_ack(now.mono, packet, body, sink),
             Kind::Control => {

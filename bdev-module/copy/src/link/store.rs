@@ -1,6 +1,6 @@
 //! Records that are not known to be durable at the other side, and what is to be sent of them next.
 
-use super::FRAGMENT_UNIT_BYTES;
+use super::{FRAGMENT_UNIT_BYTES, beacons};
 use crate::primary::{Backlog, Beacon};
 use crate::secondary::StreamStatus;
 use crate::sorted::Sorted;
@@ -45,6 +45,8 @@ struct Stream<S> {
     status: Option<(u64, StreamStatus)>,
     /// Under which time it is among those that are ready.
     ready: Option<Time>,
+    /// The newest that waits; the stream is among [`Store::beacons`] then.
+    beacon: Option<Beacon>,
 }
 
 /// A fragment, ready to be framed.
@@ -161,8 +163,8 @@ pub(crate) struct Store<S> {
     /// Streams with a record that may be sent, by its time.
     ready: Sorted<(Time, StreamId)>,
     lost: Sorted<Piece>,
-    /// Beacons that wait.
-    beacons: BTreeMap<StreamId, Beacon>,
+    /// Streams whose beacons wait, in the order in which they came.
+    beacons: VecDeque<StreamId>,
     /// Statuses of streams that were not started yet in this session.
     early: BTreeMap<StreamId, (u64, StreamStatus)>,
     /// Of these, the ones whose stream was started since.
@@ -179,7 +181,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
             streams: BTreeMap::new(),
             ready: Sorted::default(),
             lost: Sorted::default(),
-            beacons: BTreeMap::new(),
+            beacons: VecDeque::new(),
             early: BTreeMap::new(),
             recheck: Vec::new(),
             body_bytes_max,
@@ -220,6 +222,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
             next_fragment: 0,
             status: None,
             ready: None,
+            beacon: None,
         });
     }
 
@@ -313,7 +316,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
     pub(crate) fn drop_stream(&mut self, id: StreamId) {
         self.with(id, |stream| stream.started = false);
         self.streams.remove(&id);
-        self.beacons.remove(&id);
+        self.beacons.retain(|waiting| *waiting != id);
         self.early.remove(&id);
         self.lost.retain(|piece| piece.stream != id);
     }
@@ -368,6 +371,7 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
             stream.started = false;
             stream.status = None;
             stream.ready = None;
+            stream.beacon = None;
         }
         self.ready.clear();
         self.lost.clear();
@@ -377,19 +381,30 @@ impl<S: AsRef<[u8]> + Clone> Store<S> {
     }
 
     pub(crate) fn beacon(&mut self, beacon: Beacon) {
-        if self.is_started(beacon.stream, beacon.epoch) {
-            self.beacons.insert(beacon.stream, beacon);
+        let Some(stream) = self.streams.get_mut(&beacon.stream) else { return };
+        if stream.started && stream.epoch == beacon.epoch && stream.beacon.replace(beacon).is_none() {
+            self.beacons.push_back(beacon.stream);
         }
     }
 
-    /// The next beacon that waits, and its stream's generation number.
-    pub(crate) fn next_beacon(&self) -> Option<(Beacon, u64)> {
-        let (id, beacon) = self.beacons.first_key_value()?;
-        Some((*beacon, self.streams.get(id)?.generation))
+    /// Whether [`Store::beacons`] has something.
+    pub(crate) fn has_beacons(&self) -> bool {
+        !self.beacons.is_empty()
     }
 
-    pub(crate) fn beacon_sent(&mut self, id: StreamId) {
-        self.beacons.remove(&id);
+    /// The beacons that wait, each with its stream's generation number.
+    pub(crate) fn beacons(&self) -> impl Iterator<Item = beacons::Entry> {
+        let streams = self.beacons.iter().filter_map(|id| self.streams.get(id));
+        streams.filter_map(|stream| Some((stream.beacon?, stream.generation)))
+    }
+
+    /// The first so many of [`Store::beacons`] were sent.
+    pub(crate) fn beacons_sent(&mut self, count: usize) {
+        for id in self.beacons.drain(..count) {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.beacon = None;
+            }
+        }
     }
 
     /// A fragment was lost: it goes out again, unless that is needless by then.

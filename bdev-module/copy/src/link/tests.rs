@@ -1,8 +1,10 @@
+use super::header::{Header, Kind};
 use super::*;
 use crate::message::Subject;
 use crate::types::{GroupId, Time};
 use proptest::prelude::*;
 use world::{MS, Network, Payload, S, World, generation, insecure, push, record};
+use zerocopy::IntoBytes;
 
 mod messages;
 mod plain;
@@ -150,6 +152,52 @@ fn the_newest_beacon_arrives_and_replaces_those_that_waited() {
     world.links[0].send_beacon(Beacon { epoch: Epoch(2), ..beacon(4) });
     world.run(S);
     assert_eq!(world.ends[1].beacons, [(generation().number, beacon(3))]);
+}
+
+#[test]
+fn what_many_streams_say_at_once_goes_in_few_datagrams_and_each_says_its_newest() {
+    let mut world = World::new(8, Network::clean(), |_| {});
+    world.up();
+    // As identifiers are: spread over all numbers.
+    let streams = || (1..=256_u64).map(|stream| StreamId(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    streams().for_each(|stream| world.open(stream));
+    world.run(S);
+    let before = world.links[0].stats();
+    let beacon = |stream, time| Beacon { stream, epoch: Epoch(1), time: Time(time), seq: Seq(0) };
+    for time in [5, 6] {
+        streams().for_each(|stream| world.links[0].send_beacon(beacon(stream, time)));
+    }
+    let gone = streams().nth(100).unwrap();
+    world.links[0].stream_drop(gone);
+    world.run(MS);
+    let after = world.links[0].stats();
+    assert_eq!(after.beacons_sent - before.beacons_sent, 255);
+    assert!(after.datagrams_sent - before.datagrams_sent <= 4, "{before:#?}\n{after:#?}");
+    world.run(S);
+    let heard = world.ends[1].beacons.iter().map(|(number, beacon)| (*number, beacon.stream, beacon.time));
+    let told = streams().filter(|stream| *stream != gone).map(|stream| (generation().number, stream, Time(6)));
+    assert_eq!(heard.collect::<Vec<_>>(), told.collect::<Vec<_>>());
+}
+
+#[test]
+fn of_beacons_that_are_cut_short_none_is_taken_and_the_datagram_is_counted() {
+    let mut world = World::new(9, Network::clean(), insecure);
+    world.up();
+    world.open(STREAM);
+    let entry = |time| (Beacon { stream: STREAM, epoch: Epoch(1), time: Time(time), seq: Seq(0) }, 1);
+    let mut whole = Vec::new();
+    beacons::encode(&mut whole, [entry(1), entry(2)].into_iter(), 200);
+    for (number, bytes) in [0, whole.len() - 1, whole.len()].into_iter().enumerate() {
+        let session = world.links[1].session.as_ref().unwrap().keys.local;
+        let mut header = Header::new(Kind::Beacons, session, 1000 + number as u64);
+        header.body_bytes = (bytes as u16).into();
+        let mut datagram = [header.as_bytes(), &whole[..bytes], &[0; 4]].concat();
+        seal::Seal::Crc.seal(&header, &mut datagram);
+        let (now, from) = (world.now(), world.links[1].address().unwrap());
+        world.links[1].handle_datagrams(now, from, &mut datagram, 0, &mut world.ends[1]);
+    }
+    assert_eq!(world.links[1].stats().dropped_invalid, 2);
+    assert_eq!(world.ends[1].beacons, [entry(1), entry(2)].map(|(beacon, generation)| (generation, beacon)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::session::Session;
 use super::stats::LinkStats;
 use super::store::{Piece, Store};
 use super::train::{Spacing, Train, Writer};
-use super::{Link, ack, seal};
+use super::{Link, ack, beacons, seal};
 use crate::types::{Mono, Now};
 use smallvec::SmallVec;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -17,7 +17,8 @@ enum Small {
     Close,
     Ack,
     Control,
-    Beacon,
+    /// So many streams'.
+    Beacons(usize),
     Ping,
 }
 
@@ -138,7 +139,8 @@ impl Session {
         });
     }
 
-    /// The next datagram that is not data, and its size. An acknowledgement's body is left in `scratch`.
+    /// The next datagram that is not data, and its size. The body of an acknowledgement, or of
+    /// beacons, is left in `scratch`.
     fn next_small<S: AsRef<[u8]> + Clone>(
         &self,
         now: Mono,
@@ -165,8 +167,9 @@ impl Session {
         if let Some((_, bytes)) = self.control_out.next().filter(|_| self.recovery.has_room()) {
             return Some((Small::Control, overhead + bytes.len()));
         }
-        if store.next_beacon().is_some() {
-            return Some((Small::Beacon, overhead));
+        if store.has_beacons() {
+            let count = beacons::encode(&mut scratch.body, store.beacons(), scratch.body_bytes_max);
+            return Some((Small::Beacons(count), overhead + scratch.body.len()));
         }
         (self.ping && self.recovery.has_room()).then_some((Small::Ping, overhead))
     }
@@ -205,17 +208,11 @@ impl Session {
                 self.control_out.on_sent(number);
                 stats.messages_sent += 1;
             }
-            Small::Beacon => {
-                let Some((beacon, generation)) = store.next_beacon() else { return };
-                let mut header = self.header(Kind::Beacon, 0);
-                header.stream = U64::new(beacon.stream.0);
-                header.epoch = U64::new(beacon.epoch.0);
-                header.generation = U64::new(generation);
-                header.seq = U64::new(beacon.seq.0);
-                header.time = U64::new(beacon.time.0);
-                self.write(now, header, &[], bytes, None, stats, writer);
-                store.beacon_sent(beacon.stream);
-                stats.beacons_sent += 1;
+            Small::Beacons(count) => {
+                let header = self.header(Kind::Beacons, scratch.body.len());
+                self.write(now, header, &scratch.body, bytes, None, stats, writer);
+                store.beacons_sent(count);
+                stats.beacons_sent += count as u64;
             }
             Small::Ping => {
                 let header = self.header(Kind::Ping, 0);

@@ -10,7 +10,7 @@
 //! - how it comes back, as one unit: `resync`; what is copied, and the pieces that are read for it: `copy`, `job`
 //! - names for points of the history, and online verify: `verify`
 //! - what the link cannot keep, and what a restart finds of it: `spill`
-//! - time: `turn`; the send buffer and the ramp: `budget`; what is kept across restarts: `meta`
+//! - time: `turn`; what a silent stream says: `beacons`; the send buffer and the ramp: `budget`; what is kept across restarts: `meta`
 //!
 //! | a group is | shown as | hosts' writes | ends by |
 //! | --- | --- | --- | --- |
@@ -32,6 +32,7 @@
 //! that are read for copies and verifies (4 MiB at a time and a quarter of the send buffer; the next one waits).
 
 mod adopt;
+mod beacons;
 mod budget;
 mod config;
 mod copy;

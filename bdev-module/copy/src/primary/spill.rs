@@ -115,6 +115,19 @@ pub(super) fn check(name: &str, scope: Scope, geometry: Geometry, bytes_min: u64
     Ok(())
 }
 
+/// How far a stream was handed to its link, if records of it wait in a spill: [`Spill::handed`].
+pub(super) fn handed<S: AsRef<[u8]> + Clone + 'static>(
+    spills: &BTreeMap<GroupId, Owned<S>>,
+    id: StreamId,
+    stream: &Stream,
+) -> Option<(Time, Seq)> {
+    if spills.is_empty() {
+        return None;
+    }
+    let mut spills = stream.members.keys().filter_map(|group| spills.get(group));
+    spills.find_map(|owned| owned.spill.handed(id, stream.epoch))
+}
+
 impl<M: Memory> Primary<M> {
     /// Takes up the group's spill, or forgets the one that it had.
     pub(super) fn create_spill(
@@ -207,16 +220,6 @@ impl<M: Memory> Primary<M> {
     /// What the link keeps of the group's records.
     fn link_bytes(&self, id: GroupId, ports: &impl Up<M>) -> u64 {
         self.streams_of(id).map(|(stream, link)| ports.stream_backlog(link, stream).bytes).sum()
-    }
-
-    /// How far the stream was handed to its link, if records of it wait in a spill: [`Spill::handed`].
-    pub(super) fn handed(&self, id: StreamId) -> Option<(Time, Seq)> {
-        if self.spills.is_empty() {
-            return None;
-        }
-        let stream = self.streams.get(&id)?;
-        let mut spills = stream.members.keys().filter_map(|group| self.spills.get(group));
-        spills.find_map(|owned| owned.spill.handed(id, stream.epoch))
     }
 
     /// What the spill keeps in memory, which counts against the send buffer.

@@ -2,24 +2,20 @@
 //!
 //! The queues are looked at in every turn; all else only when something is due, so that a turn of a busy core is cheap.
 
-use super::group::Group;
 use super::pair::Phase;
-use super::stream::Numbers;
-use super::{Beacon, Primary, Stopping, Up};
+use super::{Primary, Stopping, Up};
 use crate::engine::OperatorError;
 use crate::keys::next_key;
 use crate::message::Content;
 use crate::ports::Memory;
-use crate::types::{Mono, Now, PairId, PairState, StreamId, Time};
+use crate::types::{Mono, Now, PairId, PairState, Time};
 use std::cmp::Reverse;
 
 use super::host::is_past;
 use super::suspend::FirstMissed;
 
-/// A stream's silence is stretched to this part of its groups' idle time.
-const IDLE_PART: u64 = 8;
 /// How soon to look again when the timeline's lease has to move.
-const LEASE_RETRY_NS: u64 = 500_000;
+pub(super) const LEASE_RETRY_NS: u64 = 500_000;
 
 impl<M: Memory> Primary<M> {
     pub(super) fn take_turn(&mut self, now: Now, ports: &mut impl Up<M>) {
@@ -94,10 +90,9 @@ impl<M: Memory> Primary<M> {
         let mut last = None;
         while let Some(id) = next_key(&self.streams, last) {
             last = Some(id);
-            for at in [self.ask_to_open(now, id, ports), self.beacon(now, id, ports)].into_iter().flatten() {
-                due = due.min(at);
-            }
+            due = due.min(self.ask_to_open(now, id, ports).unwrap_or(due));
         }
+        due = due.min(self.beacons(now, ports));
         let mut last = None;
         while let Some(id) = next_key(&self.pairs, last) {
             last = Some(id);
@@ -141,48 +136,6 @@ impl<M: Memory> Primary<M> {
             due = due.min(deadline);
         }
         due
-    }
-
-    /// Sends a beacon if the stream was silent for long enough. Returns when to look again.
-    pub(super) fn beacon(&mut self, now: Now, id: StreamId, ports: &mut impl Up<M>) -> Option<Mono> {
-        let handed = self.handed(id);
-        // *256 silent streams said so every 2 ms, a frame for each: the network lost the records between them.*
-        let pace_ns = self.config.beacon_interval_ns * self.streams.len().div_ceil(STREAMS_AT_ONCE) as u64;
-        let stream = self.streams.get_mut(&id)?;
-        if !stream.sends() || !stream.started || !ports.session_is_up(stream.link) {
-            return None;
-        }
-        let groups = stream.members.keys().filter_map(|group| self.groups.get(group));
-        let interval_ns = match handed {
-            // Other streams wait for it, however idle hosts are.
-            Some(_) => self.config.beacon_interval_ns,
-            None => silence_ns(now, groups, &self.config),
-        };
-        let interval_ns = interval_ns.max(pace_ns);
-        let at = stream.last_sent.after_ns(interval_ns);
-        if now.mono < at {
-            return Some(at);
-        }
-        // In turn with the usual one: that lets a takeover tell how much is lost.
-        if let Some((time, seq)) = handed.filter(|_| !stream.told_handed) {
-            (stream.told_handed, stream.last_sent) = (true, now.mono);
-            ports.send_beacon(stream.link, Beacon { stream: id, epoch: stream.epoch, time, seq });
-            return Some(now.mono.after_ns(interval_ns));
-        }
-        stream.told_handed = false;
-        let count = match stream.numbers {
-            Numbers::Live(numbering) => match self.stamper.promise(now, numbering) {
-                Ok(count) => count,
-                Err(_) => return Some(now.mono.after_ns(LEASE_RETRY_NS)),
-            },
-            // The last word, said until it is heard: nothing up to here follows, and nothing later either.
-            Numbers::Ending(count) => count,
-            Numbers::Broken(_) | Numbers::Drained(_) => return None,
-        };
-        stream.last_sent = now.mono;
-        let beacon = Beacon { stream: id, epoch: stream.epoch, time: count.floor, seq: count.last };
-        ports.send_beacon(stream.link, beacon);
-        Some(now.mono.after_ns(interval_ns))
     }
 
     /// A pair that is being created: memory for its check, its hosts' and its operator's patience.
@@ -260,14 +213,4 @@ impl<M: Memory> Primary<M> {
     pub fn stamped_up_to(&self) -> Time {
         self.stamper.floor()
     }
-}
-
-/// So many streams may each send a beacon in one [`super::PrimaryConfig::beacon_interval_ns`]; where there are more, each is
-/// silent for longer.
-const STREAMS_AT_ONCE: usize = 16;
-
-/// How long a stream may be silent: short while one of its groups is written to, stretched with their idle time.
-fn silence_ns<'a>(now: Now, groups: impl Iterator<Item = &'a Group>, config: &super::PrimaryConfig) -> u64 {
-    let idle_ns = groups.map(|group| now.mono.since_ns(group.last_write)).min().unwrap_or(u64::MAX);
-    (idle_ns / IDLE_PART).clamp(config.beacon_interval_ns, config.beacon_interval_ns_max)
 }

@@ -183,11 +183,14 @@ pub struct Rig {
     pub next_token: u64,
 }
 
+/// Volumes there are.
+const VOLUMES: u32 = 40;
+
 impl Rig {
     pub fn new() -> Rig {
         let now = Now { time: Time(1000 * SECOND), mono: Mono(0), lease: Time(5000 * SECOND), error_bound_ns: 100 };
         let mut world = World { up: true, ..World::default() };
-        for volume in 0..8 {
+        for volume in 0..VOLUMES {
             world.disks.insert(VolumeId(volume), vec![0; 64 * BLOCK as usize]);
         }
         Rig { world, primary: Primary::new(Rig::config()), now, heard: 0, next_token: 0 }

@@ -246,6 +246,37 @@ fn an_idle_stream_sends_beacons_ever_more_rarely_and_a_write_wakes_them() {
 }
 
 #[test]
+fn many_streams_are_silent_for_no_longer_than_few_and_speak_together() {
+    let (mut rig, _, pairs) = Rig::copying(Scope::Pair, 40);
+    // Each spoke last at a moment of its own.
+    for pair in &pairs {
+        rig.write(*pair, 0, 1, 1);
+        rig.locals();
+        rig.pass(MS / 16);
+    }
+    let (from, mut turns, passes) = (rig.beacons().len(), 0, 10 * 16);
+    for _ in 0..passes {
+        let before = rig.beacons().len();
+        rig.pass(MS / 16);
+        turns += usize::from(rig.beacons().len() > before);
+        // Hosts go on at one of them.
+        rig.write(pairs[0], 0, 1, 1);
+        rig.locals();
+    }
+    let mut said = std::collections::BTreeMap::new();
+    for beacon in &rig.beacons()[from..] {
+        said.entry(beacon.stream).or_insert_with(Vec::new).push(beacon.time);
+    }
+    assert_eq!(said.len(), 39, "the one that is written to has nothing else to say");
+    for (stream, times) in said {
+        let longest = times.windows(2).map(|pair| pair[1].since_ns(pair[0])).max().unwrap();
+        assert!(longest <= 2 * MS, "stream {stream}: silent for {longest} ns");
+        assert!(times.len() <= 7, "stream {stream}: {} beacons in 10 ms", times.len());
+    }
+    assert!(turns <= 20, "in 10 ms beacons at {turns} moments of {passes}");
+}
+
+#[test]
 fn no_record_is_ever_at_or_before_a_beacon_of_its_stream() {
     let (mut rig, _, pairs) = Rig::copying(Scope::Group, 1);
     // The beacon and the write in one turn, at one reading of the time.
