@@ -153,7 +153,8 @@ impl BlockLayer {
 
     /// Starts a request. Its end, even at once, is drained later ([`BlockLayer::pop_done`]).
     pub fn submit(&mut self, hardware: &mut Hardware<'_>, to: BdevId, io: Io, origin: Origin) {
-        self.work.push_back(Work::Submit { to, parent: Parent::Outside(origin), io });
+        debug_assert!(self.work.is_empty(), "each call works its list off");
+        self.start(hardware, to, Parent::Outside(origin), io);
         self.run(hardware);
     }
 
@@ -177,7 +178,8 @@ impl BlockLayer {
         result: Result<(), IoError>,
         buf: Option<Buf>,
     ) {
-        self.work.push_back(Work::Done { request, result, buf });
+        debug_assert!(self.work.is_empty(), "each call works its list off");
+        self.end(hardware, request, result, buf);
         self.run(hardware);
     }
 
