@@ -45,10 +45,29 @@ fn floor(volume: &mut MmapMut, place: &mut u64, count: u64, with_crc: bool) -> D
     busy.mul_f64(count as f64 / (count.div_ceil(DEPTH) * DEPTH) as f64)
 }
 
+/// What the busiest core takes for a write, where a group of scope `pair` is on core 0 and its link on several.
+fn on_cores(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("cores");
+    group.sample_size(10).measurement_time(Duration::from_secs(2)).throughput(Throughput::Elements(1));
+    for (security_name, security) in [("plain", Security::None), ("sealed", Security::Noise)] {
+        for (name, link_cores) in
+            [("one", &[0][..]), ("link on another", &[1]), ("link on both", &[0, 1]), ("link on two others", &[1, 2])]
+        {
+            let setup = Setup { scope: Scope::Pair, pairs: 16, security, mtu_bytes: 1400, link_cores };
+            let cores = OnceCell::new();
+            group.bench_function(BenchmarkId::new(security_name, name), |bench| {
+                let cores = cores.get_or_init(|| RefCell::new(Cores::new(setup)));
+                bench.iter_custom(|count| cores.borrow_mut().write(count));
+            });
+        }
+    }
+    group.finish();
+}
+
 fn writes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("blocks");
     group.sample_size(10).measurement_time(Duration::from_secs(2)).throughput(Throughput::Elements(1));
-    let plain = Setup { scope: Scope::Group, pairs: 1, security: Security::None, mtu_bytes: 1400 };
+    let plain = Setup { scope: Scope::Group, pairs: 1, security: Security::None, mtu_bytes: 1400, link_cores: &[0] };
     let sealed = Setup { security: Security::Noise, ..plain };
     let setups = [
         ("no pair", Setup { pairs: 0, ..plain }),
@@ -79,5 +98,5 @@ fn writes(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, writes);
+criterion_group!(benches, writes, on_cores);
 criterion_main!(benches);

@@ -1,21 +1,22 @@
-//! Two systems of one core each, all of the program below the hosts' connections: [`Core`] with its block layer, replica
-//! devices, engine and a link, on volumes in memory. The link is a [`wire`]: a datagram costs its sender no more than to name
-//! it. Both take turns in one thread; what the primary's processor time was is counted, the secondary's is not.
+//! Two systems, all of the program below the hosts' connections: [`Core`] with its block layer, replica devices, engine and a
+//! link, on volumes in memory. The link is a [`wire`]: a datagram costs its sender no more than to name it. The secondary has
+//! one core, the primary as many as its link is on beside the group's. All take turns in one thread; what each of the
+//! primary's cores was at work is counted, so this machine need not have as many processors.
 
 use crate::processor_time;
 use longrun_bdev::catalog::{Catalog, Spec};
-use longrun_bdev::replica::wire;
+use longrun_bdev::replica::{Wire, wire};
 use longrun_bdev::{BdevId, Core, Io, IoDone};
-use longrun_copy::engine::EngineConfig;
-use longrun_copy::link::{LinkConfig, Security, public_of};
-use longrun_copy::ports::Ticket;
+use longrun_copy::engine::{Crossing, EngineConfig};
+use longrun_copy::link::{LinkConfig, Security, Strand, public_of};
+use longrun_copy::ports::{CoreId, Ticket};
 use longrun_copy::primary::{self, PrimaryConfig};
 use longrun_copy::secondary::{self, SecondaryConfig};
 use longrun_copy::types::{
     Extent, Geometry, GroupId, Initial, LinkId, Mono, Now, Overflow, PairState, Scope, SystemId, Time, VolumeId,
 };
-use longrun_hal::{Arena, ArenaConfig, Buf, Uring, UringConfig};
-use std::collections::BTreeMap;
+use longrun_hal::{Arena, ArenaConfig, Buf, Shared, Uring, UringConfig};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 use uuid::Uuid;
@@ -33,6 +34,7 @@ const TURN_NS: u64 = 100_000;
 /// Writes after which the secondary has its turns: about what is under way when it has a processor of its own.
 const BURST: u64 = 8 * DEPTH;
 const ARENA_BYTES: usize = 512 << 20;
+const AID_ARENA_BYTES: usize = 64 << 20;
 const JOURNAL_BYTES: u64 = 256 << 20;
 const GROUP: &str = "g";
 
@@ -47,11 +49,30 @@ pub struct Setup {
     pub security: Security,
     /// Length of the longest datagram.
     pub mtu_bytes: usize,
+    /// The primary's cores that its link is on, a strand on each; the group is on core 0.
+    pub link_cores: &'static [usize],
 }
+
+/// A core of a system that has links alone.
+struct Aid {
+    core: Core,
+    uring: Uring,
+}
+
+/// What one core says to another.
+type Word = Crossing<Buf, Shared>;
 
 struct System {
     core: Core,
     uring: Uring,
+    /// Its further cores.
+    aids: Vec<Aid>,
+    /// What was said to each core and not heard yet.
+    words: Vec<VecDeque<Word>>,
+    /// What each core was at work for.
+    busy: Vec<Duration>,
+    /// The link, as the group knows it.
+    link: LinkId,
     /// What hosts write to.
     targets: Vec<BdevId>,
     /// What the engine holds, and its size.
@@ -94,8 +115,81 @@ impl System {
         };
         let config = EngineConfig { primary: PrimaryConfig::new(system_id(me)), secondary, seed: [me as u8 + 3; 32] };
         let uring = Uring::new(UringConfig::with_entries(256), None).expect("a ring");
-        let core = Core::new(arena, config, BTreeMap::new());
-        System { core, uring, targets: Vec::new(), volumes: Vec::new(), ended: Vec::new() }
+        let core = Core::new(arena, config.clone(), BTreeMap::new());
+        let further = if me == 0 { setup.link_cores.iter().copied().max().unwrap_or(0) } else { 0 };
+        let aid = |core: usize| {
+            let arena = Arena::new(ArenaConfig::new(AID_ARENA_BYTES)).expect("memory for an arena");
+            let config = EngineConfig { seed: [core as u8 + 9; 32], ..config.clone() };
+            let uring = Uring::new(UringConfig::with_entries(256), None).expect("a ring");
+            Aid { core: Core::new(arena, config, BTreeMap::new()), uring }
+        };
+        System {
+            core,
+            uring,
+            aids: (1..=further).map(aid).collect(),
+            words: (0..=further).map(|_| VecDeque::new()).collect(),
+            busy: vec![Duration::ZERO; further + 1],
+            link: LinkId(0),
+            targets: Vec::new(),
+            volumes: Vec::new(),
+            ended: Vec::new(),
+        }
+    }
+
+    fn at(&mut self, core: usize) -> (&mut Core, &mut Uring) {
+        match core.checked_sub(1) {
+            None => (&mut self.core, &mut self.uring),
+            Some(aid) => {
+                let Aid { core, uring } = &mut self.aids[aid];
+                (core, uring)
+            }
+        }
+    }
+
+    /// Makes the link, with strands on these cores.
+    fn create_link(&mut self, now: Now, cores: &[usize], link: &LinkConfig, wires: Vec<Wire>) {
+        let made: Vec<(usize, LinkId)> = cores
+            .iter()
+            .zip(wires)
+            .enumerate()
+            .map(|(index, (&core, wire))| {
+                let strand = Strand { index: index as u8, of: cores.len() as u8 };
+                let link = LinkConfig { strand, ..link.clone() };
+                (core, self.at(core).0.link_wire(link, wire).expect("the link's configuration is whole"))
+            })
+            .collect();
+        let id = |core: usize| CoreId(core as u16);
+        // The first strand's core ties them together, and the group's uses them.
+        let knows: Vec<(usize, Vec<LinkId>, LinkId)> = BTreeSet::from([0, cores[0]])
+            .into_iter()
+            .map(|here| {
+                let (core, uring) = self.at(here);
+                core.operate(now, uring, |engine, _| {
+                    let reach = |&(core, link): &(usize, LinkId)| match core == here {
+                        true => link,
+                        false => engine.link_reach(id(here), id(core), link),
+                    };
+                    let known: Vec<LinkId> = made.iter().map(reach).collect();
+                    let link = if let [only] = known[..] { only } else { engine.link_bind(id(here), known.clone()) };
+                    (here, known, link)
+                })
+            })
+            .collect();
+        for (here, known, _) in &knows {
+            for (&(core, link), &there) in made.iter().zip(known).filter(|((core, _), _)| core != here) {
+                let (core, uring) = self.at(core);
+                core.operate(now, uring, |engine, world| engine.link_serve(link, id(*here), there, world));
+            }
+        }
+        self.link = knows[0].2;
+        if let (home, [first, ..], Some((_, _, knot))) = (cores[0], &made[..], knows.get(1)) {
+            let (link, group) = (self.link, GroupId::of_name(GROUP));
+            let (core, uring) = self.at(home);
+            core.operate(now, uring, |engine, world| {
+                engine.link_bind_serve(*knot, id(0), link, world);
+                engine.link_route(first.1, group, Some(id(0)));
+            });
+        }
     }
 
     fn create(&mut self, catalog: &mut Catalog, spec: Spec) -> BdevId {
@@ -125,20 +219,41 @@ impl System {
         }
     }
 
-    /// The end of a turn, as a reactor makes it. What is to be durable is, at once.
+    /// The end of a turn of each core, as a reactor makes it. What is to be durable is, at once.
     fn turn(&mut self, now: Now) {
-        self.core.gather();
-        self.core.turn(now, &mut self.uring);
-        self.core.drain(&mut self.ended);
-        let outbox = self.core.outbox();
+        for number in 0..self.words.len() {
+            let mut words = std::mem::take(&mut self.words[number]);
+            let begun = processor_time();
+            let (core, uring) = self.at(number);
+            for word in words.drain(..) {
+                core.crossed(now, uring, word);
+            }
+            core.gather();
+            core.turn(now, uring);
+            if number == 0 {
+                self.core.drain(&mut self.ended);
+            }
+            self.busy[number] += processor_time() - begun;
+            self.words[number] = words;
+            self.empty_outbox(now, number);
+        }
+    }
+
+    fn empty_outbox(&mut self, now: Now, number: usize) {
+        let (core, uring) = self.at(number);
+        let outbox = core.outbox();
+        let crossings = std::mem::take(&mut outbox.crossings);
         if !outbox.is_empty() {
             outbox.lines.clear();
             for (_, answer) in outbox.answers.drain(..) {
                 answer.expect("what an operator asked for");
             }
             for persist in std::mem::take(&mut outbox.persists) {
-                self.core.persisted(now, &mut self.uring, persist.token);
+                core.persisted(now, uring, persist.token);
             }
+        }
+        for (to, word) in crossings {
+            self.words[usize::from(to.0)].push_back(word);
         }
     }
 }
@@ -149,16 +264,22 @@ impl Cores {
     /// # Panics
     /// If they do not get there.
     pub fn new(setup: Setup) -> Cores {
-        let address = |me: u8| SocketAddr::from(([10, 0, 0, me + 1], 4420));
+        let address = |me: u8, strand: u16| SocketAddr::from(([10, 0, 0, me + 1], 4420 + strand));
         let mut systems = [0, 1].map(|me| System::new(me, &setup));
-        let wires = wire([address(0), address(1)], 4096);
-        for (me, (system, wire)) in systems.iter_mut().zip(wires).enumerate() {
+        let mut wires = [Vec::new(), Vec::new()];
+        for strand in 0..setup.link_cores.len() as u16 {
+            let ends = wire([address(0, strand), address(1, strand)], 4096);
+            wires.iter_mut().zip(ends).for_each(|(wires, end)| wires.push(end));
+        }
+        let start = Now { time: Time(1), mono: Mono(1), lease: Time(u64::MAX), error_bound_ns: 1000 };
+        for (me, (system, wires)) in systems.iter_mut().zip(wires).enumerate() {
             let mut catalog = Catalog::new();
             system.create_volumes(&mut catalog, setup.pairs);
             if setup.pairs > 0 {
-                let mut link = LinkConfig::new(key(me), public_of(&key(1 - me)), Some(address(1 - me as u8)));
+                let mut link = LinkConfig::new(key(me), public_of(&key(1 - me)), Some(address(1 - me as u8, 0)));
                 (link.security, link.mtu_bytes) = (setup.security, setup.mtu_bytes);
-                system.core.link_wire(link, wire).expect("the link's configuration is whole");
+                let cores: Vec<usize> = setup.link_cores.iter().map(|core| if me == 0 { *core } else { 0 }).collect();
+                system.create_link(start, &cores, &link, wires);
             }
             if me == 1 && setup.pairs > 0 {
                 let (name, num_blocks) = (Some("journal".to_owned()), JOURNAL_BYTES / BLOCK_BYTES as u64);
@@ -202,13 +323,13 @@ impl Cores {
                 roles.pair_create(now, config, Ticket(pair), &mut world).expect("the secondary's pair");
             }
         });
-        let System { core, uring, volumes, .. } = first;
+        let System { core, uring, volumes, link, .. } = first;
         core.operate(now, uring, |engine, world| {
             let (roles, mut world) = engine.primary(world);
             let config = primary::GroupConfig {
                 name: GROUP.to_owned(),
                 scope: setup.scope,
-                link: LinkId(0),
+                link: *link,
                 remote: system_id(1),
                 throttle_ms_max: 1000,
                 buffer_bytes: 128 << 20,
@@ -275,14 +396,14 @@ impl Cores {
     }
 
     /// So many writes, spread over the volumes, [`DEPTH`] at a time; ends when the secondary has said of all that they are
-    /// durable. What they took of the processor at the primary: buffers taken and given back, the requests to their ends,
-    /// frames, acknowledgements. Not counted: filling the buffers (as the network's part of the kernel does), and all of
-    /// the secondary.
+    /// durable. What they took of the processor at the busiest of the primary's cores: buffers taken and given back, the
+    /// requests to their ends, frames, acknowledgements. Not counted: filling the buffers (as the network's part of the kernel
+    /// does), and all of the secondary.
     ///
     /// # Panics
     /// If one fails.
     pub fn write(&mut self, count: u64) -> Duration {
-        let mut busy = Duration::ZERO;
+        let before = self.systems[0].busy.clone();
         let mut left = count;
         let mut turns = 0_u64;
         while left > 0 {
@@ -290,7 +411,7 @@ impl Cores {
             let (mut unsent, mut outstanding) = (burst, 0);
             while unsent > 0 || outstanding > 0 {
                 let batch = unsent.min(DEPTH - outstanding);
-                busy += self.submit(batch);
+                self.submit(batch);
                 unsent -= batch;
                 outstanding += batch;
                 outstanding -= self.drain();
@@ -298,23 +419,24 @@ impl Cores {
                 assert!(turns < 10_000_000, "stuck with {outstanding} of {left} writes");
             }
             left -= burst;
-            busy += self.secondary_catches_up();
+            self.secondary_catches_up();
         }
-        busy
+        let busy = self.systems[0].busy.iter().zip(before).map(|(now, before)| *now - before);
+        busy.max().unwrap_or_default()
     }
 
     /// A turn of the primary that takes so many writes. Not inlined, so that a profile tells it from the rest.
     #[inline(never)]
-    fn submit(&mut self, batch: u64) -> Duration {
+    fn submit(&mut self, batch: u64) {
         self.at += TURN_NS;
         let now = self.now();
         let (pairs, blocks) = (self.setup.pairs.max(1), BLOCKS_ALL / self.setup.pairs.max(1));
-        let System { core, uring, targets, .. } = &mut self.systems[0];
+        let System { core, uring, targets, busy, .. } = &mut self.systems[0];
         let begun = processor_time();
         for _ in 0..batch {
             self.buffers.push(core.arena().alloc(BLOCK_BYTES).expect("as much as the depth takes"));
         }
-        let mut busy = processor_time() - begun;
+        busy[0] += processor_time() - begun;
         for buffer in &mut self.buffers {
             buffer.copy_from_slice(&self.payload);
         }
@@ -327,9 +449,8 @@ impl Cores {
             let io = Io::Write { extent, data: buffer.freeze(), fua: false };
             core.submit(now, uring, target, io, self.written);
         }
+        busy[0] += processor_time() - begun;
         self.systems[0].turn(now);
-        busy += processor_time() - begun;
-        busy
     }
 
     fn drain(&mut self) -> u64 {
@@ -339,29 +460,20 @@ impl Cores {
     }
 
     /// Both take turns until all that was written is durable at the secondary and the primary knows it.
-    fn secondary_catches_up(&mut self) -> Duration {
-        let mut busy = Duration::ZERO;
+    fn secondary_catches_up(&mut self) {
         if self.setup.pairs == 0 {
-            return busy;
+            return;
         }
         for turn in 0..100_000 {
             for _ in 0..4 {
                 self.turn_secondary();
                 self.at += TURN_NS;
             }
-            let begun = processor_time();
             self.turn_primary();
-            busy += processor_time() - begun;
             if turn % 2 == 1 && self.backlog() == 0 {
-                return busy;
+                return;
             }
         }
         panic!("the secondary never caught up");
-    }
-
-    /// What the primary's link has sent: trains and datagrams.
-    pub fn sent(&self) -> (u64, u64) {
-        let stats = self.systems[0].core.socket_stats(LinkId(0)).unwrap_or_default();
-        (stats.trains_sent, stats.datagrams_sent)
     }
 }

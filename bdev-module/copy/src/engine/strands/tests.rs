@@ -37,6 +37,27 @@ fn a_strand_of_a_later_round_ends_the_session_without_beginning_another_round() 
     assert_eq!(tied(&knot.up(0, 2, 7)), Some(&[2, 2][..]));
 }
 
+#[test]
+fn a_strand_brings_the_streams_that_were_opened_for_it_in_the_session_that_is_tied() {
+    let (sent, received) = (BTreeMap::new(), BTreeMap::from([(StreamId(7), 1)]));
+    let strands = vec![LinkId(0), LinkId(1)];
+    let mut several = Several { strands, sessions: vec![3, 5], begins_with: 1, sent, received, knot: None };
+    assert!(several.brings(1, 5, StreamId(7)));
+    // An earlier session of the strand, another strand, and a stream that nobody opened.
+    assert!(!several.brings(1, 4, StreamId(7)));
+    assert!(!several.brings(0, 3, StreamId(7)));
+    assert!(!several.brings(1, 5, StreamId(8)));
+    assert_eq!(several.answers(StreamId(7)), Some((LinkId(1), Some(5))));
+    // Streams are dealt to where there are fewest, from this core's own on.
+    let dealt: Vec<u8> = (0..4).map(|stream| several.strand(StreamId(stream))).collect();
+    assert_eq!(dealt, [1, 0, 1, 0]);
+    several.no_longer_sends(StreamId(1));
+    assert_eq!(several.strand(StreamId(9)), 0);
+    several.sessions.clear();
+    assert!(!several.brings(1, 5, StreamId(7)));
+    assert_eq!(several.answers(StreamId(7)), Some((LinkId(1), Some(NO_SESSION))));
+}
+
 /// One end of a strand, and what is under way between it and its knot.
 #[derive(Default)]
 struct Side {
