@@ -264,7 +264,10 @@ impl<S: AsRef<[u8]> + Clone + 'static> Group<S> {
             }
             inlet.undurable.retain(|seq| !stream.seen.iter().any(|range| range.contains(&seq.0)));
             if let Some(remains) = remains {
-                for number in remains.seen.iter().cloned().flatten() {
+                // A shared stream's may have come again. *After a crash 97 waited in the ring for another group's 96, and was in
+                // the journal: the certificate called it applied and not.*
+                let numbers = remains.seen.iter().cloned().flatten();
+                for number in numbers.filter(|number| *number > inlet.durable.0) {
                     push_number(&mut stream.seen, number);
                 }
                 stream.announced = stream.announced.max(remains.announced);
