@@ -1,9 +1,9 @@
 //! Pairs and their replica devices.
 
-use super::group::{group_of, present_group, role_info};
+use super::group::{GroupEntry, group_of, present_group, role_info};
 use super::shown::{primary_pair, secondary_pair};
 use super::{Caller, Control, State, catalog_error, operator_error, with_trouble};
-use crate::reactor::Ended;
+use crate::reactor::{Ended, Reactor};
 use longrun_bdev::BdevId;
 use longrun_bdev::catalog::{Created, Entry, Kind, Spec};
 use longrun_bdev::device::Device;
@@ -34,6 +34,10 @@ pub struct PairEntry {
 /// What replica devices' identities are derived from at first: a pair's name and its volume. From the primary's creation of
 /// the pair on metadata has them, the same at both sites ([`identity`]).
 const REPLICA_NAMESPACE: Uuid = Uuid::from_u128(0x6c6f_6e67_7275_6e00_8000_7061_6972_0001);
+
+/// Pairs of a group that its core is asked for in one go: the group is looked at once for them, and hosts wait no longer than
+/// for so many.
+const PAIRS_AT_ONCE: usize = 64;
 
 impl Control {
     pub(super) async fn pair_create(self: &Arc<Self>, call: &PairCreate, caller: Caller) -> Result<String, RpcError> {
@@ -355,59 +359,37 @@ impl Control {
                 pair_of(&state, group, name)?;
             }
         }
+        let pairs: Vec<_> = state.pairs.iter().filter(|((group, name), _)| wanted(group, name)).collect();
+        let of_groups = pairs.chunk_by(|((one, _), _), ((other, _), _)| one == other);
         let mut infos = Vec::new();
-        for ((group_name, name), pair) in &state.pairs {
-            if !wanted(group_name, name) {
-                continue;
-            }
-            let group = group_of(&state, group_name)?;
-            let (id, role, group_id) = (pair.id, group.role, group.id);
-            let shown = pair.replica.and_then(|replica| state.catalog.get(replica));
-            let link = group.call.link_names().first().map(|link| (*link).to_owned()).unwrap_or_default();
-            let base_of_info = PairInfo {
-                group: group_name.clone(),
-                name: name.clone(),
-                role,
-                state: PairState::Smpl,
-                consistent: false,
-                rpo_ms: None,
-                reason: None,
-                waiting: None,
-                volume: pair.call.volume.clone(),
-                replica: pair.call.replica().as_str().to_owned(),
-                remote_volume: pair.call.remote_volume().to_owned(),
-                link,
-                size_bytes: shown.map_or(0, |shown| shown.geometry.bytes()),
-                pending_bytes: None,
-                pending_records: None,
-                dirty_bytes: None,
-                missing_bytes: None,
-                copy: None,
-                verify: None,
-                counters: None,
-            };
-            let forgotten = PairInfo {
-                state: if pair.failed.is_some() { PairState::Psue } else { PairState::Smpl },
-                reason: pair.failed.clone(),
-                ..base_of_info.clone()
-            };
-            let info = self
-                .reactor(group.core)
-                .call(move |reactor| {
-                    reactor.engine(|engine, now, world| match engine.role(group_id)? {
-                        role::Role::Primary => {
-                            let (primary, world) = engine.primary(world);
-                            let group = primary.group_status(now, group_id, &world);
-                            primary.pair_status(now, id).map(|status| primary_pair(base_of_info, now, &status, group))
-                        }
-                        role::Role::Secondary => {
-                            let (secondary, _) = engine.secondary(world);
-                            secondary.pair_status(now, id).map(|status| secondary_pair(base_of_info, &status))
-                        }
-                    })
+        for pairs in of_groups.flat_map(|pairs| pairs.chunks(PAIRS_AT_ONCE)) {
+            let group = group_of(&state, &pairs[0].0.0)?;
+            let group_id = group.id;
+            let known: Vec<(PairId, PairInfo)> =
+                pairs.iter().map(|((_, name), pair)| (pair.id, state.forgotten_pair(group, name, pair))).collect();
+            let look = move |reactor: &mut Reactor| {
+                reactor.engine(|engine, now, world| match engine.role(group_id) {
+                    Some(role::Role::Primary) => {
+                        let (primary, world) = engine.primary(world);
+                        let group = primary.group_status(now, group_id, &world);
+                        let shown = |(id, info): (PairId, PairInfo)| match primary.pair_status(now, id) {
+                            Some(status) => primary_pair(info, now, &status, group.as_ref()),
+                            None => info,
+                        };
+                        known.into_iter().map(shown).collect()
+                    }
+                    Some(role::Role::Secondary) => {
+                        let (secondary, _) = engine.secondary(world);
+                        let shown = |(id, info): (PairId, PairInfo)| match secondary.pair_status(now, id) {
+                            Some(status) => secondary_pair(info, &status),
+                            None => info,
+                        };
+                        known.into_iter().map(shown).collect()
+                    }
+                    None => known.into_iter().map(|(_, info)| info).collect::<Vec<_>>(),
                 })
-                .await;
-            infos.push(info.unwrap_or(forgotten));
+            };
+            infos.extend(self.reactor(group.core).call(look).await);
         }
         if let Some(trouble) = self.health.reason() {
             for info in &mut infos {
@@ -438,6 +420,33 @@ impl State {
         let below = |entry: &&Entry| self.catalog.get(entry.base?);
         let bottom = std::iter::successors(Some(entry), below).last();
         bottom.is_some_and(|bottom| matches!(bottom.kind, Kind::Malloc | Kind::Null))
+    }
+
+    /// A pair of which the engine knows nothing, or nothing yet.
+    fn forgotten_pair(&self, group: &GroupEntry, name: &str, pair: &PairEntry) -> PairInfo {
+        let shown = pair.replica.and_then(|replica| self.catalog.get(replica));
+        PairInfo {
+            group: group.call.name.as_str().to_owned(),
+            name: name.to_owned(),
+            role: group.role,
+            state: if pair.failed.is_some() { PairState::Psue } else { PairState::Smpl },
+            consistent: false,
+            rpo_ms: None,
+            reason: pair.failed.clone(),
+            waiting: None,
+            volume: pair.call.volume.clone(),
+            replica: pair.call.replica().as_str().to_owned(),
+            remote_volume: pair.call.remote_volume().to_owned(),
+            link: group.call.link_names().first().map(|link| (*link).to_owned()).unwrap_or_default(),
+            size_bytes: shown.map_or(0, |shown| shown.geometry.bytes()),
+            pending_bytes: None,
+            pending_records: None,
+            dirty_bytes: None,
+            missing_bytes: None,
+            copy: None,
+            verify: None,
+            counters: None,
+        }
     }
 
     pub(super) fn base_of(&self, pair: &PairEntry) -> Option<&Entry> {

@@ -297,14 +297,13 @@ pub(super) fn primary_pair(
     info: PairInfo,
     now: Now,
     status: &primary::PairStatus,
-    group: Option<primary::GroupStatus>,
+    group: Option<&primary::GroupStatus>,
 ) -> PairInfo {
     let stream = group
-        .as_ref()
         .and_then(|group| group.streams.iter().find(|stream| stream.stream == status.stream))
         .map(|stream| stream.backlog);
     let waiting = status.waiting.as_ref().map(|waiting| waiting_info(now, waiting));
-    let is_unit = group.as_ref().is_some_and(|group| group.unit.is_some());
+    let is_unit = group.is_some_and(|group| group.unit.is_some());
     let is_established = (is_established(status.state) || is_unit) && status.has_image;
     PairInfo {
         state: state_in_trouble(status.state, status.trouble.as_ref()),
