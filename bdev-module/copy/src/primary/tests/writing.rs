@@ -277,6 +277,22 @@ fn many_streams_are_silent_for_no_longer_than_few_and_speak_together() {
 }
 
 #[test]
+fn more_streams_than_may_speak_at_once_are_silent_for_longer_each() {
+    let (mut rig, _, pairs) = Rig::copying(Scope::Pair, 600);
+    rig.write(pairs[0], 0, 1, 1);
+    rig.locals();
+    let from = rig.beacons().len();
+    for _ in 0..60 {
+        rig.pass(MS);
+        rig.write(pairs[0], 0, 1, 1);
+        rig.locals();
+    }
+    // A third of them in each 2 ms.
+    let said = rig.beacons().len() - from;
+    assert!((5_900..=7_300).contains(&said), "600 streams for 60 ms, each every 6 ms: {said}");
+}
+
+#[test]
 fn no_record_is_ever_at_or_before_a_beacon_of_its_stream() {
     let (mut rig, _, pairs) = Rig::copying(Scope::Group, 1);
     // The beacon and the write in one turn, at one reading of the time.
