@@ -259,18 +259,20 @@ impl World {
         if info.has_rotten && (*at != TakeoverAt::Newest || !info.unit_spans.is_empty() || info.had_unit) {
             return false;
         }
+        let mut applied_until = point;
         if point < info.reported
             && *at == TakeoverAt::Newest
             && let Some(lost) = info.history.first_after(point).filter(|lost| lost.stamp.time <= info.reported)
         {
             // The last block of a journal, damaged before anything durable knew of it, looks like one that was never written
-            // whole. What it held is lost, the volumes are a cut all the same.
+            // whole. What it held is lost, but for what of it was applied before.
             assert!(
                 info.has_rotten,
                 "promise 1 (cut): group {} had reported {}, {when} the recovery point is {point}: {lost:?} is lost",
                 info.name, info.reported
             );
             self.totals.rotten_tails += 1;
+            applied_until = info.reported;
         }
         for index in (0..self.pairs.len()).filter(|pair| self.pairs[*pair].group == group) {
             let (pair, count) = (&self.pairs[index], self.whole_sectors(index, point));
@@ -285,7 +287,15 @@ impl World {
             }
             let is = contents(pair.secondary_volume);
             self.totals.bytes_compared += pair.geometry.bytes();
-            let should = self.groups[group].history.image(pair.id, point).to_vec();
+            let mut should = self.groups[group].history.image(pair.id, point).to_vec();
+            if applied_until > point {
+                let later = self.groups[group].history.image(pair.id, applied_until);
+                for ((should, later), is) in should.iter_mut().zip(later).zip(&is) {
+                    if is.is_same(later) {
+                        should.clone_from(later);
+                    }
+                }
+            }
             let pair = &self.pairs[index];
             let info = &self.groups[group];
             if let Some(sector) = self.first_unsound(index, &is, &should, count, point) {
