@@ -112,6 +112,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         let volume = volume.clone();
         let grown = match join.content {
             Content::Established => group.follow_size(join, ports).unwrap_or_default(),
+            // A full resync brings all of it. *It was refused for ever after a growth that had come to nothing.*
+            Content::Copy if group.meta.pair(join.pair).is_some_and(|pair| pair.stream.is_some()) => {
+                group.follow_size(join, ports);
+                Vec::new()
+            }
             _ => Vec::new(),
         };
         // *A first copy began while another primary was resynced; that one's end called the copy complete.*
