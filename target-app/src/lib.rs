@@ -46,6 +46,9 @@
 //! | [`cli`] | the command line |
 //! | [`demo`] | two systems, a bad network, a kill, a takeover, a verdict |
 
+// These panic when their reader has left: `cli::output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod bench;
 pub mod cli;
 pub mod control;

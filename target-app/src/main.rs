@@ -1,5 +1,8 @@
 //! The `longrun` program: reads the command line and hands over.
 
+// These panic when their reader has left: `cli::output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use clap::Parser;
 use longrun::cli::args::{Cli, Command};
 use longrun::{bench, cli, demo, reactor, serve};
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
             match serve::run(&options) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    eprintln!("longrun serve: {error}");
+                    cli::output::say(format_args!("longrun serve: {error}"));
                     ExitCode::FAILURE
                 }
             }

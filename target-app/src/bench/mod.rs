@@ -21,6 +21,7 @@ mod watch;
 mod workload;
 
 use crate::cli::args::{BenchArgs, IoMode};
+use crate::cli::output;
 use crate::lab::cable;
 use crowd::Crowd;
 use floor::Sizes;
@@ -61,7 +62,7 @@ pub fn run(args: &BenchArgs) -> ExitCode {
 }
 
 fn refuse(error: &str) -> ExitCode {
-    eprintln!("longrun bench: {error}");
+    output::say(format_args!("longrun bench: {error}"));
     ExitCode::from(2)
 }
 
@@ -100,11 +101,12 @@ fn publish(report: &Report, args: &BenchArgs) -> Result<(), String> {
         std::fs::write(path, page::page(report))
             .map_err(|error| format!("{}: {error}; give a file that can be written with --html", path.display()))?;
     }
-    if args.json {
-        println!("{}", serde_json::to_string(report).map_err(|error| error.to_string())?);
-    } else {
-        println!("{}", report::table(report));
-    }
+    let mut text = match args.json {
+        true => serde_json::to_string(report).map_err(|error| error.to_string())?,
+        false => report::table(report),
+    };
+    text.push('\n');
+    output::print(&text).map_err(|error| format!("cannot print the report: {error}"))?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod config;
 mod group;
 pub mod keygen;
 mod link;
+pub mod output;
 mod pair;
 mod progress;
 mod rpc;
@@ -21,7 +22,6 @@ pub mod values;
 mod volume;
 mod watch;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -151,17 +151,15 @@ pub(crate) fn pretty<T: Serialize>(value: &T) -> String {
 /// Prints what a command has to say, and makes its exit status.
 pub(crate) fn finish(outcome: Result<String, String>) -> ExitCode {
     match outcome {
-        Ok(text) => match std::io::stdout().lock().write_all(text.as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            // The reader has seen enough (`| head`).
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Ok(text) => match output::print(&text) {
+            Ok(_) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("longrun: cannot print the answer: {error}");
+                output::say(format_args!("longrun: cannot print the answer: {error}"));
                 ExitCode::FAILURE
             }
         },
         Err(sentence) => {
-            eprintln!("longrun: {sentence}");
+            output::say(format_args!("longrun: {sentence}"));
             ExitCode::FAILURE
         }
     }

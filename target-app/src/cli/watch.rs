@@ -1,7 +1,7 @@
 //! `longrun group watch` and `longrun pair list --watch`: the same look again and again, drawn in place, until everything
 //! is in PAIR state.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,6 +11,7 @@ use longrun_rpc::methods::pair::{PairGet, PairInfo, PairState};
 use serde::Serialize;
 use serde_json::json;
 
+use super::output::{self, Reader};
 use super::{CliError, progress, table};
 
 /// Between two looks.
@@ -142,10 +143,11 @@ fn watch(json: bool, mut look: impl FnMut() -> Result<Look, CliError>) -> Result
             }
             Verdict::GoOn if draws => bar.set_message(shown.trim_end().to_owned()),
             // Into a file or a pipe: what changed.
-            Verdict::GoOn if shown != before => {
-                print(&shown)?;
-                before = shown;
-            }
+            Verdict::GoOn if shown != before => match print(&shown)? {
+                Reader::Reads => before = shown,
+                // Nobody looks on.
+                Reader::Gone => return Ok(String::new()),
+            },
             Verdict::GoOn => {}
         }
         bar.tick();
@@ -153,13 +155,8 @@ fn watch(json: bool, mut look: impl FnMut() -> Result<Look, CliError>) -> Result
     }
 }
 
-fn print(text: &str) -> Result<(), CliError> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|source| CliError::File {
-        path: "standard output".into(),
-        doing: "write to",
-        source,
-    })
+fn print(text: &str) -> Result<Reader, CliError> {
+    output::print(text).map_err(|source| CliError::File { path: "standard output".into(), doing: "write to", source })
 }
 
 #[cfg(test)]

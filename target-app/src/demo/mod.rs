@@ -19,6 +19,7 @@ pub mod status;
 pub mod workload;
 
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use longrun_rpc::methods::link::{LinkCreate, RawInfo, RawMode, Transport};
 use serde_json::json;
 
 use crate::cli::args::DemoArgs;
+use crate::cli::output;
 use crate::lab::cable::{self, Cable};
 use crate::lab::children::Children;
 use crate::lab::relay::{Impairment, Relay};
@@ -141,26 +143,25 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     if options.transport == Transport::Xdp
         && let Err(error) = cable::enter_own_network()
     {
-        eprintln!("longrun demo: {error}");
+        output::say(format_args!("longrun demo: {error}"));
         return ExitCode::from(2);
     }
     let status = Status::new(options.json);
     match demonstrate(options, &status) {
         Ok(report) => {
             status.clear();
-            if options.json {
-                match serde_json::to_string(&report) {
-                    Ok(line) => println!("{line}"),
-                    Err(error) => eprintln!("longrun demo: {error}"),
-                }
-            } else {
-                print!("{}", report.text());
+            let text = match options.json {
+                true => serde_json::to_string(&report).map(|line| line + "\n").map_err(io::Error::from),
+                false => Ok(report.text()),
+            };
+            if let Err(error) = text.and_then(|text| output::print(&text)) {
+                output::say(format_args!("longrun demo: cannot print the report: {error}"));
             }
             if report.order_closed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             status.clear();
-            eprintln!("longrun demo: {error}");
+            output::say(format_args!("longrun demo: {error}"));
             ExitCode::from(2)
         }
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::cli::output;
+
 /// What the line shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Line {
@@ -55,7 +57,7 @@ impl Status {
     /// Says what is done next, above the line; silent only under `--json`.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.bar.suspend(|| output::say(format_args!("{text}")));
         }
     }
 
