@@ -59,6 +59,8 @@ impl LinkCreate {
 
     /// Cores of a link at most.
     pub const CORES_MAX: usize = 16;
+    /// The greatest `queue`: the kernel notes a datagram's queue in 16 bits.
+    pub const QUEUE_MAX: u32 = u16::MAX as u32;
 
     /// Of how many strands it is.
     pub fn strands(&self) -> usize {
@@ -71,7 +73,7 @@ impl LinkCreate {
         LinkCreate {
             local_addr: along(self.local_addr),
             remote_addr: along(self.remote_addr),
-            queue: if index > 0 { Some(self.queue.unwrap_or(0) + u32::from(index)) } else { self.queue },
+            queue: if index > 0 { Some(self.queue.unwrap_or(0).saturating_add(u32::from(index))) } else { self.queue },
             cores: None,
             ..self.clone()
         }
@@ -150,6 +152,15 @@ impl LinkCreate {
                      it; give a smaller port"
                 ));
             }
+        }
+        let queue = self.queue.unwrap_or(0);
+        if u64::from(queue) + strands as u64 - 1 > u64::from(Self::QUEUE_MAX) {
+            let several = format!("with {strands} queues in a row, one for each core, ");
+            return Err(format!(
+                "queue is {queue}, {}expected 0 to {}; give one that the interface has, as ethtool -l shows them",
+                if strands > 1 { &several } else { "" },
+                Self::QUEUE_MAX + 1 - strands as u32
+            ));
         }
         Ok(())
     }

@@ -263,6 +263,21 @@ fn rules_between_parameters_are_told_in_a_sentence_that_says_what_to_do() {
         ("link_create", link(json!({"security": "none", "transport": "tcp"})), "expected `udp` or `xdp`"),
         (
             "link_create",
+            link(json!({"security": "none", "transport": "xdp", "interface": "e", "queue": u32::MAX, "cores": [0, 1]})),
+            "queue is 4294967295, with 2 queues in a row, one for each core, expected 0 to 65534",
+        ),
+        (
+            "link_create",
+            link(json!({"security": "none", "transport": "xdp", "interface": "e", "queue": 65_535, "cores": [0, 1]})),
+            "expected 0 to 65534",
+        ),
+        (
+            "link_create",
+            link(json!({"security": "none", "transport": "xdp", "interface": "e", "queue": 65_536})),
+            "queue is 65536, expected 0 to 65535",
+        ),
+        (
+            "link_create",
             link(
                 json!({"security": "none", "transport": "xdp", "interface": "e", "local_addr": "[::1]:4", "remote_addr": "[::1]:5"}),
             ),
