@@ -39,7 +39,7 @@ pub const PARCELS_MAX: usize = 64;
 /// Of these, the empty ones that are kept to be filled again.
 const SPARES_MAX: usize = 8;
 /// Streams whose way a link remembers at most. Those beyond have none that is open.
-const STREAMS_MAX: usize = 64 << 10;
+pub(super) const STREAMS_MAX: usize = 64 << 10;
 
 /// What one core's engine says to another's, to be given to that one as [`crate::ports::Event::Crossed`], in order.
 pub struct Crossing<B, S>(pub(super) Inner<B, S>);

@@ -18,10 +18,10 @@
 //!
 //! What this gives up: a strand that loses its session interrupts the others for the time of a handshake.
 
-use super::lanes::{Command, Crossing, Inner, News};
+use super::lanes::{Command, Crossing, Inner, News, STREAMS_MAX};
 use super::links::{Links, Place};
 use super::{Engine, Heard, World};
-use crate::link::{DownReason, STRANDS_MAX};
+use crate::link::{CONTROL_QUEUE_MAX, DownReason, STRANDS_MAX};
 use crate::message::{Message, Refusal, Subject};
 use crate::ports::{CoreId, Memory, Ports};
 use crate::primary::Uplink;
@@ -30,12 +30,6 @@ use std::collections::BTreeMap;
 
 #[cfg(test)]
 mod tests;
-
-/// Messages that the knot keeps until the link's session is up here too. A peer never has more on their way
-/// ([`crate::link::Link::send_message`]).
-const WAITING_MAX: usize = 4096;
-/// Streams whose strand is remembered at most.
-const STREAMS_MAX: usize = 64 << 10;
 
 /// In place of the session of a strand while the link has none. The first is 1.
 const NO_SESSION: u64 = 0;
@@ -400,7 +394,8 @@ impl<M: Memory> Engine<M> {
             return;
         }
         if !knot.is_tied {
-            if knot.waiting.len() < WAITING_MAX {
+            // Until the session is up here too; a peer never has more on their way.
+            if knot.waiting.len() < CONTROL_QUEUE_MAX {
                 knot.waiting.push((from, message));
             } else {
                 let round = knot.round;

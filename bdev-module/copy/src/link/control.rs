@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Messages that wait for an acknowledgement or to be sent, at most; one more ends the session, and both sides say
 /// what they need again in the next.
-pub(crate) const QUEUE_MAX: usize = 4096;
+pub const CONTROL_QUEUE_MAX: usize = 4096;
 
 /// Messages in flight at most, and so messages that the receiver keeps out of order at most.
 pub(crate) const WINDOW: usize = 256;
@@ -29,7 +29,7 @@ pub(crate) struct Sender {
 impl Sender {
     /// Queues a message; false if there are too many.
     pub(crate) fn push(&mut self, message: &Message) -> bool {
-        if self.queue.len() >= QUEUE_MAX {
+        if self.queue.len() >= CONTROL_QUEUE_MAX {
             return false;
         }
         self.queue.push_back((codec::encode(message), State::Waiting));

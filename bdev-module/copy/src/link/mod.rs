@@ -11,8 +11,8 @@
 //! the peer's is handed on, and nothing of it twice. What it gives up: one datagram carries one frame, so that small
 //! records pay a header of 88 bytes each; and loss below a tolerance is not taken for congestion ([`LinkConfig`]).
 //!
-//! Memory is bounded by the configuration: a table of 32 Ki datagrams, 4096 messages, 1024 ranges, 2 KiB of replay
-//! window, and the records that the engine pushed, whose budget is the engine's.
+//! Memory is bounded by the configuration: a table of 32 Ki datagrams, [`CONTROL_QUEUE_MAX`] messages, 1024 ranges, 2 KiB of
+//! replay window, and the records that the engine pushed, whose budget is the engine's.
 
 mod ack;
 mod arrivals;
@@ -40,6 +40,7 @@ mod transmit;
 
 pub use codec::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
 pub use config::{LinkConfig, LinkConfigError, MTU_BYTES_MAX, MTU_BYTES_MIN, STRANDS_MAX, Security, Strand};
+pub use control::CONTROL_QUEUE_MAX;
 #[doc(hidden)]
 pub use fuzz::fuzz_datagram;
 pub use noise::{generate_keypair, public_of};
@@ -239,8 +240,8 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
         }
     }
 
-    /// Sends a message, in order and reliably within the session; dropped without one. If more than 4096 wait, the
-    /// session ends ([`DownReason::ControlOverflow`]).
+    /// Sends a message, in order and reliably within the session; dropped without one. If more than [`CONTROL_QUEUE_MAX`]
+    /// wait, the session ends ([`DownReason::ControlOverflow`]).
     pub fn send_message(&mut self, message: &Message) {
         if let Some(session) = &mut self.session
             && !session.control_out.push(message)

@@ -73,7 +73,7 @@ fn messages_arrive_once_and_in_order_both_ways() {
 fn too_many_waiting_messages_end_the_session_and_the_next_one_works() {
     let mut world = World::new(2, Network::clean(), |_| {});
     world.up();
-    for number in 0..=control::QUEUE_MAX as u64 {
+    for number in 0..=CONTROL_QUEUE_MAX as u64 {
         world.links[0].send_message(&note(number));
     }
     world.until(5 * S, "a new session", |world| world.ends[0].ups == 2 && world.ends[1].ups == 2);
