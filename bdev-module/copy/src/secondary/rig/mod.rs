@@ -77,6 +77,7 @@ impl Rig {
             failing_flushes_only: false,
             failing_forgets: true,
             holds_meta: false,
+            volume_blocks: None,
         };
         Rig {
             world,

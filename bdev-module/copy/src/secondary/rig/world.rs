@@ -90,6 +90,8 @@ pub struct World {
     pub failing_forgets: bool,
     /// Metadata does not become durable.
     pub holds_meta: bool,
+    /// What every volume has by now, where that is told.
+    pub volume_blocks: Option<u64>,
 }
 
 impl Memory for World {
@@ -149,6 +151,10 @@ impl Ports for World {
 
     fn volume_changed(&mut self, pair: PairId) {
         self.changed.push(pair);
+    }
+
+    fn volume_blocks(&self, _: VolumeId) -> Option<u64> {
+        self.volume_blocks
     }
 
     fn log(&mut self, line: std::fmt::Arguments<'_>) {

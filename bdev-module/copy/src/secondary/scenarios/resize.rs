@@ -53,3 +53,22 @@ fn no_pair_grows_while_its_group_is_under_test() {
     assert!(matches!(rig.world.answers[&ticket.0], Ok(OperatorAnswer::TestStarted { .. })));
     refused(&mut rig, VOLUME_BLOCKS, Refusal::NotYet, "under test");
 }
+
+#[test]
+fn a_full_resync_after_a_growth_that_came_to_nothing_brings_a_pair_back_to_its_primarys_size() {
+    let mut rig = working(3);
+    let a = PairId::of_name(group(), "a");
+    let size = |rig: &Rig| rig.secondary.groups[&group()].meta.pair(a).unwrap().geometry.blocks;
+    rig.world.volume_blocks = Some(2 * VOLUME_BLOCKS);
+    let answers = ask(&mut rig, 1, 1, wants(2 * VOLUME_BLOCKS));
+    assert!(matches!(&answers[..], [Message::Resized { .. }]), "{answers:?}");
+    assert_eq!(size(&rig), 2 * VOLUME_BLOCKS);
+    // Its primary dies before it has noted that, and copies all of the pair when it is back.
+    rig.resyncs = true;
+    rig.senders[0].copies_all.insert("a".to_owned());
+    rig.senders[0].marks.extend((0..VOLUME_BLOCKS).map(|lba| (0, lba)));
+    rig.resync(0);
+    rig.drain();
+    assert_eq!((size(&rig), rig.status("g").unit), (VOLUME_BLOCKS, None));
+    rig.assert_cut();
+}

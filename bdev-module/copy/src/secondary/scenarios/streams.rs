@@ -354,3 +354,38 @@ fn a_group_that_is_suspended_in_its_resync_still_holds_its_image_back_to_those_t
     rig.settle();
     assert_eq!(rig.senders[0].held, base, "what came in the resync is durable, and not in the image");
 }
+
+#[test]
+fn a_number_that_comes_again_after_a_crash_and_waits_for_another_groups_is_not_called_lost() {
+    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]).stream(
+        2,
+        Scope::Group,
+        &[("h", "c")],
+    );
+    rig.create();
+    rig.settle();
+    rig.drain();
+    let (durable, at) = (rig.senders[0].durable, rig.senders[0].history.len());
+    for pair in [1, 0] {
+        rig.write_at(0, pair, RecordKind::Write, Extent { lba: 0, blocks: 1 });
+    }
+    let [other, mine] = [durable.next(), durable.next().next()];
+    comes(&mut rig, at);
+    comes(&mut rig, at + 1);
+    rig.clock += 100;
+    // The other group's limit stays, because its second stream says nothing.
+    rig.beacon(0);
+    rig.settle();
+    assert_eq!(rig.senders[0].durable, durable);
+    rig.crash();
+    rig.settle();
+    rig.hello();
+    rig.settle();
+    comes(&mut rig, at + 1);
+    rig.settle();
+    let stream = rig.senders[0].stream;
+    assert_eq!(rig.secondary.intakes[&stream].rx.run(), other.previous(), "it waits above the run");
+    take_over(&mut rig);
+    let certificate = rig.status("g").certificate.unwrap();
+    assert_eq!((certificate.streams[0].last_applied, certificate.streams[0].seen_not_applied.len()), (mine, 0));
+}
