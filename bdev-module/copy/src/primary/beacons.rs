@@ -14,30 +14,31 @@ const IDLE_PART: u64 = 8;
 /// A stream that is to speak within this part of its silence speaks along with another whose turn it is: they go in one
 /// datagram. *256 streams had each a turn of its own, and a datagram: the network lost the records between them.*
 const EARLY_PART: u64 = 4;
-/// So many streams may each speak once in [`PrimaryConfig::beacon_interval_ns`]; where there are more, each is silent for longer.
-/// A thousand streams of a busy group would else speak half a million times a second.
+/// So many streams may each speak once in [`PrimaryConfig::beacon_interval_ns`], or in the time to which their silence is
+/// stretched; where there are more, each is silent for as many times longer. A thousand streams of a busy group would else
+/// speak half a million times a second, and those of an idle one twenty thousand times.
 const STREAMS_AT_ONCE: usize = 256;
 
 impl<M: Memory> Primary<M> {
     /// Sends the beacons of all streams that were silent for long enough. Returns when to look again.
     pub(super) fn beacons(&mut self, now: Now, ports: &mut impl Up<M>) -> Mono {
-        let pace_ns = self.pace_ns();
+        let pace = self.pace();
         let said = self.streams.iter_mut().filter_map(|(id, stream)| {
-            say(now, *id, stream, pace_ns, &self.config, &self.groups, &self.spills, &mut self.stamper, ports)
+            say(now, *id, stream, pace, &self.config, &self.groups, &self.spills, &mut self.stamper, ports)
         });
         said.min().unwrap_or(Mono(u64::MAX))
     }
 
-    /// What a stream is silent for at least.
-    fn pace_ns(&self) -> u64 {
-        self.config.beacon_interval_ns * self.streams.len().div_ceil(STREAMS_AT_ONCE) as u64
+    /// How many times longer than usual a stream is silent.
+    fn pace(&self) -> u64 {
+        self.streams.len().div_ceil(STREAMS_AT_ONCE) as u64
     }
 
     /// The same for one stream.
     pub(super) fn beacon(&mut self, now: Now, id: StreamId, ports: &mut impl Up<M>) {
-        let pace_ns = self.pace_ns();
+        let pace = self.pace();
         if let Some(stream) = self.streams.get_mut(&id) {
-            say(now, id, stream, pace_ns, &self.config, &self.groups, &self.spills, &mut self.stamper, ports);
+            say(now, id, stream, pace, &self.config, &self.groups, &self.spills, &mut self.stamper, ports);
         }
     }
 }
@@ -48,7 +49,7 @@ fn say<M: Memory>(
     now: Now,
     id: StreamId,
     stream: &mut Stream,
-    pace_ns: u64,
+    pace: u64,
     config: &PrimaryConfig,
     groups: &BTreeMap<GroupId, Group>,
     spills: &BTreeMap<GroupId, spill::Owned<M::Shared>>,
@@ -64,7 +65,7 @@ fn say<M: Memory>(
         Some(_) => config.beacon_interval_ns,
         None => silence_ns(now, stream.members.keys().filter_map(|group| groups.get(group)), config),
     };
-    let interval_ns = interval_ns.max(pace_ns);
+    let interval_ns = interval_ns * pace;
     let at = stream.last_sent.after_ns(interval_ns);
     if now.mono.after_ns(interval_ns / EARLY_PART) < at {
         return Some(at);

@@ -292,10 +292,11 @@ impl<M: Memory> Primary<M> {
         }
         let epoch = self.streams.get(&pair.stream).map(|stream| stream.epoch);
         pair.dirty.copied(now.mono, number, epoch.zip(done.last.map(|stamp| stamp.seq)));
-        self.due = self.due.min(now.mono.after_ns(RETRY_NS));
         if pair.copy.is_idle(&pair.dirty) {
             self.due = Mono(0);
         }
+        self.awake_due = self.awake_due.min(now.mono.after_ns(RETRY_NS));
+        self.wake(id);
     }
 
     /// The secondary said which parts of a piece it lacks, or (`None`) cannot say: those are copied.

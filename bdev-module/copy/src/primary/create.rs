@@ -353,6 +353,7 @@ impl<M: Memory> Primary<M> {
             parked: VecDeque::new(),
             parked_since: None,
             requests: 0,
+            is_awake: false,
             last_stamp: None,
             last_epoch: Epoch(0),
             repairs: 0,

@@ -286,7 +286,7 @@ impl<M: Memory> Primary<M> {
         stream.buffered_bytes += charge_bytes;
         assert!(stream.is_marked && stream.epoch_is_durable, "stamped before metadata says that the epoch stamps");
         pair.last_epoch = stream.epoch;
-        self.due = self.due.min(now.mono.after_ns(self.config.beacon_interval_ns));
+        self.awake_due = self.awake_due.min(now.mono.after_ns(self.config.beacon_interval_ns));
         let (group, epoch) = (pair.config.group, stream.epoch);
         // In the spill it says nothing.
         if !self.spills.get(&group).is_some_and(Owned::is_spilling) {

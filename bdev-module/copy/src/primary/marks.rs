@@ -38,13 +38,17 @@ impl<M: Memory> Primary<M> {
         }
         let pair = self.pairs.get_mut(&request.pair).expect("its gate was looked at");
         request.is_held = true;
+        // Its marks are to be cleared some time.
+        if !std::mem::replace(&mut pair.is_awake, true) {
+            self.awake.push(request.pair);
+        }
         match pair.dirty.begin(now.mono, request.extent) {
             None => true,
             Some(round) => {
                 pair.marking.push_back((round, key, now.mono));
                 let id = request.pair;
                 self.unasked.insert(id);
-                self.due = self.due.min(now.mono.after_ns(wait_ns));
+                self.awake_due = self.awake_due.min(now.mono.after_ns(wait_ns));
                 false
             }
         }

@@ -133,8 +133,12 @@ pub struct Primary<M: Memory> {
     out_of_memory: VecDeque<usize>,
     /// The last serial given to a request, pair or group.
     serial: u64,
-    /// When [`Primary::turn`] has to look at more than the queues.
+    /// When [`Primary::turn`] has to look at more than the queues: at everything.
     due: Mono,
+    /// The same, at what is never asleep and at the pairs that are awake.
+    awake_due: Mono,
+    /// Pairs that have something to be looked after, each once, and some that are no more.
+    awake: Vec<PairId>,
     shutdown: Stopping,
     /// Groups that go to the other site in a planned swap.
     handovers: BTreeMap<GroupId, HandOver>,
@@ -254,6 +258,8 @@ impl<M: Memory> Primary<M> {
             out_of_memory: VecDeque::new(),
             serial: 0,
             due: Mono(0),
+            awake_due: Mono(0),
+            awake: Vec::new(),
             shutdown: Stopping::No,
             handovers: BTreeMap::new(),
             resizes: BTreeMap::new(),

@@ -52,6 +52,8 @@ pub(super) struct Pair {
     pub parked_since: Option<Mono>,
     /// Host requests that are not answered yet.
     pub requests: usize,
+    /// It is among those that have something to be looked after.
+    pub is_awake: bool,
     pub last_stamp: Option<Stamp>,
     /// The epoch of that stamp.
     pub last_epoch: Epoch,

@@ -315,7 +315,7 @@ impl<M: Memory> Primary<M> {
             // Its pair was deleted meanwhile.
             let Some(stream) = stream.filter(|stream| stream.epoch == next.epoch && stream.sends()) else { continue };
             stream.last_sent = now.mono;
-            self.due = self.due.min(now.mono.after_ns(self.config.beacon_interval_ns));
+            self.awake_due = self.awake_due.min(now.mono.after_ns(self.config.beacon_interval_ns));
             link_bytes += next.record.head.charge_bytes();
             ports.stream_push(link, next.epoch, next.record);
         }

@@ -1,6 +1,7 @@
 //! What time brings: answers whose wait is over, beacons, repetitions, time-outs.
 //!
-//! The queues are looked at in every turn; all else only when something is due, so that a turn of a busy core is cheap.
+//! The queues are looked at in every turn; all else only when something is due, so that a turn of a busy core is cheap. A
+//! pair that has nothing to wait for sleeps: a thousand of them cost what their beacons do.
 
 use super::pair::Phase;
 use super::{Primary, Stopping, Up};
@@ -14,6 +15,8 @@ use std::cmp::Reverse;
 use super::host::is_past;
 use super::suspend::FirstMissed;
 
+/// How often all streams and pairs are looked at, also those that nothing has happened to.
+const LOOK_AT_ALL_NS: u64 = 1_000_000_000;
 /// How soon to look again when the timeline's lease has to move.
 pub(super) const LEASE_RETRY_NS: u64 = 500_000;
 
@@ -26,9 +29,17 @@ impl<M: Memory> Primary<M> {
         self.pump(now, ports);
         self.turn_spills(now, ports);
         if now.mono >= self.due {
-            self.due = Mono(u64::MAX);
-            let due = self.look_after(now, ports);
-            self.due = self.due.min(due);
+            (self.due, self.awake_due) = (Mono(u64::MAX), Mono(u64::MAX));
+            let again = self.look_after_streams(now, ports);
+            self.due = self.due.min(again);
+            if !self.pairs.is_empty() {
+                self.due = self.due.min(now.mono.after_ns(LOOK_AT_ALL_NS));
+            }
+            self.wake_all();
+            self.look_after(now, ports);
+        } else if now.mono >= self.awake_due {
+            self.awake_due = Mono(u64::MAX);
+            self.look_after(now, ports);
         }
         self.keep_marks(ports);
     }
@@ -84,26 +95,52 @@ impl<M: Memory> Primary<M> {
         }
     }
 
-    /// Streams and pairs. Returns when to look again.
-    fn look_after(&mut self, now: Now, ports: &mut impl Up<M>) -> Mono {
+    /// Streams that are not open yet. Returns when to look again.
+    fn look_after_streams(&mut self, now: Now, ports: &mut impl Up<M>) -> Mono {
         let mut due = Mono(u64::MAX);
         let mut last = None;
         while let Some(id) = next_key(&self.streams, last) {
             last = Some(id);
             due = due.min(self.ask_to_open(now, id, ports).unwrap_or(due));
         }
-        due = due.min(self.beacons(now, ports));
-        let mut last = None;
-        while let Some(id) = next_key(&self.pairs, last) {
-            last = Some(id);
-            for at in [
+        due
+    }
+
+    /// The pair has something to be looked after.
+    pub(super) fn wake(&mut self, id: PairId) {
+        if let Some(pair) = self.pairs.get_mut(&id)
+            && !std::mem::replace(&mut pair.is_awake, true)
+        {
+            self.awake.push(id);
+        }
+    }
+
+    fn wake_all(&mut self) {
+        self.awake.clear();
+        self.awake.extend(self.pairs.keys());
+        self.pairs.values_mut().for_each(|pair| pair.is_awake = true);
+    }
+
+    /// Beacons, the pairs that are awake, groups. Notes when to look again.
+    fn look_after(&mut self, now: Now, ports: &mut impl Up<M>) {
+        let mut due = self.beacons(now, ports);
+        let mut nth = 0;
+        while let Some(id) = self.awake.get(nth).copied() {
+            let each = [
                 self.join_pair(now, id, ports),
                 self.attend(now, id, ports),
                 self.try_leave(now, id, ports),
                 self.tend_marks(now, id, ports),
                 self.expire_marks(now, id, ports),
-            ] {
-                due = due.min(at.unwrap_or(due));
+            ];
+            match each.into_iter().flatten().min() {
+                Some(at) => (due, nth) = (due.min(at), nth + 1),
+                None => {
+                    self.awake.swap_remove(nth);
+                    if let Some(pair) = self.pairs.get_mut(&id) {
+                        pair.is_awake = false;
+                    }
+                }
             }
         }
         let mut last = None;
@@ -135,7 +172,7 @@ impl<M: Memory> Primary<M> {
         if let Stopping::Draining { deadline, .. } = self.shutdown {
             due = due.min(deadline);
         }
-        due
+        self.awake_due = self.awake_due.min(due);
     }
 
     /// A pair that is being created: memory for its check, its hosts' and its operator's patience.
@@ -202,7 +239,7 @@ impl<M: Memory> Primary<M> {
             self.groups.values().filter_map(|group| group.delayed.peek()).map(|Reverse((until, ..))| *until).min();
         let lease = (!self.out_of_lease.is_empty()).then(|| now.mono.after_ns(LEASE_RETRY_NS));
         let unasked = (!self.unasked.is_empty()).then_some(now.mono);
-        let due = (self.due != Mono(u64::MAX)).then_some(self.due);
+        let due = Some(self.due.min(self.awake_due)).filter(|due| *due != Mono(u64::MAX));
         [committing, delayed, lease, self.memory_retry_at(now), unasked, self.pump_at, self.spill_timeout(now), due]
             .into_iter()
             .flatten()

@@ -50,6 +50,15 @@ impl<B, S> Intakes<B, S> {
         Some(intake)
     }
 
+    /// To change its tip; where its sender stands does not follow from that.
+    pub(crate) fn for_tip(&mut self, stream: StreamId) -> Option<&mut Intake<B, S>> {
+        let intake = self.by_stream.get_mut(&stream)?;
+        if !std::mem::replace(&mut intake.is_moved, true) {
+            self.moved.push(stream);
+        }
+        Some(intake)
+    }
+
     /// To change its account or its durable number; its tip stays.
     pub(crate) fn for_account(&mut self, stream: StreamId) -> Option<&mut Intake<B, S>> {
         let intake = self.by_stream.get_mut(&stream)?;

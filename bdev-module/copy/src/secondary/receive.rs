@@ -1,6 +1,7 @@
 //! What arrives: fragments and beacons, and what becomes of those that do not belong.
 
 use super::group::Group;
+use super::intake::Intake;
 use super::meta::Life;
 use super::{Downlink, Secondary, TakeoverStep};
 use crate::digest::{Digest, PIECE_BYTES};
@@ -137,8 +138,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
 
     /// Tells the owner of a stream that broke the protocol, once.
     fn refuse_broken(&mut self, stream: StreamId, ports: &mut impl Downlink<Buf = B, Shared = S>) {
+        let is_news = |intake: &Intake<B, S>| intake.rx.error().is_some() && !intake.was_refused;
+        if !self.intakes.get(&stream).is_some_and(is_news) {
+            return;
+        }
         let Some(intake) = self.intakes.get_mut(stream) else { return };
-        let Some(error) = intake.rx.error().filter(|_| !intake.was_refused) else { return };
+        let Some(error) = intake.rx.error() else { return };
         intake.was_refused = true;
         let epoch = intake.rx.epoch();
         let text = format!("the stream broke the protocol and is stopped: {error}");
@@ -185,7 +190,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
         ports: &mut impl Downlink<Buf = B, Shared = S>,
     ) {
         let ceiling = self.ceiling(now);
-        let Some(intake) = self.intakes.get_mut(beacon.stream) else {
+        let Some(intake) = self.intakes.for_tip(beacon.stream) else {
             self.fence(link, beacon.stream, ports);
             return;
         };

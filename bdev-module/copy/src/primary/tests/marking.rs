@@ -43,6 +43,31 @@ fn a_write_is_stamped_and_submitted_only_when_its_mark_is_durable() {
 }
 
 #[test]
+fn a_pair_sleeps_until_it_is_written_to_and_again_when_its_marks_are_cleared() {
+    let (mut rig, pair) = unmarked();
+    let (group, stream) = (rig.primary.groups()[0], rig.show_pair(pair).stream);
+    rig.pair(group, "q", 1);
+    rig.run();
+    for _ in 0..20 {
+        rig.pass(SECOND);
+        rig.locals();
+    }
+    assert_eq!(rig.primary.awake, []);
+    rig.write(pair, 0, 1, 1);
+    rig.keep_all();
+    rig.locals();
+    rig.pass(2 * MS);
+    assert_eq!(rig.primary.awake, [pair]);
+    rig.run();
+    rig.durable(stream, rig.standing(stream).last.0);
+    for _ in 0..20 {
+        rig.pass(SECOND);
+        rig.run();
+    }
+    assert_eq!((rig.show_pair(pair).dirty_bytes, &rig.primary.awake), (0, &vec![]));
+}
+
+#[test]
 fn a_suspended_groups_hosts_wait_for_marks_too() {
     let (mut rig, pair) = unmarked();
     let group = rig.primary.groups()[0];

@@ -290,6 +290,16 @@ fn more_streams_than_may_speak_at_once_are_silent_for_longer_each() {
     // A third of them in each 2 ms.
     let said = rig.beacons().len() - from;
     assert!((5_900..=7_300).contains(&said), "600 streams for 60 ms, each every 6 ms: {said}");
+    // Nobody writes for long.
+    for _ in 0..2_000 {
+        rig.pass(MS);
+    }
+    let from = rig.beacons().len();
+    for _ in 0..600 {
+        rig.pass(MS);
+    }
+    let said = rig.beacons().len() - from;
+    assert!((2_400..=3_600).contains(&said), "600 streams for 600 ms, each every 150 ms: {said}");
 }
 
 #[test]
