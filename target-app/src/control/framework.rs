@@ -16,7 +16,7 @@ use longrun_rpc::methods::framework::{
 };
 use longrun_rpc::methods::{Method, to_params};
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
@@ -175,6 +175,8 @@ impl Control {
                 .await
                 .map_err(|error| format!("call {} ({method}): {}", index + 1, error.message))?;
         }
+        // Once for all pairs; hosts are admitted later.
+        self.notice_takeovers().await;
         Ok(())
     }
 }
@@ -190,6 +192,7 @@ fn devices_config(state: &State) -> (Vec<ConfigCall>, Vec<ConfigCall>) {
     let mut bdevs = state.catalog.config().into_iter();
     let (mut first, mut second) = (Vec::new(), Vec::new());
     let mut late = HashSet::new();
+    let pairs: HashMap<_, _> = state.pairs.values().filter_map(|pair| Some((pair.replica?, pair))).collect();
     for entry in state.catalog.iter() {
         // A test ends with the process, and so does what stands on it.
         if state.is_of_test(entry.id) {
@@ -200,8 +203,7 @@ fn devices_config(state: &State) -> (Vec<ConfigCall>, Vec<ConfigCall>) {
         }
         if entry.kind == Kind::Replica {
             late.insert(entry.id);
-            let pair = state.pairs.values().find(|pair| pair.replica == Some(entry.id));
-            second.extend(pair.map(|pair| config_call(&pair.call)));
+            second.extend(pairs.get(&entry.id).map(|pair| config_call(&pair.call)));
             continue;
         }
         let Some((method, params)) = bdevs.next() else { break };

@@ -387,7 +387,7 @@ impl Control {
                         let sizes: Vec<_> = pairs.into_iter().filter_map(size).collect();
                         let test = engine.secondary(world).0.test_status(now, id);
                         let status = status_of(engine, now, world, id);
-                        (now, status, takeover_of(engine, now, world, id), identities, sizes, test)
+                        (now, status, takeover_of(engine, world, id), identities, sizes, test)
                     })
                 })
                 .await;
@@ -454,7 +454,7 @@ impl Control {
         // Asked again, the answer is the takeover's, not this call's.
         let taken = self
             .reactor(core)
-            .call(move |reactor| reactor.engine(|engine, now, world| takeover_of(engine, now, world, id)))
+            .call(move |reactor| reactor.engine(|engine, _, world| takeover_of(engine, world, id)))
             .await;
         let split_accepted = taken.is_some_and(|taken| taken.split_accepted);
         let mut state = self.state().await;
@@ -562,10 +562,9 @@ pub(super) struct Taken {
     pub split_accepted: bool,
 }
 
-pub(super) fn takeover_of(engine: &mut Engine, now: Now, world: &mut World<'_>, id: GroupId) -> Option<Taken> {
-    let status = engine.secondary(world).0.group_status(now, id)?;
-    let certificate = status.certificate.filter(|_| status.phase == GroupPhase::TakenOver)?;
-    Some(Taken { certificate, split_accepted: status.split_accepted })
+pub(super) fn takeover_of(engine: &mut Engine, world: &mut World<'_>, id: GroupId) -> Option<Taken> {
+    let (certificate, split_accepted) = engine.secondary(world).0.taken_over(id)?;
+    Some(Taken { certificate: certificate.clone(), split_accepted })
 }
 
 /// What a group is while it is primary here.

@@ -4,7 +4,7 @@ use super::ana::{ana_group, reports_ana, shown, wire};
 use super::bdev::TICK_RATE_HZ;
 use super::roles::Access;
 use super::{Caller, Control, State, catalog_error};
-use longrun_bdev::catalog::{Entry, Holder, Kind};
+use longrun_bdev::catalog::{Entry, Holder};
 use longrun_bdev::{BdevId, IoType};
 use longrun_nvmf::target::{
     AnaGroup, BdevHandle, BlockSize, ConnectionInfo, IN_CAPSULE_BYTES_IO, ModelNumber, Namespace, NamespaceState, Nsid,
@@ -20,7 +20,7 @@ use longrun_rpc::methods::nvmf::{
     NvmfSubsystemRemoveListener, NvmfSubsystemRemoveNs, PollGroupStats, QpairInfo, SubsystemInfo, Subtype, TrType,
     TransportInfo,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -205,7 +205,7 @@ impl Control {
             deallocates: entry.kind.supports(IoType::Unmap),
         };
         state.target.edit(&subsystem.nqn, |subsystem| subsystem.namespaces.insert(nsid_checked, namespace));
-        state.refresh_states(entry.id);
+        state.refresh_states(&[entry.id]);
         self.publish(&mut state).await;
         Ok(nsid)
     }
@@ -490,14 +490,11 @@ impl State {
 
     /// Whether hosts may use a bdev now: the volumes of a secondary wait for takeover.
     fn namespace_state(&self, entry: &Entry) -> NamespaceState {
-        match self.access_of(entry.id) {
-            Access::Elsewhere => NamespaceState::NotReady,
-            Access::Here | Access::Changing => NamespaceState::Ready,
-        }
+        state_with(self.access_of(entry.id))
     }
 
-    /// Brings the namespaces of a bdev up to date after its identity changed, where what they show is `meant`, and their
-    /// state with it; [`Control::publish`] is next.
+    /// Brings the namespaces of a bdev up to date after its identity changed, where what they show is `meant`;
+    /// [`State::refresh_states`] of all that changed is next.
     pub(super) fn refresh_namespaces(&mut self, bdev: BdevId, meant: impl Fn(&[u8; 16]) -> bool) {
         let Some(entry) = self.catalog.get(bdev).cloned() else { return };
         let handle = State::handle(&entry);
@@ -513,29 +510,29 @@ impl State {
                 }
             });
         }
-        self.refresh_states(bdev);
     }
 
-    /// Brings the namespaces of a bdev up to date after it became another side's, or this one's again: a swap's volumes
+    /// Brings the namespaces of these bdevs up to date after they became another side's, or this one's again: a swap's volumes
     /// stay what they are to hosts. Where hosts are told access states, they wait while the access changes, and are sent
     /// to their other path; else the namespace is not ready here. [`Control::publish`] is next.
-    pub(super) fn refresh_states(&mut self, bdev: BdevId) {
-        let Some(entry) = self.catalog.get(bdev).cloned() else { return };
-        let now = self.namespace_state(&entry);
-        let handle = State::handle(&entry);
-        let replicas: Vec<(BdevHandle, Access)> = self
-            .catalog
+    pub(super) fn refresh_states(&mut self, bdevs: &[BdevId]) {
+        let accesses: HashMap<BdevHandle, Access> = self
+            .pairs
             .iter()
-            .filter(|entry| entry.kind == Kind::Replica)
-            .map(|entry| (State::handle(entry), self.access_of(entry.id)))
+            .filter_map(|((group, _), pair)| {
+                let entry = self.catalog.get(pair.replica?)?;
+                Some((State::handle(entry), self.groups.get(group).map_or(Access::Here, |group| group.access)))
+            })
             .collect();
-        let access = |bdev| replicas.iter().find(|(of, _)| *of == bdev).map_or(Access::Here, |(_, access)| *access);
+        let access = |bdev| accesses.get(&bdev).copied().unwrap_or_default();
+        let meant: HashSet<BdevHandle> =
+            bdevs.iter().filter_map(|bdev| self.catalog.get(*bdev)).map(State::handle).collect();
         let nqns: Vec<Nqn> = self.target.subsystems.keys().cloned().collect();
         for nqn in nqns {
             self.target.edit(&nqn, |subsystem| {
                 let mut groups = BTreeSet::new();
-                for namespace in subsystem.namespaces.values_mut().filter(|namespace| namespace.bdev == handle) {
-                    namespace.state = now;
+                for namespace in subsystem.namespaces.values_mut().filter(|namespace| meant.contains(&namespace.bdev)) {
+                    namespace.state = state_with(access(namespace.bdev));
                     groups.insert(namespace.ana_group);
                 }
                 if !subsystem.ana.reporting {
@@ -553,6 +550,13 @@ impl State {
                 }
             });
         }
+    }
+}
+
+fn state_with(access: Access) -> NamespaceState {
+    match access {
+        Access::Elsewhere => NamespaceState::NotReady,
+        Access::Here | Access::Changing => NamespaceState::Ready,
     }
 }
 

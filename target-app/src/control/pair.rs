@@ -48,8 +48,11 @@ impl Control {
             Ok(None) => return Ok(name),
             Err(error) => return Err(error),
         };
-        // Of a group that was taken over, the volume must never be seen under its former identity.
-        self.notice_takeovers().await;
+        match caller {
+            Caller::Operator => self.show_as_taken_over(&call.group).await,
+            // All at once, before hosts are admitted.
+            Caller::Configuration => {}
+        }
         match caller {
             Caller::Operator => match ended.wait().await {
                 Ok(_) => {}
@@ -85,6 +88,17 @@ impl Control {
             }
         }
         Ok(name)
+    }
+
+    /// Of a group that was taken over, a volume must never be seen under its former identity.
+    async fn show_as_taken_over(&self, group: &str) {
+        let Some((core, id)) = self.state().await.groups.get(group).map(|group| (group.core, group.id)) else { return };
+        let look = move |reactor: &mut Reactor| {
+            reactor.engine(|engine, _, world| engine.secondary(world).0.taken_over(id).is_some())
+        };
+        if self.reactor(core).call(look).await {
+            self.notice_takeovers().await;
+        }
     }
 
     /// Claims the volume, makes the replica device, and has the engine begin.

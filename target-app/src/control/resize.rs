@@ -92,10 +92,10 @@ impl Control {
 
     /// Shows pairs' volumes as large as the engine says that they are.
     pub(super) async fn note_sizes(&self, state: &mut State, sizes: &[(PairId, Geometry)]) {
+        let replicas = state.replicas();
         let mut has_changed = false;
         for (pair, geometry) in sizes {
-            let replica = state.pairs.values().find(|entry| entry.id == *pair).and_then(|entry| entry.replica);
-            let Some(entry) = replica.and_then(|replica| state.catalog.get(replica)) else { continue };
+            let Some(entry) = replicas.get(pair).and_then(|replica| state.catalog.get(*replica)) else { continue };
             if entry.geometry.blocks != geometry.blocks {
                 let id = entry.id;
                 tracing::info!("bdev {} has {} blocks from here on", entry.name, geometry.blocks);

@@ -13,6 +13,7 @@ use longrun_nvmf::target::ANA_TRANSITION_SECONDS_MAX;
 use longrun_rpc::RpcError;
 use longrun_rpc::methods::group::{GroupGet, Role};
 use longrun_rpc::methods::role::{GroupFailback, GroupSwap, RoleInfo};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Whether hosts use a group's volumes at this system.
@@ -87,9 +88,7 @@ impl Control {
                 .filter(|((group, _), _)| group == name)
                 .filter_map(|(_, pair)| pair.replica)
                 .collect();
-            for replica in replicas {
-                state.refresh_states(replica);
-            }
+            state.refresh_states(&replicas);
             self.publish(state).await;
         }
     }
@@ -103,28 +102,25 @@ impl Control {
     ) {
         let Some(group) = state.groups.get_mut(name) else { return };
         (group.taken_over, group.access) = (true, Access::Here);
-        let replicas: Vec<(BdevId, Uuid)> = certificate
-            .volumes
-            .iter()
-            .filter_map(|volume| {
-                let pair = state.pairs.values().find(|pair| pair.id == volume.pair)?;
-                Some((pair.replica?, Uuid::from_bytes(volume.uuid)))
-            })
-            .collect();
-        for (replica, uuid) in replicas {
-            state.catalog.set_uuid(replica, uuid);
+        let known = state.replicas();
+        let mut replicas = Vec::new();
+        for volume in &certificate.volumes {
+            let Some(replica) = known.get(&volume.pair).copied() else { continue };
+            state.catalog.set_uuid(replica, Uuid::from_bytes(volume.uuid));
             // Whatever an operator had given its namespaces: it is another disk now.
             state.refresh_namespaces(replica, |_| true);
+            replicas.push(replica);
         }
+        state.refresh_states(&replicas);
         self.publish(state).await;
     }
 
     /// Shows volumes under the identity that they have at both sites. A namespace that was given one of its own keeps it.
     pub(super) async fn note_identities(&self, state: &mut State, identities: &[(PairId, [u8; 16])]) {
-        let mut has_changed = false;
+        let replicas = state.replicas();
+        let mut changed = Vec::new();
         for (pair, identity) in identities {
-            let replica = state.pairs.values().find(|entry| entry.id == *pair).and_then(|entry| entry.replica);
-            let Some(entry) = replica.and_then(|replica| state.catalog.get(replica)) else { continue };
+            let Some(entry) = replicas.get(pair).and_then(|replica| state.catalog.get(*replica)) else { continue };
             let (id, before, now) = (entry.id, *entry.uuid.as_bytes(), Uuid::from_bytes(*identity));
             if before == *identity {
                 continue;
@@ -136,9 +132,10 @@ impl Control {
             tracing::info!("bdev {} is {now} to hosts, as at the other site", entry.name);
             state.catalog.set_uuid(id, now);
             state.refresh_namespaces(id, |shown| *shown == before);
-            has_changed = true;
+            changed.push(id);
         }
-        if has_changed {
+        if !changed.is_empty() {
+            state.refresh_states(&changed);
             self.publish(state).await;
         }
     }
@@ -314,6 +311,11 @@ impl State {
         pair.and_then(|((group, _), _)| self.groups.get(group)).map_or(Access::Here, |group| group.access)
     }
 
+    /// The devices that hosts see, by their pairs.
+    pub(super) fn replicas(&self) -> HashMap<PairId, BdevId> {
+        self.pairs.values().filter_map(|pair| Some((pair.id, pair.replica?))).collect()
+    }
+
     /// The pairs of a group.
     pub(super) fn pair_ids(&self, group: &str) -> Vec<PairId> {
         self.pairs.iter().filter(|((of, _), _)| of == group).map(|(_, pair)| pair.id).collect()
@@ -321,9 +323,9 @@ impl State {
 
     /// Whether a taken-over group and all its volumes that are here show themselves as the certificate says.
     fn has_identities(&self, name: &str, certificate: &takeover::LossCertificate) -> bool {
+        let replicas = self.replicas();
         let shown = |volume: &takeover::VolumeIdentity| {
-            let pair = self.pairs.values().find(|pair| pair.id == volume.pair);
-            let entry = pair.and_then(|pair| self.catalog.get(pair.replica?));
+            let entry = replicas.get(&volume.pair).and_then(|replica| self.catalog.get(*replica));
             entry.is_none_or(|entry| *entry.uuid.as_bytes() == volume.uuid)
         };
         self.groups.get(name).is_some_and(|group| group.taken_over) && certificate.volumes.iter().all(shown)

@@ -10,7 +10,7 @@ use super::status::{ApplyWindow, GroupPhase, GroupStatus, PairStatus, StreamView
 use crate::apply::Stuck;
 use crate::message::Content;
 use crate::stream::Drops;
-use crate::takeover::TakeoverStep;
+use crate::takeover::{LossCertificate, TakeoverStep};
 use crate::types::{Geometry, GroupId, Mono, Now, PairId, PairState, Time};
 
 impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> Secondary<B, S> {
@@ -91,6 +91,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]> + 'static, S: AsRef<[u8]> + Clone + 'static> S
             bookmarks: group.meta.bookmarks.clone(),
             copying: group.meta.pairs.iter().filter(|pair| is_copying(pair)).map(|pair| pair.id).collect(),
         })
+    }
+
+    /// The certificate of a takeover that is complete, and whether its operator accepted a split.
+    pub fn taken_over(&self, id: GroupId) -> Option<(&LossCertificate, bool)> {
+        let group = self.groups.get(&id).filter(|group| phase_of(group) == GroupPhase::TakenOver)?;
+        Some((group.meta.certificate.as_ref()?, group.meta.split_accepted))
     }
 
     /// What `pair_get` shows.
