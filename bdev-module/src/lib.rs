@@ -30,6 +30,7 @@ pub mod device;
 pub mod error;
 pub mod faults;
 pub mod io;
+mod known;
 pub mod layer;
 pub mod malloc;
 pub mod null;

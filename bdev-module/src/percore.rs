@@ -14,6 +14,7 @@ use longrun_hal::{Arena, Buf, Completion, Shared, Uring};
 
 use crate::device::{Control, ControlError, Device, Face, Hardware};
 use crate::io::{BdevId, Io, IoDone, Origin};
+use crate::known::Known;
 use crate::layer::{BlockLayer, RescanError, TakeError};
 use crate::replica::{self, ArenaMemory, Hop, Outbox, Parcel, SocketStats, Sockets, Wire, World};
 use crate::stats::{BdevStats, ResetMode};
@@ -39,7 +40,7 @@ pub struct Core {
     engine: Engine<ArenaMemory>,
     sockets: Sockets,
     outbox: Outbox,
-    metadata: BTreeMap<String, Vec<u8>>,
+    metadata: Known,
     /// What is left of [`EVENTS_PER_TURN`].
     events_left: u32,
     /// The engine heard something since its last end of a turn, so it may have something to send.
@@ -47,7 +48,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core without bdevs. `metadata` is what this core had made durable before ([`Outbox::persists`]).
+    /// A core without bdevs. `metadata` is what all cores had made durable before ([`Outbox::persists`]).
     pub fn new(arena: Arena, engine: EngineConfig, metadata: BTreeMap<String, Vec<u8>>) -> Core {
         Core {
             arena,
@@ -55,7 +56,7 @@ impl Core {
             engine: Engine::new(engine),
             sockets: Sockets::default(),
             outbox: Outbox::default(),
-            metadata,
+            metadata: Known::at_start(metadata),
             events_left: EVENTS_PER_TURN,
             unfinished: false,
         }
@@ -154,6 +155,17 @@ impl Core {
     pub fn persisted(&mut self, now: Now, uring: &mut Uring, token: MetaToken) {
         self.with_engine(now, uring, |engine, world| engine.handle(now, Event::Persisted { token }, world));
         self.pump(now, uring);
+    }
+
+    /// What this core has written to the metadata since this was last asked, for the other cores' [`Core::learn_metadata`]:
+    /// before a group may be at home on another core than the one of its name before it.
+    pub fn metadata_news(&mut self) -> Vec<(String, Vec<u8>)> {
+        self.metadata.take_news()
+    }
+
+    /// What another core has written to the metadata.
+    pub fn learn_metadata(&mut self, news: &[(String, Vec<u8>)]) {
+        self.metadata.learn(news);
     }
 
     /// Another core's engine has said something ([`Outbox::crossings`]).

@@ -161,3 +161,61 @@ fn a_core_that_there_is_not_and_one_for_a_shared_stream_are_refused() {
     assert!(refused.contains("share a stream"), "{refused}");
     assert_eq!(group(&sites.primary).name, GROUP);
 }
+
+/// Makes a group "again" of one pair on these cores at both sites of a link, or takes it away.
+fn make_again(sites: &Sites, core: u16) {
+    std::thread::scope(|scope| {
+        for (system, more) in [
+            (&sites.secondary, json!({"role": "secondary", "journal": "again-journal"})),
+            (&sites.primary, json!({"role": "primary"})),
+        ] {
+            scope.spawn(move || {
+                let mut call = json!({"name": "again", "link": LINK, "core": core});
+                call.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+                system.call("group_create", call);
+                system.call("pair_create", json!({"group": "again", "name": "p", "volume": "again-medium"}));
+            });
+        }
+    });
+}
+
+fn take_away(sites: &Sites) {
+    for system in [&sites.primary, &sites.secondary] {
+        // The secondary has to hear of it first.
+        for (method, call) in
+            [("pair_delete", json!({"group": "again", "name": "p"})), ("group_delete", json!({"name": "again"}))]
+        {
+            eventually(method, PATIENCE, || system.try_call(method, call.clone()).map_err(|error| error.to_string()));
+        }
+    }
+}
+
+#[test]
+fn a_group_that_is_made_again_on_another_core_finds_there_what_it_left() {
+    let mut sites = Sites::paired(&Options { primary_flags: BOTH, secondary_flags: BOTH, ..Options::default() });
+    for system in [&sites.primary, &sites.secondary] {
+        system.create_volume("again-journal", 16 * MIB, 4096);
+        system.create_volume("again-medium", MIB, 4096);
+    }
+    let mut before = 0;
+    for core in [0, 1, 0, 1] {
+        make_again(&sites, core);
+        let groups = sites.primary.call("group_get", json!({"name": "again"}));
+        let epoch = groups[0]["streams"][0]["epoch"].as_u64().unwrap();
+        assert!(epoch > before, "on core {core} epoch {epoch} begins, and {before} was before it");
+        before = epoch;
+        if core == 1 {
+            // What was there at a start is known on all cores.
+            for system in [&mut sites.primary, &mut sites.secondary] {
+                system.stop();
+                system.start_again_from_state();
+            }
+            eventually("the group", PATIENCE, || {
+                let groups = sites.primary.call("group_get", json!({"name": "again"}));
+                before = groups[0]["streams"][0]["epoch"].as_u64().unwrap_or_default();
+                if groups[0]["state"] == "PAIR" { Ok(()) } else { Err(groups.to_string()) }
+            });
+        }
+        take_away(&sites);
+    }
+}

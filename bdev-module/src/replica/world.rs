@@ -1,6 +1,5 @@
 //! What the copy engine may ask of this core.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -16,6 +15,7 @@ use longrun_hal::{Buf, Shared};
 use super::Sockets;
 use crate::device::{Hardware, RequestKey};
 use crate::io::{BdevId, Io, IoError, Origin};
+use crate::known::Known;
 use crate::layer::BlockLayer;
 
 /// A metadata write on its way to the control plane. When it is durable (in the order of the outbox), the reactor calls
@@ -61,7 +61,7 @@ pub struct World<'a> {
     pub(crate) sockets: &'a mut Sockets,
     pub(crate) outbox: &'a mut Outbox,
     /// What is, or is about to be, durable.
-    pub(crate) metadata: &'a mut BTreeMap<String, Vec<u8>>,
+    pub(crate) metadata: &'a mut Known,
 }
 
 /// The kind of memory that engines of this crate work with: names the types, is never made.
@@ -115,10 +115,7 @@ impl Ports for World<'_> {
     }
 
     fn persist(&mut self, key: &str, value: &[u8], token: MetaToken) {
-        match self.metadata.get_mut(key) {
-            Some(known) => value.clone_into(known),
-            None => _ = self.metadata.insert(key.to_owned(), value.to_owned()),
-        }
+        self.metadata.write(key, value);
         let mut persist =
             self.outbox.spent.pop().unwrap_or_else(|| Persist { key: String::new(), value: Vec::new(), token });
         persist.token = token;
@@ -128,7 +125,7 @@ impl Ports for World<'_> {
     }
 
     fn recall(&self, key: &str) -> Option<Vec<u8>> {
-        self.metadata.get(key).cloned()
+        self.metadata.get(key).map(<[u8]>::to_vec)
     }
 
     fn answer_operator(&mut self, ticket: Ticket, answer: Result<OperatorAnswer, OperatorError>) {

@@ -23,6 +23,7 @@ use longrun_rpc::methods::group::{
     GroupCreate, GroupDelete, GroupGet, GroupInfo, GroupTakeover, LossCertificate, OldPrimary, Overflow, Role,
     SequenceScope,
 };
+use std::sync::Arc;
 
 /// Bdevs that a group holds.
 pub(super) type Claims = Vec<(BdevId, Holder)>;
@@ -105,6 +106,9 @@ impl Control {
         let link_name = (*link_name).to_owned();
         let link_id = self.link_at(&mut state, &link_name, core).await?;
         let id = GroupId::of_name(&name);
+        if caller == Caller::Operator {
+            self.share_metadata().await;
+        }
         // The configuration may be older than a takeover, a failback or a swap: metadata decides.
         let recorded = match caller {
             Caller::Operator => None,
@@ -360,6 +364,18 @@ impl Control {
             state.release_all(&group.claims);
         }
         Ok(true)
+    }
+
+    /// Lets every core know what the others have written to the metadata: a group that is made again finds on its new core
+    /// what it left on its old one.
+    async fn share_metadata(&self) {
+        for from in 0..self.cores.len() {
+            let news = Arc::new(self.reactor(from).call(|reactor| reactor.core().0.metadata_news()).await);
+            for to in (0..self.cores.len()).filter(|to| *to != from && !news.is_empty()) {
+                let news = Arc::clone(&news);
+                self.reactor(to).call(move |reactor| reactor.core().0.learn_metadata(&news)).await;
+            }
+        }
     }
 
     pub(super) async fn group_get(&self, call: &GroupGet) -> Result<Vec<GroupInfo>, RpcError> {
