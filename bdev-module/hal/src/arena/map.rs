@@ -22,8 +22,6 @@ impl Mapping {
             Ok(base) => Ok(Mapping { base, bytes, huge: true, notice: None }),
             Err(refusal) => {
                 let base = map_aligned(bytes, flags)?;
-                // SAFETY: advice on exactly the mapping just made; it changes no content.
-                unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
                 let pages = bytes / HUGE_PAGE_BYTES;
                 // Of each arena for itself, so that the commands of several add up.
                 let notice = format!(
@@ -54,7 +52,8 @@ fn map(bytes: usize, flags: libc::c_int) -> io::Result<NonNull<u8>> {
     NonNull::new(base.cast()).ok_or_else(|| io::Error::other("the kernel mapped address 0"))
 }
 
-/// Normal pages come at any page address: maps one huge page more and gives the ends back.
+/// Normal pages come at any page address: maps one huge page more and gives the ends back. The kernel makes huge pages of
+/// them where it finds some.
 fn map_aligned(bytes: usize, flags: libc::c_int) -> io::Result<NonNull<u8>> {
     // Not populated before the trim, or the ends would be touched for nothing.
     let wide = map(bytes + HUGE_PAGE_BYTES, flags & !libc::MAP_POPULATE)?;
@@ -69,6 +68,9 @@ fn map_aligned(bytes: usize, flags: libc::c_int) -> io::Result<NonNull<u8>> {
     let tail = HUGE_PAGE_BYTES - head;
     // SAFETY: the bytes from base + bytes on likewise.
     unsafe { libc::munmap(base.as_ptr().add(bytes).cast(), tail) };
+    // Before a page is there: what has come as small pages stays so.
+    // SAFETY: advice on exactly the mapping that is kept; it changes no content.
+    unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
     if flags & libc::MAP_POPULATE != 0 {
         // SAFETY: advice on exactly the mapping that is kept; it faults pages in and changes no content.
         unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) };
