@@ -30,6 +30,12 @@ pub trait Bdev: Send {
     /// Starts a request.
     fn submit(&mut self, env: &mut Env<'_>, request: RequestKey, io: Io);
 
+    /// Does what its requests have put off to the end of their batch ([`Env::put_off`]).
+    fn settle(&mut self, env: &mut Env<'_>) {
+        let _ = env;
+        unreachable!("a bdev that puts nothing off has nothing to settle");
+    }
+
     /// A request to the base ended ([`Env::submit_base`]).
     fn base_done(&mut self, env: &mut Env<'_>, tag: u32, result: Result<(), IoError>, buf: Option<Buf>) {
         let _ = (env, tag, result, buf);
@@ -164,6 +170,17 @@ pub(crate) struct CopyRequest {
     pub io: Io,
 }
 
+/// What devices asked of their layer.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// Steps of requests.
+    pub work: VecDeque<Work>,
+    /// Requests for the copy engine.
+    pub copy: VecDeque<CopyRequest>,
+    /// Who has put something off to the end of the batch.
+    pub unsettled: Vec<BdevId>,
+}
+
 /// A device's view of its core while it is called.
 pub struct Env<'a> {
     /// This core's monotonic clock.
@@ -173,19 +190,23 @@ pub struct Env<'a> {
     /// The core's memory.
     pub arena: &'a Arena,
     pub(crate) id: BdevId,
-    pub(crate) work: &'a mut VecDeque<Work>,
-    pub(crate) copy: &'a mut VecDeque<CopyRequest>,
+    pub(crate) asked: &'a mut Asked,
 }
 
 impl Env<'_> {
     /// Ends a request.
     pub fn complete(&mut self, request: RequestKey, result: Result<(), IoError>, buf: Option<Buf>) {
-        self.work.push_back(Work::Done { request, result, buf });
+        self.asked.work.push_back(Work::Done { request, result, buf });
+    }
+
+    /// Has [`Bdev::settle`] called once, when the requests that came together have all been started.
+    pub fn put_off(&mut self) {
+        self.asked.unsettled.push(self.id);
     }
 
     /// Gives a request to the base; [`Bdev::base_done`] is called with `tag` when it has ended.
     pub fn submit_base(&mut self, base: BdevId, tag: u32, io: Io) {
-        self.work.push_back(Work::Submit { to: base, parent: Parent::Device { id: self.id, tag }, io });
+        self.asked.work.push_back(Work::Submit { to: base, parent: Parent::Device { id: self.id, tag }, io });
     }
 
     /// The token for an operation on the ring, whose end comes to [`Bdev::ring_done`] with `tag`.
@@ -195,6 +216,6 @@ impl Env<'_> {
 
     /// Hands a host's request to the copy engine.
     pub(crate) fn hand_to_copy(&mut self, face: Face, pair: PairId, request: RequestKey, io: Io) {
-        self.copy.push_back(CopyRequest { face, pair, request, io });
+        self.asked.copy.push_back(CopyRequest { face, pair, request, io });
     }
 }

@@ -7,7 +7,7 @@ use longrun_copy::types::{Geometry, Mono};
 use longrun_hal::{Buf, Completion};
 use slab::Slab;
 
-use crate::device::{Control, ControlError, CopyRequest, Device, Env, Hardware, Parent, RequestKey, Work};
+use crate::device::{Asked, Control, ControlError, CopyRequest, Device, Env, Hardware, Parent, RequestKey, Work};
 use crate::io::{BdevId, Io, IoDone, IoError, IoType, Origin};
 use crate::percore::token;
 use crate::stats::{BdevStats, ResetMode};
@@ -83,10 +83,9 @@ pub struct BlockLayer {
     /// By id. Ids are never given twice, so a late token finds nothing rather than another device.
     devices: Vec<Option<Device>>,
     requests: Slab<Request>,
-    work: VecDeque<Work>,
+    asked: Asked,
     done: VecDeque<IoDone>,
     copy_done: VecDeque<CopyDone>,
-    copy: VecDeque<CopyRequest>,
     timers: Vec<BdevId>,
     /// Completions of the ring for devices that are gone: a fault of ours, counted rather than trusted.
     stray_completions: u64,
@@ -153,7 +152,7 @@ impl BlockLayer {
 
     /// Starts a request. Its end, even at once, is drained later ([`BlockLayer::pop_done`]).
     pub fn submit(&mut self, hardware: &mut Hardware<'_>, to: BdevId, io: Io, origin: Origin) {
-        debug_assert!(self.work.is_empty(), "each call works its list off");
+        debug_assert!(self.asked.work.is_empty(), "each call works its list off");
         self.start(hardware, to, Parent::Outside(origin), io);
         self.run(hardware);
     }
@@ -165,7 +164,7 @@ impl BlockLayer {
             self.stray_completions += 1;
             return;
         };
-        let mut env = env(hardware, id, &mut self.work, &mut self.copy);
+        let mut env = env(hardware, id, &mut self.asked);
         device.bdev.ring_done(&mut env, tag, completion);
         self.run(hardware);
     }
@@ -178,7 +177,7 @@ impl BlockLayer {
         result: Result<(), IoError>,
         buf: Option<Buf>,
     ) {
-        debug_assert!(self.work.is_empty(), "each call works its list off");
+        debug_assert!(self.asked.work.is_empty(), "each call works its list off");
         self.end(hardware, request, result, buf);
         self.run(hardware);
     }
@@ -188,11 +187,29 @@ impl BlockLayer {
         for index in 0..self.timers.len() {
             let id = self.timers[index];
             if let Some(device) = self.devices.get_mut(id.0 as usize).and_then(Option::as_mut) {
-                let mut env = env(hardware, id, &mut self.work, &mut self.copy);
+                let mut env = env(hardware, id, &mut self.asked);
                 device.bdev.tick(&mut env);
             }
         }
         self.run(hardware);
+    }
+
+    /// Has devices do what they put off to the end of the batch. Returns whether there was anything.
+    pub fn settle(&mut self, hardware: &mut Hardware<'_>) -> bool {
+        let mut was_any = false;
+        while let Some(id) = self.asked.unsettled.pop() {
+            if let Some(device) = self.devices.get_mut(id.0 as usize).and_then(Option::as_mut) {
+                device.bdev.settle(&mut env(hardware, id, &mut self.asked));
+            }
+            was_any = true;
+        }
+        self.run(hardware);
+        was_any
+    }
+
+    /// Whether [`BlockLayer::settle`] has something to do.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        !self.asked.unsettled.is_empty()
     }
 
     /// When [`BlockLayer::tick`] has something to do next.
@@ -212,18 +229,18 @@ impl BlockLayer {
 
     /// Whether anything waits for the copy engine.
     pub(crate) fn has_copy_work(&self) -> bool {
-        !self.copy_done.is_empty() || !self.copy.is_empty()
+        !self.copy_done.is_empty() || !self.asked.copy.is_empty()
     }
 
     /// The next host request for the copy engine.
     pub(crate) fn pop_copy_request(&mut self) -> Option<CopyRequest> {
-        self.copy.pop_front()
+        self.asked.copy.pop_front()
     }
 
     /// Changes a device's behaviour.
     pub fn control(&mut self, hardware: &mut Hardware<'_>, id: BdevId, control: Control) -> Result<(), ControlError> {
         let device = self.devices.get_mut(id.0 as usize).and_then(Option::as_mut).ok_or(ControlError::NoBdev)?;
-        let mut env = env(hardware, id, &mut self.work, &mut self.copy);
+        let mut env = env(hardware, id, &mut self.asked);
         let answer = device.bdev.control(&mut env, control);
         self.run(hardware);
         answer
@@ -286,7 +303,7 @@ impl BlockLayer {
 
     /// Works the list off. It ends: each request is submitted once and ends once.
     fn run(&mut self, hardware: &mut Hardware<'_>) {
-        while let Some(work) = self.work.pop_front() {
+        while let Some(work) = self.asked.work.pop_front() {
             match work {
                 Work::Submit { to, parent, io } => self.start(hardware, to, parent, io),
                 Work::Done { request, result, buf } => self.end(hardware, request, result, buf),
@@ -308,7 +325,7 @@ impl BlockLayer {
         let key =
             self.requests.insert(Request { device: to, parent, io_type: io.io_type(), bytes, started: hardware.now });
         let request = RequestKey(u32::try_from(key).expect("fewer requests than memory for four thousand million"));
-        let mut env = env(hardware, to, &mut self.work, &mut self.copy);
+        let mut env = env(hardware, to, &mut self.asked);
         device.bdev.submit(&mut env, request, io);
     }
 
@@ -334,18 +351,13 @@ impl BlockLayer {
             Parent::Device { id, tag } => {
                 // It can't have been taken: this request is one of those that `take` waits for.
                 let Some(device) = self.devices.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
-                let mut env = env(hardware, id, &mut self.work, &mut self.copy);
+                let mut env = env(hardware, id, &mut self.asked);
                 device.bdev.base_done(&mut env, tag, result, buf);
             }
         }
     }
 }
 
-fn env<'a>(
-    hardware: &'a mut Hardware<'_>,
-    id: BdevId,
-    work: &'a mut VecDeque<Work>,
-    copy: &'a mut VecDeque<CopyRequest>,
-) -> Env<'a> {
-    Env { now: hardware.now, uring: hardware.uring, arena: hardware.arena, id, work, copy }
+fn env<'a>(hardware: &'a mut Hardware<'_>, id: BdevId, asked: &'a mut Asked) -> Env<'a> {
+    Env { now: hardware.now, uring: hardware.uring, arena: hardware.arena, id, asked }
 }

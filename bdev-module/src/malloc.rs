@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use longrun_copy::types::{Extent, Geometry};
-use longrun_hal::copy::copy_cold;
+use longrun_hal::Shared;
+use longrun_hal::copy::ColdCopies;
 use memmap2::{Advice, MmapMut};
 
 use crate::device::{Bdev, Env, RequestKey};
@@ -11,6 +12,9 @@ use crate::io::Io;
 
 /// Deallocated memory is remembered in units of this; it is cleared when first written again.
 const HOLE_BYTES: usize = 16 << 10;
+
+/// Bytes of writes that are put off to the end of the batch at most: what caches hold with much beside it.
+const BATCH_BYTES_MAX: usize = 256 << 10;
 
 /// Memory left to the rest of the machine when a device is made.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -51,6 +55,10 @@ pub struct Malloc {
     block_bytes: usize,
     /// One bit per [`HOLE_BYTES`]: reads as zeroes whatever the memory holds.
     holes: Vec<u64>,
+    /// Writes of the present batch, whose data is copied together: each copy past the cache would otherwise be waited for
+    /// at the next counter that is changed atomically, a buffer's for example.
+    batch: Vec<(RequestKey, Extent, Shared)>,
+    batch_bytes: usize,
 }
 
 impl Malloc {
@@ -73,7 +81,13 @@ impl Malloc {
             _ => {}
         }
         let units = length.div_ceil(HOLE_BYTES);
-        Ok(Malloc { memory, block_bytes: geometry.block_bytes as usize, holes: vec![0; units.div_ceil(64)] })
+        Ok(Malloc {
+            memory,
+            block_bytes: geometry.block_bytes as usize,
+            holes: vec![0; units.div_ceil(64)],
+            batch: Vec::new(),
+            batch_bytes: 0,
+        })
     }
 
     fn bytes_of(&self, extent: Extent) -> Range<usize> {
@@ -97,12 +111,26 @@ impl Malloc {
         }
     }
 
-    fn write(&mut self, range: Range<usize>, data: &[u8]) {
+    fn write(&mut self, range: Range<usize>, data: &[u8], copies: &mut ColdCopies) {
         let start = range.start;
         for piece in pieces(range) {
             self.fill_hole(&piece);
-            copy_cold(&mut self.memory[piece.clone()], &data[piece.start - start..piece.end - start]);
+            copies.copy(&mut self.memory[piece.clone()], &data[piece.start - start..piece.end - start]);
         }
+    }
+
+    /// Does the writes of the batch and ends them.
+    fn write_batch(&mut self, env: &mut Env<'_>) {
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut copies = ColdCopies::begin();
+        for (_, extent, data) in &batch {
+            self.write(self.bytes_of(*extent), data, &mut copies);
+        }
+        drop(copies);
+        for (request, ..) in batch.drain(..) {
+            env.complete(request, Ok(()), None);
+        }
+        (self.batch, self.batch_bytes) = (batch, 0);
     }
 
     fn zero(&mut self, range: Range<usize>) {
@@ -168,6 +196,8 @@ fn available_memory_bytes() -> Option<u64> {
 }
 
 impl Bdev for Malloc {
+    /// Writes are put off to the end of their batch. A read may pass them: requests that are in flight together have no
+    /// order (NVMe base specification, command ordering requirements).
     fn submit(&mut self, env: &mut Env<'_>, request: RequestKey, io: Io) {
         let buf = match io {
             Io::Read { extent, mut buf } => {
@@ -175,8 +205,15 @@ impl Bdev for Malloc {
                 Some(buf)
             }
             Io::Write { extent, data, .. } => {
-                self.write(self.bytes_of(extent), &data);
-                None
+                if self.batch.is_empty() {
+                    env.put_off();
+                }
+                self.batch_bytes += data.len();
+                self.batch.push((request, extent, data));
+                if self.batch_bytes >= BATCH_BYTES_MAX {
+                    self.write_batch(env);
+                }
+                return;
             }
             Io::WriteZeroes { extent, .. } | Io::Unmap { extent } => {
                 self.zero(self.bytes_of(extent));
@@ -185,5 +222,9 @@ impl Bdev for Malloc {
             Io::Flush => None,
         };
         env.complete(request, Ok(()), buf);
+    }
+
+    fn settle(&mut self, env: &mut Env<'_>) {
+        self.write_batch(env);
     }
 }

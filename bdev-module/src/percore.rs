@@ -4,6 +4,7 @@ pub mod token;
 
 use std::collections::BTreeMap;
 
+use longrun_copy::account::{Step, within};
 use longrun_copy::engine::{Crossing, Engine, EngineConfig};
 use longrun_copy::link::{LinkConfig, LinkConfigError, Spacing};
 use longrun_copy::ports::{Event, MetaToken};
@@ -31,7 +32,8 @@ const WIRE_TRAINS_PER_TURN: usize = 256;
 /// One core's bdevs, copy engine and links.
 ///
 /// The reactor calls, each turn: [`Core::on_completion`] for what its ring brought ([`token::is_ours`]), [`Core::submit`] for
-/// hosts' requests, [`Core::turn`] once at the end, [`Core::drain`] for requests that ended, [`Core::outbox`] for the control
+/// hosts' requests, [`Core::turn`] once at the end,
+/// [`Core::settle`] after requests that came later, [`Core::drain`] for requests that ended, [`Core::outbox`] for the control
 /// plane; and sleeps no longer than to [`Core::next_timeout`]. `now` is read once per turn, after the turn's batch was
 /// taken.
 pub struct Core {
@@ -118,7 +120,8 @@ impl Core {
         answer
     }
 
-    /// Starts a host's request; its end comes by [`Core::drain`], with `origin`.
+    /// Starts a host's request, one of a batch that ends with [`Core::settle`] or [`Core::turn`]; its end comes by
+    /// [`Core::drain`], with `origin`.
     pub fn submit(&mut self, now: Now, uring: &mut Uring, bdev: BdevId, io: Io, origin: u64) {
         let mut hardware = Hardware { now: now.mono, uring, arena: &self.arena };
         self.layer.submit(&mut hardware, bdev, io, Origin::Host(origin));
@@ -187,16 +190,16 @@ impl Core {
         self.layer.tick(&mut hardware);
         self.sockets.tick(uring, &self.arena, now.mono);
         self.receive_frames(now, uring);
-        self.pump(now, uring);
+        self.settle(now, uring);
         self.with_engine(now, uring, |engine, world| engine.handle(now, Event::Turn, world));
         self.unfinished = false;
-        self.pump(now, uring);
+        self.settle(now, uring);
         self.sockets.push(uring);
     }
 
     /// When [`Core::turn`] has something to do next, even if nothing else happens: a time that has passed if at once.
     pub fn next_timeout(&self, now: Now) -> Option<Mono> {
-        if self.unfinished || self.layer.has_copy_work() {
+        if self.unfinished || self.layer.has_copy_work() || self.layer.is_unsettled() {
             return Some(now.mono);
         }
         [self.layer.next_timeout(), self.sockets.next_timeout(), self.engine.next_timeout(now)]
@@ -205,7 +208,21 @@ impl Core {
             .min()
     }
 
-    /// Hosts' requests that ended.
+    /// The end of a batch of requests: does what devices have put off to here, and all that follows from it.
+    pub fn settle(&mut self, now: Now, uring: &mut Uring) {
+        self.pump(now, uring);
+        loop {
+            let step = within(Step::Local);
+            let was_any = self.layer.settle(&mut Hardware { now: now.mono, uring: &mut *uring, arena: &self.arena });
+            drop(step);
+            if !was_any {
+                return;
+            }
+            self.pump(now, uring);
+        }
+    }
+
+    /// Hosts' requests that ended, but for what is put off to [`Core::settle`].
     pub fn drain(&mut self, out: &mut Vec<IoDone>) {
         while let Some(done) = self.layer.pop_done() {
             out.push(done);

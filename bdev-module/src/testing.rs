@@ -63,10 +63,17 @@ impl Rig {
 
     /// Submits; the answer is the request's number in `ended`.
     pub(crate) fn submit(&mut self, bdev: BdevId, io: Io) -> u64 {
+        let origin = self.submit_of_batch(bdev, io);
+        self.collect();
+        origin
+    }
+
+    /// As [`Rig::submit`], but for the end of the batch.
+    pub(crate) fn submit_of_batch(&mut self, bdev: BdevId, io: Io) -> u64 {
         self.next_origin += 1;
         let mut hardware = Self::hardware(self.now, &mut self.uring, &self.arena);
         self.layer.submit(&mut hardware, bdev, io, Origin::Host(self.next_origin));
-        self.collect();
+        self.drain();
         self.next_origin
     }
 
@@ -77,7 +84,14 @@ impl Rig {
         answer
     }
 
-    fn collect(&mut self) {
+    /// The end of a batch.
+    pub(crate) fn collect(&mut self) {
+        let mut hardware = Self::hardware(self.now, &mut self.uring, &self.arena);
+        self.layer.settle(&mut hardware);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
         while let Some(done) = self.layer.pop_done() {
             self.ended.push(done);
         }

@@ -35,8 +35,10 @@ impl Bench {
                 let read = Io::Read { extent, buf: self.arena.alloc(4096).expect("memory is returned") };
                 self.layer.submit(&mut hardware, bdev, read, Origin::Host(lba));
             }
-            let mut ended = 0;
+            let (mut ended, mut turns) = (0, 0);
             while ended < 64 {
+                turns += 1;
+                assert!(turns < 100_000, "{} of 64 requests did not end", 64 - ended);
                 let wait = (self.uring.in_flight() > 0).then_some(Duration::from_secs(5));
                 self.uring.submit_and_reap(wait, &mut self.completions).expect("the ring works");
                 self.now = self.now.after_ns(1_000_000);
@@ -45,6 +47,7 @@ impl Bench {
                     self.layer.on_completion(&mut hardware, completion);
                 }
                 self.layer.tick(&mut hardware);
+                self.layer.settle(&mut hardware);
                 while let Some(done) = self.layer.pop_done() {
                     done.result.expect("nothing fails here");
                     ended += 1;

@@ -9,7 +9,7 @@ use longrun_benches::cores::{BLOCK_BYTES, BLOCKS_ALL, Cores, DEPTH, STRIDE, Setu
 use longrun_benches::processor_time;
 use longrun_copy::link::Security;
 use longrun_copy::types::Scope;
-use longrun_hal::copy::copy_cold;
+use longrun_hal::copy::ColdCopies;
 use memmap2::{Advice, MmapMut};
 use std::cell::{OnceCell, RefCell};
 use std::hint::black_box;
@@ -33,13 +33,15 @@ fn floor(volume: &mut MmapMut, place: &mut u64, count: u64, with_crc: bool) -> D
             buffer.copy_from_slice(black_box(&payload));
         }
         let begun = processor_time();
+        let mut copies = ColdCopies::begin();
         for from in buffers.chunks_exact(BLOCK_BYTES) {
             *place = (*place + STRIDE) % BLOCKS_ALL;
-            copy_cold(&mut volume[*place as usize * BLOCK_BYTES..][..BLOCK_BYTES], black_box(from));
+            copies.copy(&mut volume[*place as usize * BLOCK_BYTES..][..BLOCK_BYTES], black_box(from));
             if with_crc {
                 black_box(crc_fast::crc32_iscsi(black_box(from)));
             }
         }
+        drop(copies);
         busy += processor_time() - begun;
     }
     busy.mul_f64(count as f64 / (count.div_ceil(DEPTH) * DEPTH) as f64)

@@ -2,9 +2,10 @@
 //! The floor is what the processor does if it is only told to copy.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use longrun_hal::copy::copy_cold;
+use longrun_hal::copy::ColdCopies;
 use memmap2::{Advice, MmapMut};
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const VOLUME_BYTES: usize = 256 << 20;
 /// Buffers that are written in turn, as by a queue that is deep; they stay in the cache.
@@ -21,6 +22,7 @@ fn huge(bytes: usize) -> MmapMut {
 
 fn into_a_volume(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("copy");
+    let given_back = AtomicU32::new(0);
     let (mut volume, buffers) = (huge(VOLUME_BYTES), vec![2_u8; BUFFERS_BYTES]);
     for block_bytes in [4 << 10, 128 << 10] {
         group.throughput(Throughput::Bytes(block_bytes as u64));
@@ -31,16 +33,30 @@ fn into_a_volume(criterion: &mut Criterion) {
             buffer = (buffer + block_bytes) % BUFFERS_BYTES;
             (place..place + block_bytes, buffer..buffer + block_bytes)
         };
-        group.bench_function(BenchmarkId::new("past the cache", block_bytes), |bench| {
-            bench.iter(|| {
-                let (to, from) = next();
-                copy_cold(&mut volume[to], black_box(&buffers[from]));
-            });
-        });
+        for together in [1, 32] {
+            let mut copies = ColdCopies::begin();
+            let mut copied = 0;
+            group.bench_function(
+                BenchmarkId::new(format!("past the cache, {together} together"), block_bytes),
+                |bench| {
+                    bench.iter(|| {
+                        let (to, from) = next();
+                        copies.copy(&mut volume[to], black_box(&buffers[from]));
+                        copied += 1;
+                        if copied % together == 0 {
+                            copies = ColdCopies::begin();
+                            // As a buffer's count is changed; it waits for what was copied.
+                            given_back.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                },
+            );
+        }
         group.bench_function(BenchmarkId::new("floor (copy_from_slice)", block_bytes), |bench| {
             bench.iter(|| {
                 let (to, from) = next();
                 volume[to].copy_from_slice(black_box(&buffers[from]));
+                given_back.fetch_add(1, Ordering::Relaxed);
             });
         });
     }

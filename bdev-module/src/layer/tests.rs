@@ -367,3 +367,33 @@ fn a_request_without_memory_for_its_copy_is_refused_not_lost() {
     rig.run(bdev, write(data)).unwrap();
     assert_eq!(rig.read(bdev, extent(0, 1)).unwrap(), vec![1; 4096]);
 }
+
+#[test]
+fn writes_to_memory_are_done_with_their_batch_or_when_that_is_long() {
+    let mut rig = Rig::new();
+    let bdev = rig.create(malloc("m", 256, 4096));
+    let write = |rig: &mut Rig, lba: u64, byte: u8| {
+        let mut buf = rig.arena.alloc(4096).unwrap();
+        buf.fill(byte);
+        rig.submit_of_batch(bdev, Io::Write { extent: extent(lba, 1), data: buf.freeze(), fua: false })
+    };
+    let batch: Vec<u64> = (0..10).map(|lba| write(&mut rig, lba % 9, lba as u8 + 1)).collect();
+    assert!(rig.ended.is_empty() && rig.layer.is_unsettled() && rig.layer.in_flight(bdev) == 10);
+    rig.collect();
+    assert!(rig.ended.drain(..).map(|done| done.origin).eq(batch), "in their order, which the last one counts on");
+    assert!(!rig.layer.is_unsettled() && rig.layer.in_flight(bdev) == 0);
+    let blocks = rig.read(bdev, extent(0, 9)).unwrap();
+    assert!(blocks.chunks(4096).map(|block| block[77]).eq([10, 2, 3, 4, 5, 6, 7, 8, 9]));
+    // 256 KiB are 64 of them.
+    for lba in 0..63 {
+        write(&mut rig, lba, 100);
+    }
+    assert!(rig.ended.is_empty());
+    write(&mut rig, 63, 100);
+    assert_eq!(rig.ended.len(), 64);
+    write(&mut rig, 64, 100);
+    assert_eq!(rig.ended.len(), 64);
+    rig.collect();
+    assert_eq!(rig.ended.drain(..).count(), 65);
+    assert_eq!(rig.read(bdev, extent(0, 65)).unwrap(), vec![100; 65 * 4096]);
+}

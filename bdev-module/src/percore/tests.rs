@@ -256,3 +256,17 @@ fn a_wire_loses_what_it_has_no_room_for() {
     });
     assert_eq!(lost.trains_sent, 1);
 }
+
+#[test]
+fn a_core_does_not_sleep_while_a_batch_is_not_settled() {
+    let mut site = Site::new(1);
+    let bdev = site.create(malloc("m", 64, 4096));
+    let origin = site.submit_write(bdev, extent(3, 1), 7);
+    let at = now();
+    assert_eq!(site.core.next_timeout(at), Some(at.mono));
+    assert!(site.take_ended(origin).is_none());
+    site.core.settle(at, &mut site.uring);
+    site.core.drain(&mut site.ended);
+    assert!(site.take_ended(origin).is_some_and(|done| done.result.is_ok()));
+    assert_ne!(site.core.next_timeout(at), Some(at.mono));
+}

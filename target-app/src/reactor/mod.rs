@@ -376,6 +376,7 @@ impl Reactor {
     /// nothing more from sockets: what is staged is finite.
     fn settle(&mut self, now: &Now) {
         loop {
+            self.parts.core.settle(*now, &mut self.parts.uring);
             let mut dones = std::mem::take(&mut self.dones);
             self.parts.core.drain(&mut dones);
             let quiet = dones.is_empty() && self.effects.requests.is_empty() && self.effects.messages.is_empty();
