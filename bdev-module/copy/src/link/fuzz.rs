@@ -61,7 +61,8 @@ pub fn fuzz_datagram(bytes: &[u8]) {
         datagram[4..8].copy_from_slice(&session.keys.local.to_le_bytes());
         datagram.extend_from_slice(&[0; 4]);
         if let Some((header, _)) = Header::read(&datagram) {
-            Seal::Crc.seal(&header, &mut datagram);
+            let body = datagram[HEADER_BYTES..datagram.len() - 4].to_vec();
+            Seal::Crc.seal(&header, &body, &mut datagram);
             b.handle_datagrams(now(11), addr, &mut datagram, 0, &mut Nothing);
         }
     }

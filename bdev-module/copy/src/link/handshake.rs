@@ -286,7 +286,7 @@ impl Handshake {
         match (self.security, kind) {
             (Security::None, _) => {
                 datagram.extend_from_slice(&[0; 4]);
-                Seal::Crc.seal(&header, &mut datagram);
+                Seal::Crc.seal(&header, body, &mut datagram);
             }
             (Security::Noise, Kind::Initiation) => {
                 let mac = hmac::sign(&self.mac_out, &datagram);

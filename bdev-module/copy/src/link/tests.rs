@@ -4,7 +4,6 @@ use crate::message::Subject;
 use crate::types::{GroupId, Time};
 use proptest::prelude::*;
 use world::{MS, Network, Payload, S, World, generation, insecure, push, record};
-use zerocopy::IntoBytes;
 
 mod messages;
 mod plain;
@@ -191,8 +190,8 @@ fn of_beacons_that_are_cut_short_none_is_taken_and_the_datagram_is_counted() {
         let session = world.links[1].session.as_ref().unwrap().keys.local;
         let mut header = Header::new(Kind::Beacons, session, 1000 + number as u64);
         header.body_bytes = (bytes as u16).into();
-        let mut datagram = [header.as_bytes(), &whole[..bytes], &[0; 4]].concat();
-        seal::Seal::Crc.seal(&header, &mut datagram);
+        let mut datagram = vec![0; HEADER_BYTES + bytes + 4];
+        seal::Seal::Crc.seal(&header, &whole[..bytes], &mut datagram);
         let (now, from) = (world.now(), world.links[1].address().unwrap());
         world.links[1].handle_datagrams(now, from, &mut datagram, 0, &mut world.ends[1]);
     }

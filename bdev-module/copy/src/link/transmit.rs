@@ -247,11 +247,7 @@ impl Session {
     ) {
         debug_assert!(self.keys.seal.tag_bytes() <= seal::TAG_BYTES_MAX);
         let datagram = writer.place(bytes);
-        let (_, rest) = datagram.split_at_mut(HEADER_BYTES);
-        let (front, padding) = rest.split_at_mut(body.len());
-        front.copy_from_slice(body);
-        padding.fill(0);
-        self.keys.seal.seal(&header, datagram);
+        self.keys.seal.seal(&header, body, datagram);
         self.keys.sent += 1;
         stats.datagrams_sent += 1;
         let sent_bytes = datagram.len() as u64;
