@@ -61,6 +61,15 @@ impl<T: Copy> OverlapQueue<T> {
         let (start, end) = (extent.lba, extent.end());
         assert!(start < end, "an extent has at least one block");
         let place = self.entries.insert(Entry { extent, value, waits_for: 0, followers: SmallVec::new(), segments: 1 });
+        // Nearly always nothing is there, and one search tells.
+        let at = self.segments.place(start);
+        let before = at.checked_sub(1).and_then(|before| self.segments.at(before));
+        let is_free = before.is_none_or(|(_, segment)| segment.end <= start)
+            && self.segments.at(at).is_none_or(|(first, _)| first >= end);
+        if is_free {
+            self.segments.insert_at(at, start, Segment { end, owner: place });
+            return (Place(place), true);
+        }
         self.cut_at(start);
         self.cut_at(end);
         let mut waits_for = 0;
@@ -85,16 +94,12 @@ impl<T: Copy> OverlapQueue<T> {
     pub fn release(&mut self, place: Place, mut start: impl FnMut(T)) {
         let entry = self.entries.remove(place.0);
         assert_eq!(entry.waits_for, 0, "released before it was allowed to start");
-        let mut left = entry.segments;
-        let mut from = entry.extent.lba;
-        while left > 0 {
-            let is_its = |(_, segment): &(u64, Segment)| segment.owner == place.0;
-            let Some((first, segment)) = self.segments.from(from).find(is_its) else {
-                unreachable!("a write owns as many segments as it counts");
-            };
-            self.segments.remove(first);
-            left -= 1;
-            from = segment.end;
+        let mut at = if entry.segments > 0 { self.segments.place(entry.extent.lba) } else { 0 };
+        for _ in 0..entry.segments {
+            while self.segments.at(at).expect("a write owns as many segments as it counts").1.owner != place.0 {
+                at += 1;
+            }
+            self.segments.remove_at(at);
         }
         for follower in entry.followers {
             let waiting = &mut self.entries[follower];

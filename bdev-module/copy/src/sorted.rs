@@ -19,9 +19,25 @@ impl<K, V> Default for Sorted<K, V> {
 }
 
 impl<K: Copy + Ord, V: Copy> Sorted<K, V> {
-    /// Where the first entry is whose key is not below `key`.
-    fn place(&self, key: K) -> usize {
+    /// Where the first entry is whose key is not below `key`: the number of those before it.
+    pub(crate) fn place(&self, key: K) -> usize {
         self.entries.partition_point(|(known, _)| *known < key)
+    }
+
+    /// The entry at a place.
+    pub(crate) fn at(&self, place: usize) -> Option<(K, V)> {
+        self.entries.get(place).copied()
+    }
+
+    /// Adds an entry at the place that [`Sorted::place`] gave for its key, which is new.
+    pub(crate) fn insert_at(&mut self, place: usize, key: K, value: V) {
+        debug_assert!(self.place(key) == place && self.at(place).is_none_or(|(known, _)| known != key));
+        self.entries.insert(place, (key, value));
+    }
+
+    /// Takes the entry at a place out.
+    pub(crate) fn remove_at(&mut self, place: usize) {
+        self.entries.remove(place);
     }
 
     /// Adds an entry, in the place of one with the same key.
@@ -93,9 +109,20 @@ mod tests {
                         let known = model.range_mut(..key).next_back().map(|(key, value)| { *value = 7; *key });
                         prop_assert_eq!(before, known);
                     }
-                    _ => {
+                    2 => {
                         sorted.insert(key, value);
                         model.insert(key, value);
+                    }
+                    _ => {
+                        let place = sorted.place(key);
+                        prop_assert_eq!(place, model.range(..key).count());
+                        if sorted.at(place).is_some_and(|(known, _)| known == key) {
+                            sorted.remove_at(place);
+                            model.remove(&key);
+                        } else {
+                            sorted.insert_at(place, key, value);
+                            model.insert(key, value);
+                        }
                     }
                 }
                 prop_assert_eq!(sorted.first(), model.first_key_value().map(|(key, value)| (*key, *value)));
