@@ -17,7 +17,7 @@
 //! this process lives: nothing copies it. After an unclean stop it is compared like the others, by its digest. A stretch's
 //! marks go when all of it was quiet for a while.
 //!
-//! Memory: five bits per region, and 2.6 KiB per 64 neighbouring regions of which one was written lately. A region is a
+//! Memory: five bits per region, and 2 KiB per 64 neighbouring regions of which one was written lately. A region is a
 //! 2^20th of the volume, between 64 KiB and 16 MiB: 512 KiB of bits for volumes up to 16 TiB. What that gives up: one
 //! written block is copied as its whole region.
 
@@ -50,15 +50,28 @@ pub struct FlushNumber(u64);
 /// A chunk's number and the value that is to be made durable for it; empty if no region of it is marked.
 pub type ChunkValue = (u32, Vec<u8>);
 
-/// What is kept of a region that was written lately.
+/// What is kept of a region that was written lately: half a cache line, since each write comes to another one.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hot {
-    /// Writes between [`DirtyMap::begin`] and [`DirtyMap::end`].
-    in_flight: u32,
-    /// The last record that was stamped for it.
-    last: Option<(Epoch, Seq)>,
+    /// The last record that was stamped for it, if `is_stamped`.
+    last: (Epoch, Seq),
     /// A flush of at least this number, begun after the last local completion, has to end.
     flush: u64,
+    /// Writes between [`DirtyMap::begin`] and [`DirtyMap::end`].
+    in_flight: u32,
+    is_stamped: bool,
+}
+
+const _: () = assert!(size_of::<Hot>() == 32);
+
+impl Hot {
+    fn last(&self) -> Option<(Epoch, Seq)> {
+        self.is_stamped.then_some(self.last)
+    }
+
+    fn set_last(&mut self, last: Option<(Epoch, Seq)>) {
+        (self.is_stamped, self.last) = (last.is_some(), last.unwrap_or_default());
+    }
 }
 
 /// What a sweep for marks to clear found.
@@ -252,7 +265,7 @@ impl DirtyMap {
             debug_assert!(self.marked.get(region) && self.awaited(region).is_none(), "stamped before it was marked");
             self.doubtful.unset(region);
             if let Some(hot) = self.hot.get_mut(region) {
-                hot.last = Some((epoch, seq));
+                hot.set_last(Some((epoch, seq)));
             }
         }
     }
@@ -325,8 +338,8 @@ impl DirtyMap {
         let hot = self.hot.get_or_insert_with(region, || Hot { flush, ..Hot::default() });
         hot.flush = flush;
         // Of an epoch before nothing counts any more: what it did not bring, this copy did.
-        let earlier = hot.last.filter(|(epoch, _)| stamp.is_none_or(|(new, _)| *epoch >= new));
-        hot.last = earlier.max(stamp);
+        let earlier = hot.last().filter(|(epoch, _)| stamp.is_none_or(|(new, _)| *epoch >= new));
+        hot.set_last(earlier.max(stamp));
         self.touch(now, region);
     }
 
@@ -421,7 +434,7 @@ impl DirtyMap {
             done.extend(self.ahead.iter_from(first).take_while(|region| *region < whole.end));
             for (region, hot) in self.hot.range(whole) {
                 looked += 1;
-                let is_there = hot.last.is_none_or(|(epoch, seq)| is_durable(epoch, seq));
+                let is_there = hot.last().is_none_or(|(epoch, seq)| is_durable(epoch, seq));
                 let is_needed = hot.in_flight > 0 || !is_there || self.missing.get(region);
                 if !is_needed && hot.flush <= self.flushed {
                     done.push(region);

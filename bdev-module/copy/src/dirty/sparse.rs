@@ -8,24 +8,24 @@ use std::ops::Range;
 
 const PAGE: u64 = 64;
 
+/// Begins with a cache line: values whose size divides one are each in one.
 #[derive(Debug)]
-struct Page<T> {
-    /// A bit for each value that counts.
-    there: u64,
-    values: [T; PAGE as usize],
-}
+#[repr(align(64))]
+struct Page<T>([T; PAGE as usize]);
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Sparse<T> {
     /// As far as an entry ever was.
     pages: Vec<Option<Box<Page<T>>>>,
+    /// A bit for each value of a page that counts. Not in the page, so that a value is all that is touched of it.
+    there: Vec<u64>,
     len: usize,
 }
 
 impl<T> Default for Sparse<T> {
     fn default() -> Self {
-        Sparse { pages: Vec::new(), len: 0 }
+        Sparse { pages: Vec::new(), there: Vec::new(), len: 0 }
     }
 }
 
@@ -37,8 +37,8 @@ fn split(at: u64) -> (usize, usize) {
 impl<T: Copy + Default> Sparse<T> {
     pub fn get_mut(&mut self, at: u64) -> Option<&mut T> {
         let (page, place) = split(at);
-        let page = self.pages.get_mut(page)?.as_mut()?;
-        (page.there >> place & 1 == 1).then(|| &mut page.values[place])
+        let is_there = self.there.get(page)? >> place & 1 == 1;
+        self.pages[page].as_mut().filter(|_| is_there).map(|page| &mut page.0[place])
     }
 
     /// The value there; if there is none, what `make` gives.
@@ -46,30 +46,32 @@ impl<T: Copy + Default> Sparse<T> {
         let (page, place) = split(at);
         if page >= self.pages.len() {
             self.pages.resize_with(page + 1, || None);
+            self.there.resize(page + 1, 0);
         }
-        let page =
-            self.pages[page].get_or_insert_with(|| Box::new(Page { there: 0, values: [T::default(); PAGE as usize] }));
-        if page.there >> place & 1 == 0 {
-            page.there |= 1 << place;
-            page.values[place] = make();
+        let there = &mut self.there[page];
+        let page = self.pages[page].get_or_insert_with(|| Box::new(Page([T::default(); PAGE as usize])));
+        if *there >> place & 1 == 0 {
+            *there |= 1 << place;
+            page.0[place] = make();
             self.len += 1;
         }
-        &mut page.values[place]
+        &mut page.0[place]
     }
 
     pub fn remove(&mut self, at: u64) {
         let (page, place) = split(at);
-        let Some(page) = self.pages.get_mut(page).and_then(Option::as_mut) else { return };
-        self.len -= (page.there >> place & 1) as usize;
-        page.there &= !(1 << place);
+        let Some(there) = self.there.get_mut(page) else { return };
+        self.len -= (*there >> place & 1) as usize;
+        *there &= !(1 << place);
     }
 
     /// Takes those out for which `is_kept` is not true.
     pub fn retain(&mut self, is_kept: impl Fn(&T) -> bool) {
-        for page in self.pages.iter_mut().flatten() {
+        for (page, there) in self.pages.iter().zip(&mut self.there) {
+            let Some(page) = page else { continue };
             for place in 0..PAGE as usize {
-                if page.there >> place & 1 == 1 && !is_kept(&page.values[place]) {
-                    page.there &= !(1 << place);
+                if *there >> place & 1 == 1 && !is_kept(&page.0[place]) {
+                    *there &= !(1 << place);
                     self.len -= 1;
                 }
             }
@@ -78,8 +80,8 @@ impl<T: Copy + Default> Sparse<T> {
 
     /// Gives back the memory of pages without an entry.
     pub fn trim(&mut self) {
-        for page in &mut self.pages {
-            page.take_if(|page| page.there == 0);
+        for (page, there) in self.pages.iter_mut().zip(&self.there) {
+            page.take_if(|_| *there == 0);
         }
     }
 
@@ -95,17 +97,18 @@ impl<T: Copy + Default> Sparse<T> {
     pub fn range(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &T)> {
         let end = range.end.div_ceil(PAGE).min(self.pages.len() as u64) as usize;
         let first = ((range.start / PAGE) as usize).min(end);
-        let pages = self.pages[first..end].iter().enumerate();
-        let pages = pages.filter_map(move |(nth, page)| Some(((first + nth) as u64 * PAGE, page.as_ref()?)));
-        pages.flat_map(move |(base, page)| {
-            let mut left = page.there;
+        let pages = self.pages[first..end].iter().zip(&self.there[first..end]).enumerate();
+        let pages =
+            pages.filter_map(move |(nth, (page, there))| Some(((first + nth) as u64 * PAGE, page.as_ref()?, *there)));
+        pages.flat_map(move |(base, page, there)| {
+            let mut left = there;
             left &= u64::MAX << range.start.saturating_sub(base).min(PAGE - 1);
             left &= u64::MAX >> PAGE.saturating_sub(range.end - base);
             std::iter::from_fn(move || {
                 let place = left.trailing_zeros();
                 (u64::from(place) < PAGE).then(|| {
                     left &= left - 1;
-                    (base + u64::from(place), &page.values[place as usize])
+                    (base + u64::from(place), &page.0[place as usize])
                 })
             })
         })
