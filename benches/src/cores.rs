@@ -1,5 +1,6 @@
 //! Two systems, all of the program below the hosts' connections: [`Core`] with its block layer, replica devices, engine and a
-//! link, on volumes in memory. The link is a [`wire`]: a datagram costs its sender no more than to name it. The secondary has
+//! link, on volumes in memory. The link is a [`wire`], where a datagram costs its sender no more
+//! than to name it; what carries it on, in memory of its own, is not counted. The secondary has
 //! one core, the primary as many as its link is on beside the group's. All take turns in one thread; what each of the
 //! primary's cores was at work is counted, so this machine need not have as many processors.
 
@@ -35,6 +36,7 @@ const TURN_NS: u64 = 100_000;
 const BURST: u64 = 8 * DEPTH;
 const ARENA_BYTES: usize = 512 << 20;
 const AID_ARENA_BYTES: usize = 64 << 20;
+const NETWORK_BYTES: usize = 64 << 20;
 const JOURNAL_BYTES: u64 = 256 << 20;
 const GROUP: &str = "g";
 
@@ -84,6 +86,10 @@ struct System {
 pub struct Cores {
     systems: [System; 2],
     setup: Setup,
+    /// Between each strand's ends: what the first system's comes to, and what the second's does.
+    network: Vec<[Wire; 2]>,
+    /// What is on its way.
+    memory: Arena,
     payload: Vec<u8>,
     /// Kept for its storage.
     buffers: Vec<Buf>,
@@ -267,9 +273,14 @@ impl Cores {
         let address = |me: u8, strand: u16| SocketAddr::from(([10, 0, 0, me + 1], 4420 + strand));
         let mut systems = [0, 1].map(|me| System::new(me, &setup));
         let mut wires = [Vec::new(), Vec::new()];
+        let mut network = Vec::new();
         for strand in 0..setup.link_cores.len() as u16 {
-            let ends = wire([address(0, strand), address(1, strand)], 4096);
-            wires.iter_mut().zip(ends).for_each(|(wires, end)| wires.push(end));
+            let addresses = [address(0, strand), address(1, strand)];
+            let [first, near] = wire(addresses, 4096);
+            let [far, second] = wire(addresses, 4096);
+            wires[0].push(first);
+            wires[1].push(second);
+            network.push([near, far]);
         }
         let start = Now { time: Time(1), mono: Mono(1), lease: Time(u64::MAX), error_bound_ns: 1000 };
         for (me, (system, wires)) in systems.iter_mut().zip(wires).enumerate() {
@@ -289,7 +300,18 @@ impl Cores {
             }
         }
         let payload = (0..BLOCK_BYTES).map(|at| (at * 7) as u8).collect();
-        let mut cores = Cores { systems, setup, payload, buffers: Vec::new(), at: 1_000_000_000, written: 0, place: 0 };
+        let memory = Arena::new(ArenaConfig::new(NETWORK_BYTES)).expect("memory for an arena");
+        let mut cores = Cores {
+            systems,
+            setup,
+            network,
+            memory,
+            payload,
+            buffers: Vec::new(),
+            at: 1_000_000_000,
+            written: 0,
+            place: 0,
+        };
         if setup.pairs > 0 {
             cores.pair();
         }
@@ -377,12 +399,21 @@ impl Cores {
         self.at += TURN_NS;
         let now = self.now();
         self.systems[0].turn(now);
+        self.carry();
     }
 
     #[inline(never)]
     fn turn_secondary(&mut self) {
         let now = self.now();
         self.systems[1].turn(now);
+        self.carry();
+    }
+
+    fn carry(&mut self) {
+        for [near, far] in &mut self.network {
+            near.carry(far, &self.memory);
+            far.carry(near, &self.memory);
+        }
     }
 
     /// How many records the primary keeps for the link.
@@ -451,6 +482,7 @@ impl Cores {
         }
         busy[0] += processor_time() - begun;
         self.systems[0].turn(now);
+        self.carry();
     }
 
     fn drain(&mut self) -> u64 {

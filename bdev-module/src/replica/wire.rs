@@ -7,8 +7,8 @@
 use std::net::SocketAddr;
 
 use longrun_copy::types::LinkId;
-use longrun_hal::Buf;
 use longrun_hal::ring::{Consumer, Producer, ring};
+use longrun_hal::{Arena, Buf};
 
 use super::SocketStats;
 
@@ -25,6 +25,19 @@ pub struct Wire {
     from: Consumer<Parcel>,
     /// Where the other end's datagrams come from, as its link is told.
     remote: SocketAddr,
+}
+
+impl Wire {
+    /// Sends on over `other` what has come here, in memory of its own, as a network does: the sender's is free again. What there
+    /// is no room for is lost.
+    pub fn carry(&mut self, other: &mut Wire, memory: &Arena) {
+        while let Some(Parcel { train, bytes, segment_bytes }) = self.from.pop() {
+            if let Some(mut copy) = memory.alloc(bytes) {
+                copy.copy_from_slice(&train[..bytes]);
+                let _ = other.to.push(Parcel { train: copy, bytes, segment_bytes });
+            }
+        }
+    }
 }
 
 /// A wire with room for so many trains each way. The addresses are those that the links know each other by: the first is
