@@ -1,18 +1,23 @@
 //! In steady state no request allocates: everything that a request needs is kept from those before it.
 
 use std::alloc::System;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use longrun_bdev::catalog::Spec;
 use longrun_bdev::delay::Latencies;
 use longrun_bdev::device::Hardware;
 use longrun_bdev::{BdevId, BlockLayer, Catalog, Io, Origin};
+use longrun_copy::overlap::{OverlapQueue, Place};
 use longrun_copy::types::{Extent, Mono};
 use longrun_hal::{Arena, ArenaConfig, Completion, Uring, UringConfig};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// What is counted is the process's: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 struct Bench {
     layer: BlockLayer,
@@ -59,6 +64,7 @@ impl Bench {
 
 #[test]
 fn no_request_allocates_in_steady_state() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("volume");
     std::fs::write(&path, vec![0; 1 << 20]).unwrap();
@@ -89,4 +95,29 @@ fn no_request_allocates_in_steady_state() {
         let change = region.change();
         assert_eq!(change.allocations + change.reallocations, 0, "3200 requests on {bdev:?}: {change:?}");
     }
+}
+
+/// A large write, small ones that wait for it, and a large one that waits for those.
+fn overlapping(queue: &mut OverlapQueue<u64>, places: &mut Vec<Place>) {
+    const SMALL: u64 = 32;
+    let large = Extent { lba: 0, blocks: SMALL as u32 };
+    places.push(queue.arrive(large, 0).0);
+    places.extend((0..SMALL).map(|lba| queue.arrive(Extent { lba, blocks: 1 }, 1 + lba).0));
+    places.push(queue.arrive(large, 1 + SMALL).0);
+    let mut started = 0;
+    for place in places.drain(..) {
+        queue.release(place, |_| started += 1);
+    }
+    assert_eq!(started, SMALL + 1);
+}
+
+#[test]
+fn writes_that_wait_for_each_other_allocate_nothing_in_steady_state() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut queue, mut places) = (OverlapQueue::new(), Vec::new());
+    overlapping(&mut queue, &mut places);
+    let region = Region::new(GLOBAL);
+    overlapping(&mut queue, &mut places);
+    let change = region.change();
+    assert_eq!(change.allocations + change.reallocations, 0, "{change:?}");
 }

@@ -10,7 +10,6 @@
 use crate::sorted::Sorted;
 use crate::types::Extent;
 use slab::Slab;
-use smallvec::SmallVec;
 
 /// A write in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,8 +21,8 @@ struct Entry<T> {
     value: T,
     /// How many owners of its blocks came before and are not released.
     waits_for: usize,
-    /// Who waits for this one, in order of arrival.
-    followers: SmallVec<[usize; 2]>,
+    /// Who waits for this one: the first and the last of a list in [`OverlapQueue::waits`], in order of arrival.
+    followers: Option<(usize, usize)>,
     /// How many segments of the map it owns.
     segments: usize,
 }
@@ -34,17 +33,27 @@ struct Segment {
     owner: usize,
 }
 
+/// That one write waits for another.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    follower: usize,
+    /// The next one that waits for the same.
+    next: Option<usize>,
+}
+
 /// The writes of one volume that are in flight or wait for an overlapping one; `T` names a write for its owner.
 #[derive(Debug)]
 pub struct OverlapQueue<T> {
     entries: Slab<Entry<T>>,
     /// First block -> segment. Segments do not overlap.
     segments: Sorted<u64, Segment>,
+    /// All lists of followers. One store, so that none of them is memory that comes and goes.
+    waits: Slab<Wait>,
 }
 
 impl<T> Default for OverlapQueue<T> {
     fn default() -> Self {
-        OverlapQueue { entries: Slab::new(), segments: Sorted::default() }
+        OverlapQueue { entries: Slab::new(), segments: Sorted::default(), waits: Slab::new() }
     }
 }
 
@@ -60,7 +69,7 @@ impl<T: Copy> OverlapQueue<T> {
     pub fn arrive(&mut self, extent: Extent, value: T) -> (Place, bool) {
         let (start, end) = (extent.lba, extent.end());
         assert!(start < end, "an extent has at least one block");
-        let place = self.entries.insert(Entry { extent, value, waits_for: 0, followers: SmallVec::new(), segments: 1 });
+        let place = self.entries.insert(Entry { extent, value, waits_for: 0, followers: None, segments: 1 });
         // Nearly always nothing is there, and one search tells.
         let at = self.segments.place(start);
         let before = at.checked_sub(1).and_then(|before| self.segments.at(before));
@@ -76,14 +85,8 @@ impl<T: Copy> OverlapQueue<T> {
         let next = |segments: &Sorted<u64, Segment>| segments.from(start).next().filter(|(first, _)| *first < end);
         while let Some((first, segment)) = next(&self.segments) {
             self.segments.remove(first);
-            let owner = &mut self.entries[segment.owner];
-            owner.segments -= 1;
-            // One write may own several of the segments; it is waited for once. As `place` is new, it can only be the
-            // last follower.
-            if owner.followers.last() != Some(&place) {
-                owner.followers.push(place);
-                waits_for += 1;
-            }
+            self.entries[segment.owner].segments -= 1;
+            waits_for += usize::from(self.follow(segment.owner, place));
         }
         self.segments.insert(start, Segment { end, owner: place });
         self.entries[place].waits_for = waits_for;
@@ -101,8 +104,11 @@ impl<T: Copy> OverlapQueue<T> {
             }
             self.segments.remove_at(at);
         }
-        for follower in entry.followers {
-            let waiting = &mut self.entries[follower];
+        let mut next = entry.followers.map(|(first, _)| first);
+        while let Some(at) = next {
+            let wait = self.waits.remove(at);
+            next = wait.next;
+            let waiting = &mut self.entries[wait.follower];
             waiting.waits_for -= 1;
             if waiting.waits_for == 0 {
                 start(waiting.value);
@@ -118,6 +124,24 @@ impl<T: Copy> OverlapQueue<T> {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The write that arrives waits for `owner`. `false`: it does already, for another segment of the same.
+    fn follow(&mut self, owner: usize, arriving: usize) -> bool {
+        let followers = &mut self.entries[owner].followers;
+        // As it is new, it can only be the last.
+        if followers.is_some_and(|(_, last)| self.waits[last].follower == arriving) {
+            return false;
+        }
+        let wait = self.waits.insert(Wait { follower: arriving, next: None });
+        *followers = match *followers {
+            None => Some((wait, wait)),
+            Some((first, last)) => {
+                self.waits[last].next = Some(wait);
+                Some((first, wait))
+            }
+        };
+        true
     }
 
     /// Makes `at` the border of a segment, if it lies inside one.

@@ -78,6 +78,8 @@ proptest! {
             let owned: usize = queue.entries.iter().map(|(_, entry)| entry.segments).sum();
             prop_assert_eq!(owned, queue.segments.from(0).count());
             prop_assert!(queue.segments.from(0).count() <= 2 * queue.len());
+            let waited: usize = queue.entries.iter().map(|(_, entry)| entry.waits_for).sum();
+            prop_assert_eq!(waited, queue.waits.len());
         }
         while !brute.writes.is_empty() {
             let (name, _, is_started) = brute.writes.remove(0);
