@@ -1,8 +1,10 @@
 //! What is watched from beside while jobs run: the age of the recovery point, and processes' CPU time.
 
 use longrun_rpc::Client;
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -70,22 +72,18 @@ fn age_ms(group: &Value) -> Option<f64> {
     group["lag"]["seconds"].as_f64().map(|seconds| (seconds * 1e6).round() / 1e3)
 }
 
-/// CPU time that all threads of a process used, from the scheduler's own account; `None`: there is no such process, or no
-/// account.
+/// CPU time that a process has used, with that of its threads that are no more; `None`: there is no such process.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
-    let tasks = std::fs::read_dir(PathBuf::from(format!("/proc/{pid}/task"))).ok()?;
-    let mut ns = 0;
-    for task in tasks.flatten() {
-        // A thread may end meanwhile.
-        let Ok(text) = std::fs::read_to_string(task.path().join("schedstat")) else { continue };
-        ns += text.split_whitespace().next()?.parse::<u64>().ok()?;
-    }
-    Some(Duration::from_nanos(ns))
+    // A clock's number holds the process's, and that of none below 1 would be this process's.
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
+    let clock = clock_getcpuclockid(Pid::from_raw(pid)).ok()?;
+    Some(clock.now().ok()?.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::time::ClockId;
 
     #[test]
     fn an_age_below_a_millisecond_is_seen() {
@@ -94,14 +92,16 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_time_of_a_process_is_that_of_its_threads() {
+    fn the_cpu_time_of_a_process_has_that_of_its_threads_also_of_those_that_ended() {
         let before = cpu_time(std::process::id()).expect("this process is there");
-        let until = Instant::now() + Duration::from_millis(50);
-        let spin = std::thread::spawn(move || while Instant::now() < until {});
-        while Instant::now() < until {}
+        let spin = || {
+            let until = Instant::now() + Duration::from_millis(50);
+            while Instant::now() < until {}
+            Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().expect("a thread has a clock"))
+        };
+        let used: Duration = [(); 2].map(|()| std::thread::spawn(spin)).map(|spun| spun.join().unwrap()).iter().sum();
         let after = cpu_time(std::process::id()).expect("this process is there");
-        assert!(after > before);
-        spin.join().unwrap();
-        assert_eq!(cpu_time(u32::MAX), None);
+        assert!(after >= before + used, "{before:?}, {used:?} by two threads, {after:?}");
+        assert_eq!([u32::MAX, 0].map(cpu_time), [None, None]);
     }
 }
