@@ -48,11 +48,54 @@ impl Run {
 
 /// Sorts by time, and where times are equal by `ties`. `scratch` is empty before and after.
 ///
-/// By digits of eight bits from the lowest, as many as the times differ in: three for 16 ms (Knuth, The Art of Computer Programming 3, 5.2.5).
-pub(super) fn sort(keys: &mut Vec<Key>, scratch: &mut Vec<Key>, ties: impl Fn(Key, Key) -> Ordering) {
-    if keys.is_sorted_by(|a, b| a.time < b.time) {
-        return;
+/// A network keeps most of the order: the keys that are later than all before them stay, and only the others are sorted and
+/// merged among them. That gives up a pass over the keys where there was no order to keep.
+pub(super) fn sort(keys: &mut [Key], scratch: &mut Vec<Key>, ties: impl Fn(Key, Key) -> Ordering + Copy) {
+    let on_time = set_late_aside(keys, scratch);
+    if !scratch.is_empty() {
+        sort_all(scratch, &mut keys[on_time..], ties);
+        merge_back(keys, on_time, scratch, ties);
+        scratch.clear();
     }
+}
+
+/// Moves the keys that are not later than all before them to `late`, and the others together. How many those are; behind them
+/// in `keys` is room.
+fn set_late_aside(keys: &mut [Key], late: &mut Vec<Key>) -> usize {
+    let (mut kept, mut latest) = (0, None);
+    for at in 0..keys.len() {
+        let key = keys[at];
+        if Some(key.time) > latest {
+            latest = Some(key.time);
+            keys[kept] = key;
+            kept += 1;
+        } else {
+            late.push(key);
+        }
+    }
+    kept
+}
+
+/// Merges `late` among the first keys, from the back, where there is room for them.
+fn merge_back(keys: &mut [Key], mut kept: usize, mut late: &[Key], ties: impl Fn(Key, Key) -> Ordering) {
+    while let [late_rest @ .., last] = late {
+        let is_late = kept == 0
+            || last.time > keys[kept - 1].time
+            || (last.time == keys[kept - 1].time && ties(*last, keys[kept - 1]).is_gt());
+        let to = kept + late.len() - 1;
+        if is_late {
+            keys[to] = *last;
+            late = late_rest;
+        } else {
+            keys[to] = keys[kept - 1];
+            kept -= 1;
+        }
+    }
+}
+
+/// By digits of eight bits from the lowest, as many as the times differ in: three for 16 ms (Knuth, The Art of Computer Programming
+/// 3, 5.2.5). What `room` holds, as many keys, is of no use before and after.
+fn sort_all(keys: &mut [Key], room: &mut [Key], ties: impl Fn(Key, Key) -> Ordering) {
     if keys.len() < RADIX_MIN {
         keys.sort_unstable_by(|a, b| a.time.cmp(&b.time).then_with(|| ties(*a, *b)));
         return;
@@ -60,25 +103,27 @@ pub(super) fn sort(keys: &mut Vec<Key>, scratch: &mut Vec<Key>, ties: impl Fn(Ke
     let least = keys.iter().map(|key| key.time.0).min().unwrap_or(0);
     let most = keys.iter().map(|key| key.time.0).max().unwrap_or(0);
     let digits = (u64::BITS - (most - least).leading_zeros()).div_ceil(8);
-    scratch.resize(keys.len(), Key::default());
+    let (mut from, mut to) = (&mut *keys, &mut *room);
     for digit in 0..digits {
         let digit_of = |key: &Key| ((key.time.0 - least) >> (digit * 8)) as u8 as usize;
         let mut ends = [0_usize; 256];
-        for key in &*keys {
+        for key in &*from {
             ends[digit_of(key)] += 1;
         }
         let mut end = 0;
         for count in &mut ends {
             end += std::mem::replace(count, end);
         }
-        for key in &*keys {
+        for key in &*from {
             let place = &mut ends[digit_of(key)];
-            scratch[*place] = *key;
+            to[*place] = *key;
             *place += 1;
         }
-        std::mem::swap(keys, scratch);
+        std::mem::swap(&mut from, &mut to);
     }
-    scratch.clear();
+    if !digits.is_multiple_of(2) {
+        keys.copy_from_slice(room);
+    }
     for equal in keys.chunk_by_mut(|a, b| a.time == b.time).filter(|equal| equal.len() > 1) {
         equal.sort_unstable_by(|a, b| ties(*a, *b));
     }
