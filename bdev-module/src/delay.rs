@@ -78,11 +78,9 @@ impl Bdev for Delay {
         }
         let end = self.ends.insert((request, result, buf));
         self.order += 1;
-        self.held.push(Reverse(Due { at: env.now.after_ns(delay_ns), order: self.order, end }));
-    }
-
-    fn has_timers(&self) -> bool {
-        true
+        let at = env.now.after_ns(delay_ns);
+        self.held.push(Reverse(Due { at, order: self.order, end }));
+        env.wake_at(at);
     }
 
     fn tick(&mut self, env: &mut Env<'_>) {

@@ -1,6 +1,7 @@
 //! What a kind of bdev implements, and what it may ask of its core.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 
 use longrun_copy::types::{Geometry, Mono, PairId};
 use longrun_hal::{Arena, Buf, Completion, Uring};
@@ -48,17 +49,13 @@ pub trait Bdev: Send {
         unreachable!("a bdev without ring operations has none that end");
     }
 
-    /// Whether [`Bdev::tick`] is ever of use.
-    fn has_timers(&self) -> bool {
-        false
-    }
-
-    /// Does what is due.
+    /// Does what is due: a time that it asked for has come ([`Env::wake_at`]), at this core or at the one it was on before.
     fn tick(&mut self, env: &mut Env<'_>) {
         let _ = env;
+        unreachable!("a bdev that asks for no time is not waked");
     }
 
-    /// When the next thing is due.
+    /// When the next thing is due; looked at when the device comes to a core.
     fn next_timeout(&self) -> Option<Mono> {
         None
     }
@@ -179,6 +176,8 @@ pub(crate) struct Asked {
     pub copy: VecDeque<CopyRequest>,
     /// Who has put something off to the end of the batch.
     pub unsettled: Vec<BdevId>,
+    /// Who has something to do when, the earliest first.
+    pub wakes: BinaryHeap<Reverse<(Mono, BdevId)>>,
 }
 
 /// A device's view of its core while it is called.
@@ -202,6 +201,11 @@ impl Env<'_> {
     /// Has [`Bdev::settle`] called once, when the requests that came together have all been started.
     pub fn put_off(&mut self) {
         self.asked.unsettled.push(self.id);
+    }
+
+    /// Has [`Bdev::tick`] called once, when it is `at`. Costs log2 of what waits on this core.
+    pub fn wake_at(&mut self, at: Mono) {
+        self.asked.wakes.push(Reverse((at, self.id)));
     }
 
     /// Gives a request to the base; [`Bdev::base_done`] is called with `tag` when it has ended.

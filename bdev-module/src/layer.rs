@@ -1,5 +1,6 @@
 //! One core's bdevs at work.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use longrun_copy::ports::LocalToken;
@@ -86,7 +87,6 @@ pub struct BlockLayer {
     asked: Asked,
     done: VecDeque<IoDone>,
     copy_done: VecDeque<CopyDone>,
-    timers: Vec<BdevId>,
     /// Completions of the ring for devices that are gone: a fault of ours, counted rather than trusted.
     stray_completions: u64,
 }
@@ -104,9 +104,7 @@ impl BlockLayer {
             self.devices.resize_with(index + 1, || None);
         }
         assert!(self.devices[index].is_none(), "bdev {index} was installed twice");
-        if device.bdev.has_timers() {
-            self.timers.push(device.id);
-        }
+        self.asked.wakes.extend(device.bdev.next_timeout().map(|at| Reverse((at, device.id))));
         self.devices[index] = Some(device);
     }
 
@@ -119,7 +117,6 @@ impl BlockLayer {
         if let Some(above) = self.devices.iter().flatten().find(|device| device.base == Some(id)) {
             return Err(TakeError::Base { above: above.id });
         }
-        self.timers.retain(|other| *other != id);
         self.devices.get_mut(id.0 as usize).and_then(Option::take).ok_or(TakeError::NoBdev)
     }
 
@@ -184,11 +181,13 @@ impl BlockLayer {
 
     /// Does what is due by now.
     pub fn tick(&mut self, hardware: &mut Hardware<'_>) {
-        for index in 0..self.timers.len() {
-            let id = self.timers[index];
+        while let Some(Reverse((at, id))) = self.asked.wakes.peek().copied()
+            && at <= hardware.now
+        {
+            self.asked.wakes.pop();
+            // It may be on another core by now, which knows.
             if let Some(device) = self.devices.get_mut(id.0 as usize).and_then(Option::as_mut) {
-                let mut env = env(hardware, id, &mut self.asked);
-                device.bdev.tick(&mut env);
+                device.bdev.tick(&mut env(hardware, id, &mut self.asked));
             }
         }
         self.run(hardware);
@@ -214,7 +213,7 @@ impl BlockLayer {
 
     /// When [`BlockLayer::tick`] has something to do next.
     pub fn next_timeout(&self) -> Option<Mono> {
-        self.timers.iter().filter_map(|id| self.device(*id)?.bdev.next_timeout()).min()
+        self.asked.wakes.peek().map(|Reverse((at, _))| *at)
     }
 
     /// The next request of a host that ended.

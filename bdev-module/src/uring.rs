@@ -384,7 +384,9 @@ impl Bdev for UringBdev {
             return env.complete(request, Err(GONE), io.into_buf());
         }
         if self.look_at.is_none() && !matches!(io, Io::Read { .. }) {
-            self.look_at = Some(env.now.after_ns(LOOK_INTERVAL_NS));
+            let at = env.now.after_ns(LOOK_INTERVAL_NS);
+            self.look_at = Some(at);
+            env.wake_at(at);
         }
         match io {
             Io::Read { extent, buf } => self.read(env, request, extent, buf),
@@ -434,10 +436,6 @@ impl Bdev for UringBdev {
             }
             (_, _) => unreachable!("each operation gives back what it was given"),
         }
-    }
-
-    fn has_timers(&self) -> bool {
-        true
     }
 
     fn tick(&mut self, env: &mut Env<'_>) {

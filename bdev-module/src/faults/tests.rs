@@ -81,6 +81,23 @@ fn a_file_that_became_shorter_fails_everything_from_then_on_also_when_it_is_long
 }
 
 #[test]
+fn a_file_that_became_shorter_is_found_out_on_the_core_to_which_it_was_moved() {
+    for submission in SUBMISSIONS {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut before, bdev, path) = on_a_file(directory.path(), submission.clone());
+        before.write(bdev, extent(3, 1), 9).unwrap();
+        let mut rig = Rig::submitting(submission);
+        rig.layer.install(before.layer.take(bdev).unwrap());
+        set_len(&path, 4096);
+        before.advance(1_000_000_000);
+        rig.advance(1_000_000_000);
+        rig.settle();
+        set_len(&path, 1 << 20);
+        assert_eq!(rig.read(bdev, extent(3, 1)), Err(GONE));
+    }
+}
+
+#[test]
 fn a_durable_write_is_not_answered_as_done_on_a_file_that_became_shorter() {
     for submission in SUBMISSIONS {
         let directory = tempfile::tempdir().unwrap();
