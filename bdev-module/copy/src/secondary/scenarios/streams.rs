@@ -60,15 +60,18 @@ fn frames_that_do_not_belong_are_counted_and_change_nothing() {
     rig.assert_cut();
 }
 
-#[test]
-fn a_shared_stream_s_record_for_a_group_that_has_passed_its_time_is_never_released() {
-    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]).stream(
-        2,
-        Scope::Group,
-        &[("g", "c")],
-    );
+/// Two groups that share stream 1, and stream 2 for one of them.
+fn sharing(second: &'static str) -> Rig {
+    let shared = [("g", "a"), ("h", "b")];
+    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &shared).stream(2, Scope::Group, &[(second, "c")]);
     rig.create();
     rig.settle();
+    rig
+}
+
+#[test]
+fn a_shared_stream_s_record_for_a_group_that_has_passed_its_time_is_never_released() {
+    let mut rig = sharing("g");
     // The group's own stream brings its limit far beyond where the shared one begins.
     let shared = rig.senders.remove(0);
     let begin = shared.base_time;
@@ -185,13 +188,7 @@ fn a_frozen_group_s_limit_stays_though_its_shared_streams_go_on_for_another_grou
 
 #[test]
 fn what_a_broken_stream_gave_is_never_durable_and_its_next_epoch_is_not_believed() {
-    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]).stream(
-        2,
-        Scope::Group,
-        &[("g", "c")],
-    );
-    rig.create();
-    rig.settle();
+    let mut rig = sharing("g");
     // The group's own stream brings its limit far beyond where the shared one begins.
     let shared = rig.senders.remove(0);
     let begin = shared.base_time;
@@ -357,13 +354,7 @@ fn a_group_that_is_suspended_in_its_resync_still_holds_its_image_back_to_those_t
 
 #[test]
 fn a_number_that_comes_again_after_a_crash_and_waits_for_another_groups_is_not_called_lost() {
-    let mut rig = Rig::new(4, &["g", "h"]).stream(1, Scope::System, &[("g", "a"), ("h", "b")]).stream(
-        2,
-        Scope::Group,
-        &[("h", "c")],
-    );
-    rig.create();
-    rig.settle();
+    let mut rig = sharing("h");
     rig.drain();
     let (durable, at) = (rig.senders[0].durable, rig.senders[0].history.len());
     for pair in [1, 0] {
