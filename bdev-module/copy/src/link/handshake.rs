@@ -151,6 +151,8 @@ pub(crate) struct Handshake {
     local_public: [u8; 32],
     /// `None`: not told, only without security.
     remote_public: Option<[u8; 32]>,
+    /// As far as the other's key is known. Looked at in each turn, so the keys are compared once.
+    insists: bool,
     remote_addr: Option<SocketAddr>,
     strand: Strand,
     round: u64,
@@ -187,6 +189,7 @@ impl Handshake {
             local_private: config.local_private_key,
             local_public,
             remote_public: config.remote_public_key,
+            insists: local_public > config.remote_public_key.unwrap_or(NOBODY),
             remote_addr: config.remote_addr,
             strand: config.strand,
             round: 0,
@@ -208,11 +211,7 @@ impl Handshake {
 
     /// Whose initiation stands if there are two: the one of who has the greater key, as far as the other's is known.
     pub(crate) fn insists(&self) -> bool {
-        self.insists_towards(&self.remote_public.unwrap_or(NOBODY))
-    }
-
-    fn insists_towards(&self, remote_public: &[u8; 32]) -> bool {
-        self.local_public > *remote_public
+        self.insists
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -408,7 +407,7 @@ impl Handshake {
             Security::Noise => self.remote_public.ok_or(Refused::Unauthentic)?,
             Security::None => self.named(from, &body)?,
         };
-        let insists = self.insists_towards(&remote_public);
+        let insists = self.local_public > remote_public;
         let is_fresh = |own: &Outstanding| now.since_ns(own.begun) < INSIST_NS;
         if insists && self.outstanding.as_ref().is_some_and(is_fresh) || !self.afford(now) {
             return Err(Refused::Unwanted);

@@ -97,12 +97,15 @@ impl<S: AsRef<[u8]> + Clone> Link<S> {
             return None;
         }
         let Some(session) = &self.session else { return Some(self.handshake.next_attempt()) };
+        if self.config.security == Security::None {
+            return None;
+        }
         // One side goes first, so that the two rarely meet.
         let patience = |limit: u64| if self.handshake.insists() { limit } else { limit.saturating_add(limit / 8) };
         let worn = session.keys.sent >= patience(self.config.rekey_after_packets);
         let old = session.keys.made_at.after_ns(patience(self.config.rekey_after_ns));
         let wanted = if worn { Mono(0) } else { old };
-        (self.config.security == Security::Noise).then(|| wanted.max(self.handshake.next_attempt()))
+        Some(wanted.max(self.handshake.next_attempt()))
     }
 }
 
